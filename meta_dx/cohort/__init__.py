@@ -1,0 +1,1 @@
+"""Room of meta_dx."""

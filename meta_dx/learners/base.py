@@ -1,0 +1,147 @@
+"""What every learner is: adapt to a support set, predict queries, give meta-gradients, declare its capabilities.
+
+A :class:`Head` works on embeddings, a :class:`BodyLearner` adapts the network's own weights. ``State`` is what
+``adapt`` hands to ``predict``: a dict of tensors with leading axis E, so that it can be cached, tested against a
+formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from meta_dx.episodes.episode import Episode, Query, Support
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Facts of the paper; the shared test bench proves each one declared and shows the others false.
+
+    Parameters
+    ----------
+    fixed_ways : bool
+        The learner only works with the number of ways that it was trained with.
+    order_invariant : bool
+        The order of the support rows does not change the answer.
+    label_equivariant : bool
+        Permuting the class labels permutes the probabilities and changes nothing else.
+    transductive : bool
+        Queries may influence one another.
+    serves_from_state : bool
+        ``adapt`` gives a small state that ``predict`` serves from, so the learner can live in a bundle.
+    """
+
+    fixed_ways: bool = False
+    order_invariant: bool = True
+    label_equivariant: bool = True
+    transductive: bool = False
+    serves_from_state: bool = True
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers for queries.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (E, M, Q, N)
+        Class scores for each of M noise samples (M = 1 for deterministic learners); -inf where ``class_mask`` is
+        false.
+    attention : Tensor or None, shape (E, Q, S)
+        Weight of each support row for each query, where the learner has one.
+    """
+
+    logits: Tensor
+    attention: Tensor | None = None
+
+    def probabilities(self) -> Tensor:
+        """Return the mean over the M samples of the softmax, shape (E, Q, N)."""
+        return self.logits.softmax(-1).mean(1)
+
+
+class Head(nn.Module, ABC):
+    """A learner over embeddings.
+
+    A head is defined by two pure tensor functions, :meth:`adapt_tensors` and :meth:`predict_tensors`; everything
+    else, ONNX export included, is derived from them.
+    """
+
+    capabilities: Capabilities = Capabilities()
+    #: Names of the tensors in the state, in the order in which the ONNX graphs pass them.
+    state_names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def adapt_tensors(self, support_x: Tensor, support_onehot: Tensor) -> State:
+        """Adapt to a support set.
+
+        Parameters
+        ----------
+        support_x : Tensor, shape (E, S, D)
+            Embeddings; padded rows are ignored because their labels are all zero.
+        support_onehot : Tensor, shape (E, S, N)
+            Labels; a class without any row does not take part.
+
+        Returns
+        -------
+        State
+            The tensors named by ``state_names``, each with leading axis E.
+        """
+
+    @abstractmethod
+    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+        """Score queries.
+
+        Parameters
+        ----------
+        state : State
+            From :meth:`adapt_tensors`.
+        query_x : Tensor, shape (E, Q, D)
+            Embeddings.
+
+        Returns
+        -------
+        Tensor, shape (E, M, Q, N)
+            Logits; -inf for classes that do not take part.
+        """
+
+    def adapt(self, support: Support, *, noise: Tensor | None = None) -> State:  # noqa: ARG002
+        """Adapt to a support set; pure: the head does not change."""
+        return self.adapt_tensors(support.x, support.onehot())
+
+    def predict(self, state: State, query: Query, *, noise: Tensor | None = None) -> Prediction:  # noqa: ARG002
+        """Predict queries from an adapted state."""
+        return Prediction(self.predict_tensors(state, query.x))
+
+    def loss(self, episode: Episode) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean cross-entropy of the real queries and the metrics ``loss`` and ``accuracy``."""
+        logits = self.predict(self.adapt(episode.support), episode.query).logits  # (E, M, Q, N)
+        log_p = logits.log_softmax(-1).logsumexp(1) - torch.log(torch.tensor(float(logits.shape[1])))  # (E, Q, N)
+        picked = log_p.gather(-1, episode.query_y.unsqueeze(-1)).squeeze(-1)  # (E, Q)
+        weight = episode.query_mask.to(picked.dtype)
+        loss = -(torch.where(episode.query_mask, picked, 0.0)).sum() / weight.sum()
+        right = (log_p.argmax(-1) == episode.query_y) & episode.query_mask
+        metrics = {"loss": float(loss.detach()), "accuracy": float(right.sum() / weight.sum())}
+        return loss, metrics
+
+
+def mask_absent_classes(logits: Tensor, class_count: Tensor) -> Tensor:
+    """Set the logits of classes without support to -inf.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (E, M, Q, N)
+        Scores.
+    class_count : Tensor, shape (E, N)
+        Support rows of each class.
+
+    Returns
+    -------
+    Tensor, shape (E, M, Q, N)
+    """
+    absent = (class_count == 0)[:, None, None, :]
+    return logits.masked_fill(absent, float("-inf"))
