@@ -1,4 +1,4 @@
-"""Small DICOM files for tests: one call writes one valid instance, changed keyword by keyword as a test needs."""
+"""Small DICOM files for tests: one call writes one valid instance, changed keyword by keyword as needed."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def build_instance(
     if edit is not None:
         edit(dataset)
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = (
-        transfer_syntax if transfer_syntax in _NATIVE else ExplicitVRLittleEndian
-    )
+    native = transfer_syntax in _NATIVE
+    dataset.file_meta.TransferSyntaxUID = transfer_syntax if native else ExplicitVRLittleEndian
+    dataset.preamble = b"\0" * 128
     if "SOPClassUID" in dataset:
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     if "SOPInstanceUID" in dataset:
@@ -129,9 +129,8 @@ def write_instance(folder: Path, *, name: str | None = None, **options: Any) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     big = dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     if big and dataset.BitsAllocated > 8:
-        dataset.PixelData = (
-            np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}").byteswap().tobytes()
-        )
+        words = np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}")
+        dataset.PixelData = words.byteswap().tobytes()
     dataset.save_as(path, enforce_file_format=False)
     return path
 
