@@ -1,0 +1,46 @@
+"""Rules for the whole suite: one thread a process, nothing leaves the machine, no silent skips in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ALLOWED = Path(__file__).with_name("allowed_skips.txt")
+_skipped: list[tuple[str, str]] = []
+
+
+def _allowed() -> list[str]:
+    lines = ALLOWED.read_text().splitlines()
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append((report.nodeid, reason))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if hasattr(session.config, "workerinput") or not os.environ.get("CI"):
+        return
+    unexpected = [(node, why) for node, why in _skipped if not any(node.startswith(a) for a in _allowed())]
+    if unexpected:
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        for node, why in unexpected:
+            terminal.write_line(f"SKIPPED BUT NOT ALLOWED: {node}: {why} (tests/allowed_skips.txt)", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real cohorts, named by META_DX_DATA."""
+    folder = os.environ.get("META_DX_DATA")
+    if not folder:
+        pytest.skip("META_DX_DATA is not set: this test reads the real cohorts")
+    return Path(folder)
