@@ -1,0 +1,98 @@
+"""The command tree, and what each kind of failure does to the exit status."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import traceback
+from typing import Annotated
+
+import typer
+
+import meta_dx
+from meta_dx.cli import data, doctor, models, support
+from meta_dx.errors import MetaDxError
+
+log = logging.getLogger("meta_dx")
+
+app = typer.Typer(
+    name="meta-dx",
+    help="Few-shot diagnosis of rare diseases from DICOM studies. Research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(data.init)
+app.command()(data.phantom)
+app.command("from-images")(data.from_images)
+app.command()(data.ingest)
+app.command()(data.validate)
+app.command()(models.train)
+app.command()(models.export)
+app.command()(models.evaluate)
+app.command()(models.predict)
+app.add_typer(support.app, name="support")
+app.add_typer(data.split_app, name="split")
+app.command()(doctor.doctor)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"meta-dx {meta_dx.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Few-shot diagnosis of rare diseases from DICOM studies. Research use only."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : list of str
+        As typed, without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 the user's fault with one clear line on stderr, 1 a fault of ours.
+    """
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except MetaDxError as fault:
+        return _refuse(str(fault))
+    except OSError as fault:
+        if fault.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            return _refuse(f"Cannot write {fault.filename or 'a file'}: {os.strerror(fault.errno).lower()}.")
+        return _fault_of_ours()
+    except KeyboardInterrupt:
+        return _refuse("Stopped. Nothing is half written; run the same command again to go on.", status=130)
+    except Exception as fault:
+        return _usage(fault)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(fault: Exception) -> int:
+    # Typer vendors its own click from 0.20 on: recognise its errors by what they offer, not by class.
+    if hasattr(fault, "format_message") and hasattr(fault, "exit_code"):
+        return _refuse(f"{fault.format_message()} ('meta-dx --help' lists what there is.)")
+    if type(fault).__name__ in ("Abort", "Exit"):
+        return int(getattr(fault, "exit_code", 1))
+    return _fault_of_ours()
+
+
+def _refuse(sentence: str, status: int = 2) -> int:
+    log.error("meta-dx: %s", " ".join(sentence.split()))
+    return status
+
+
+def _fault_of_ours() -> int:
+    log.error("%s", traceback.format_exc())
+    log.error("meta-dx: this is a fault of ours; the lines above say where. Nothing is half written.")
+    return 1

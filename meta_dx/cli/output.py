@@ -1,0 +1,39 @@
+"""How commands answer: one JSON object on stdout, or lines for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON value and a newline to stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")
+
+
+def say(line: str = "") -> None:
+    """Write one line for a person to stdout."""
+    sys.stdout.write(line + "\n")
+
+
+def table(headings: list[str], rows: list[list[Any]]) -> None:
+    """Write an aligned table to stdout; numbers to the right."""
+    cells = [headings, *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    numeric = [all(isinstance(row[i], int | float) for row in rows) and bool(rows) for i in range(len(headings))]
+    for row in cells:
+        padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
+        say("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,28 @@
+"""The code location: every asset, check, job, schedule and sensor of meta_dx.
+
+Loaded by ``workspace.yaml``. Which cohort and which home it works on comes from ``META_DX_COHORT`` and
+``META_DX_HOME``; heavy libraries are imported inside the assets, so that this loads in a second.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+import assets
+from pipelines.jobs import all_assets_job, ingest_job, predict_job, train_job
+from pipelines.progress import step_lines
+from pipelines.resources import meta_dx_resource
+from pipelines.schedules import nightly
+from pipelines.sensors import inbox
+
+defs = dg.Definitions(
+    assets=assets.all_assets(),
+    jobs=[all_assets_job, ingest_job, train_job, predict_job],
+    schedules=[nightly],
+    sensors=[inbox],
+    resources={"meta_dx": meta_dx_resource()},
+    # One process: a step of its own process costs three seconds before it does anything. Production examples with
+    # other executors: docs/operations.md.
+    executor=dg.in_process_executor,
+    loggers={"console": step_lines},
+)

@@ -1,0 +1,29 @@
+"""What can be run as one: everything, or one part of the flow."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+_INCOMING = dg.AssetSelection.groups("ingestion", "validation")
+_PREDICTIONS = dg.AssetSelection.groups("predictions")
+
+all_assets_job = dg.define_asset_job(
+    "all_assets_job",
+    selection=dg.AssetSelection.all(),
+    description="Everything for one ingest batch: take it in, validate it, retrain what its cohort changes, predict it.",
+)
+ingest_job = dg.define_asset_job(
+    "ingest_job",
+    selection=_INCOMING,
+    description="Take in and validate one ingest batch.",
+)
+train_job = dg.define_asset_job(
+    "train_job",
+    selection=dg.AssetSelection.all() - _INCOMING - _PREDICTIONS,
+    description="Cohort, training, bundle and evaluation over everything that has been taken in.",
+)
+predict_job = dg.define_asset_job(
+    "predict_job",
+    selection=_PREDICTIONS,
+    description="Refresh the support sets and predict the undiagnosed studies of one ingest batch; no training.",
+)

@@ -1,0 +1,50 @@
+"""One line a step on the console, instead of Dagster's event stream."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+import dagster as dg
+
+
+class _StepLines(logging.Handler):
+    """Print when a step starts and how long it took; the full event stream stays in the instance's log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
+        event = getattr(record, "dagster_event", None) or meta.get("dagster_event")
+        if event is None:
+            if record.levelno >= logging.INFO:
+                self._write(f"      {str(meta.get('orig_message', record.getMessage()))}")
+            return
+        step = event.step_key
+        if event.event_type_value == "STEP_START":
+            self._started[step] = time.monotonic()
+            self._write(f"  ▸ {step.replace('__', '/')}")
+        elif event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
+            seconds = time.monotonic() - self._started.pop(step, time.monotonic())
+            word = "done" if event.event_type_value == "STEP_SUCCESS" else "FAILED"
+            self._write(f"    {word} in {seconds:.1f} s")
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+            check = event.event_specific_data
+            if not check.passed:
+                self._write(f"      check {check.check_name}: {check.severity.value.lower()}")
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+@dg.logger(description="One line a step on the console.")
+def step_lines(_context: dg.InitLoggerContext) -> logging.Logger:
+    """Return the console logger of every run of this code location."""
+    logger = logging.Logger("meta_dx.steps", logging.DEBUG)
+    logger.addHandler(_StepLines())
+    return logger

@@ -1,0 +1,28 @@
+"""The nightly run: take in what came during the day, retrain what it changes, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.project import MetaDx
+from pipelines.batches import register_new_batches
+from pipelines.jobs import all_assets_job
+
+
+@dg.schedule(
+    job=all_assets_job,
+    cron_schedule="30 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Every night at 02:30 UTC: one run of everything for each new ingest batch.",
+)
+def nightly(context: dg.ScheduleEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Ask for one run for each waiting batch; a night without new files asks for none."""
+    waiting = register_new_batches(meta_dx, context.instance)
+    if not waiting:
+        yield dg.SkipReason("No new or changed file in the sources.")
+    day = context.scheduled_execution_time.date().isoformat()
+    for batch in waiting:
+        yield dg.RunRequest(run_key=f"nightly-{day}-{batch}", partition_key=batch)

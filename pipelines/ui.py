@@ -1,0 +1,34 @@
+"""``make dagster``: the Dagster UI and its daemon on this machine's loopback, through ``workspace.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from pipelines.instance import cohort_file, home_root, prepare_instance_folder
+
+
+def main() -> None:
+    """Replace this process by ``dagster dev``; the UI has no login, so it is never bound to another address."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, default=3000)
+    arguments = parser.parse_args()
+    os.environ["META_DX_HOME"] = str(home_root())
+    os.environ["META_DX_COHORT"] = str(cohort_file())
+    prepare_instance_folder()
+    sys.stderr.write(
+        f"Dagster UI: http://127.0.0.1:{arguments.port}  (home {home_root()}, cohort {cohort_file().name}; Ctrl-C ends it)\n"
+    )
+    # A shell that starts this in the background ignores INT and TERM for it; dagster dev would never end.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    command = [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(arguments.port)]
+    os.execv(dagster, command)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    main()
