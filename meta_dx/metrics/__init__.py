@@ -1,1 +1,1 @@
-"""Room of meta_dx."""
+"""Figures of merit and their intervals: pure numpy functions, no state, no models."""

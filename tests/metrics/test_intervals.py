@@ -1,0 +1,116 @@
+"""Intervals against closed forms and by simulation of their coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from meta_dx.metrics.intervals import (
+    monte_carlo_half_width,
+    paired_difference,
+    two_level_bootstrap,
+)
+
+
+def cohort(
+    generator: np.random.Generator, diseases: int, patients: int, between: float, within: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    disease = np.repeat(np.arange(diseases), patients)
+    values = 0.7 + np.repeat(generator.normal(0, between, diseases), patients)
+    values = values + generator.normal(0, within, len(disease))
+    return values, disease, np.arange(len(disease))
+
+
+def test_the_estimate_is_the_mean_over_diseases_of_the_mean_over_patients() -> None:
+    values = [1.0, 0.0, 0.0, 1.0, 0.5]
+    disease = ["a", "a", "a", "b", "b"]
+    patient = ["p", "p", "q", "r", "s"]  # p answered twice and is one unit of 0.5
+    found = two_level_bootstrap(values, disease, patient)
+    assert found.estimate == pytest.approx(np.mean([np.mean([0.5, 0.0]), np.mean([1.0, 0.5])]))
+    assert found.low <= found.estimate <= found.high
+
+
+def test_the_order_of_rows_does_not_matter_to_the_estimate_and_the_seed_fixes_the_interval() -> None:
+    generator = np.random.default_rng(0)
+    values, disease, patient = cohort(generator, 12, 8, 0.1, 0.2)
+    order = generator.permutation(len(values))
+    here = two_level_bootstrap(values, disease, patient, seed=3)
+    assert here == two_level_bootstrap(values, disease, patient, seed=3)
+    assert here != two_level_bootstrap(values, disease, patient, seed=4)
+    there = two_level_bootstrap(values[order], disease[order], patient[order], seed=3)
+    assert (there.estimate, there.low, there.high) == pytest.approx((here.estimate, here.low, here.high))
+
+
+def test_with_one_disease_the_width_is_that_of_the_bootstrap_mean() -> None:
+    generator = np.random.default_rng(1)
+    values = generator.normal(size=400)
+    found = two_level_bootstrap(values, np.zeros(400), np.arange(400), resamples=4000)
+    # Closed form: the bootstrap variance of a mean is the population variance over n.
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.06)
+
+
+def test_the_width_is_that_of_the_two_level_closed_form() -> None:
+    generator = np.random.default_rng(2)
+    values, disease, patient = cohort(generator, 60, 10, 0.15, 0.3)
+    table = values.reshape(60, 10)
+    # Variance between disease means plus the resampled variance within, over the number of diseases.
+    variance = (table.mean(1).var() + (table.var(1) / 10).mean()) / 60
+    found = two_level_bootstrap(values, disease, patient, resamples=6000)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(variance), rel=0.06)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(3)
+    covered = 0
+    for run in range(300):
+        values, disease, patient = cohort(generator, 30, 8, 0.12, 0.35)
+        found = two_level_bootstrap(values, disease, patient, resamples=400, seed=run)
+        covered += found.low <= 0.7 <= found.high
+    assert 0.91 <= covered / 300 <= 0.985
+
+
+def test_ignoring_diseases_would_not_cover() -> None:
+    """The reason for two levels: resampling patients alone is far too sure of itself."""
+    generator = np.random.default_rng(4)
+    covered = 0
+    for run in range(150):
+        values, _, patient = cohort(generator, 20, 20, 0.2, 0.2)
+        found = two_level_bootstrap(values, np.zeros(len(values)), patient, resamples=300, seed=run)
+        covered += found.low <= 0.7 <= found.high
+    assert covered / 150 < 0.6
+
+
+def test_a_paired_difference_is_sure_where_two_intervals_overlap() -> None:
+    generator = np.random.default_rng(5)
+    first, disease, patient = cohort(generator, 25, 10, 0.25, 0.2)
+    second = first - 0.05 + generator.normal(0, 0.05, len(first))
+    a, b = (two_level_bootstrap(v, disease, patient) for v in (first, second))
+    assert a.low < b.high
+    found = paired_difference(first, second, disease, patient)
+    assert found.low > 0.03
+    assert found.high < 0.07
+    swapped = paired_difference(second, first, disease, patient)
+    assert swapped.estimate == pytest.approx(-found.estimate)
+
+
+def test_the_monte_carlo_half_width_is_its_formula_and_covers() -> None:
+    generator = np.random.default_rng(6)
+    draws = generator.normal(0.6, 0.1, size=(2000, 50))
+    assert monte_carlo_half_width(draws[0]) == pytest.approx(1.96 * draws[0].std(ddof=1) / np.sqrt(50))
+    covered = np.mean([abs(row.mean() - 0.6) <= monte_carlo_half_width(row) for row in draws])
+    assert 0.93 <= covered <= 0.97
+    assert np.isnan(monte_carlo_half_width([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("values", "disease", "patient"),
+    [([], [], []), ([1.0], [0, 1], [0]), ([np.nan, 1.0], [0, 0], [0, 1])],
+)
+def test_figures_that_make_no_sense_are_refused(values: list, disease: list, patient: list) -> None:
+    with pytest.raises(ValueError, match=r"values|lengths"):
+        two_level_bootstrap(values, disease, patient)
+
+
+def test_methods_that_answered_different_queries_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="paired"):
+        paired_difference([1.0, 0.0], [1.0], [0, 0], [0, 1])
