@@ -1,0 +1,91 @@
+"""``make run``: materialise the whole asset graph through Dagster in one process, with visible progress."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+
+from meta_dx.errors import MetaDxError
+from pipelines.instance import cohort_file, home_root, open_instance
+
+log = logging.getLogger("meta_dx")
+
+
+def main() -> int:
+    """Run everything once.
+
+    Returns
+    -------
+    int
+        0 done, 2 the user's fault, 1 a fault of ours.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--cohort", help="cohort.toml; META_DX_COHORT or the demo if absent")
+    parser.add_argument("--home", help="home folder; META_DX_HOME or .meta_dx if absent")
+    arguments = parser.parse_args()
+    if arguments.cohort:
+        os.environ["META_DX_COHORT"] = arguments.cohort
+    if arguments.home:
+        os.environ["META_DX_HOME"] = arguments.home
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        return _run()
+    except MetaDxError as fault:
+        log.error("meta_dx: %s", " ".join(str(fault).split()))
+        return 2
+    except KeyboardInterrupt:
+        log.error("meta_dx: stopped. Nothing is half written; run the same command again to go on.")
+        return 130
+
+
+def _run() -> int:
+    started = time.monotonic()
+    log.info("meta_dx: cohort %s, home %s", cohort_file(), home_root())
+    # Read the settings first: a wrong key must be told before anything heavy is imported.
+    from meta_dx.steps import open_project
+
+    project = open_project(cohort_file(), home_root())
+    import dagster as dg
+
+    from pipelines.batches import register_new_batches
+    from pipelines.definitions import defs
+    from pipelines.resources import meta_dx_resource
+
+    # The runner works in its own process, where no daemon and no UI listens: quiet, the instance keeps everything.
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    with open_instance() as instance:
+        waiting = register_new_batches(meta_dx_resource(), instance)
+        for batch in waiting:
+            _execute(defs, "ingest_job", instance, dg, f"Ingest batch {batch}", batch)
+        _execute(defs, "train_job", instance, dg, "Cohort, training, bundle, evaluation")
+        from meta_dx.steps.incoming import finished_batches
+
+        for batch in finished_batches(project):
+            _execute(defs, "predict_job", instance, dg, f"Predictions for batch {batch}", batch)
+    from meta_dx.steps.summary import summary_lines
+
+    sys.stdout.write("\n".join(summary_lines(project, time.monotonic() - started)) + "\n")
+    return 0
+
+
+def _execute(defs, name, instance, dg, title, batch=None) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    log.info("\n%s", title)
+    job = defs.resolve_job_def(name)
+    result = job.execute_in_process(instance=instance, partition_key=batch)
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
+    if failed:
+        names = ", ".join(sorted(check.check_name for check in failed))
+        raise MetaDxError(
+            "blocking_check",
+            f"{title}: the blocking checks {names} failed, so nothing was built on this data: "
+            "open the Data Docs named above, mend the export or the label table, and run again.",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
