@@ -1,0 +1,36 @@
+"""Group ``evaluation``: the rare diseases, opened once per bundle, and the report."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.common import CODE_VERSION, MODEL_TEAM, table
+from assets.models import bundle
+from assets.project import MetaDx
+
+
+@dg.asset(
+    group_name="evaluation",
+    deps=[bundle],
+    owners=MODEL_TEAM,
+    kinds={"onnx"},
+    code_version=CODE_VERSION,
+)
+def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """Accuracy on diseases that nothing was trained or chosen on, through ONNX Runtime, beside the baselines."""
+    from meta_dx.progress import bar
+    from meta_dx.steps import evaluation
+
+    with bar("evaluating") as progress:
+        record = evaluation.evaluate_rare(meta_dx.open(), progress)
+    return dg.MaterializeResult(
+        metadata={
+            "results": table(record.rows()),
+            "openings_of_the_rare_diseases": record.openings,
+            "folder": dg.MetadataValue.path(str(record.folder)),
+        },
+        data_version=dg.DataVersion(record.id),
+    )
+
+
+ASSETS = [rare_disease_evaluation]

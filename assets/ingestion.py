@@ -1,0 +1,67 @@
+"""Group ``ingestion``: studies and diagnoses come into the home, under surrogate identities."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.common import CODE_VERSION, DATA_TEAM, table
+from assets.partitions import ingest_batches
+from assets.project import MetaDx
+
+
+@dg.asset(
+    group_name="ingestion",
+    partitions_def=ingest_batches,
+    owners=DATA_TEAM,
+    kinds={"dicom", "parquet"},
+    code_version=CODE_VERSION,
+)
+def ingested_batch(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.MaterializeResult:
+    """One batch of DICOM files: objects and catalog rows, or a code and a reason for every file not taken.
+
+    Found = accepted + duplicates + not DICOM + rejected. Identities are surrogates from here on.
+    """
+    from meta_dx.progress import bar
+    from meta_dx.steps import incoming
+
+    project = meta_dx.open()
+    with bar("reading files") as progress:
+        summary = incoming.take_in(project, context.partition_key, progress)
+    return dg.MaterializeResult(
+        metadata={
+            "found": summary.found,
+            "accepted": summary.accepted,
+            "duplicates": summary.duplicates,
+            "not_dicom": summary.not_dicom,
+            "rejected": table([{"code": code, "files": n} for code, n in sorted(summary.rejected.items())]),
+            "studies": summary.studies,
+            "patients": summary.patients,
+        },
+    )
+
+
+@dg.asset(
+    group_name="ingestion",
+    deps=[ingested_batch],
+    owners=DATA_TEAM,
+    kinds={"parquet"},
+    code_version=CODE_VERSION,
+)
+def diagnosis_table(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """The confirmed diagnoses, joined to studies by surrogate; studies without one are kept for prediction."""
+    from meta_dx.steps import incoming
+
+    summary = incoming.take_in_diagnoses(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "rows": summary.rows,
+            "studies": summary.studies,
+            "diseases": summary.diseases,
+            "unknown_studies": summary.unknown_studies,
+            "undiagnosed_studies": summary.undiagnosed_studies,
+        },
+        data_version=dg.DataVersion(summary.version),
+    )
+
+
+ASSETS = [ingested_batch, diagnosis_table]

@@ -1,0 +1,35 @@
+"""Group ``models``: the exported bundle."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.common import CODE_VERSION, MODEL_TEAM
+from assets.project import MetaDx
+from assets.training import selected_learner
+
+
+@dg.asset(
+    group_name="models",
+    deps=[selected_learner],
+    owners=MODEL_TEAM,
+    kinds={"onnx", "monai"},
+    code_version=CODE_VERSION,
+)
+def bundle(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """The immutable bundle: encoder, adapt and predict graphs, preprocessing and calibration, checked against torch."""
+    from meta_dx.steps import models
+
+    made = models.export(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "bundle": made.id,
+            "folder": dg.MetadataValue.path(str(made.path)),
+            "serving_head": made.serving_head,
+            "megabytes": round(sum(f.stat().st_size for f in made.path.rglob("*") if f.is_file()) / 1e6, 2),
+        },
+        data_version=dg.DataVersion(made.id),
+    )
+
+
+ASSETS = [bundle]

@@ -1,0 +1,84 @@
+"""Group ``predictions``: support sets, predictions for every study without a diagnosis, and the report."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.common import CLINICAL_TEAM, CODE_VERSION, table
+from assets.evaluation import rare_disease_evaluation
+from assets.ingestion import diagnosis_table
+from assets.models import bundle
+from assets.partitions import ingest_batches
+from assets.project import MetaDx
+from assets.validation import validated_batch
+
+
+@dg.asset(
+    group_name="predictions",
+    deps=[diagnosis_table, bundle],
+    owners=CLINICAL_TEAM,
+    kinds={"sql"},
+    code_version=CODE_VERSION,
+)
+def support_set(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """The current version of the confirmed cases that predictions rest on; older versions stay readable."""
+    from meta_dx.steps import predictions
+
+    version = predictions.refresh_support(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "version": version.version,
+            "diseases": len(version.diseases),
+            "cases": len(version.cases),
+            "reason": version.reason,
+        },
+        data_version=dg.DataVersion(version.fingerprint),
+    )
+
+
+@dg.asset(
+    group_name="predictions",
+    partitions_def=ingest_batches,
+    deps=[support_set, bundle, validated_batch],
+    owners=CLINICAL_TEAM,
+    kinds={"onnx", "sql"},
+    code_version=CODE_VERSION,
+)
+def batch_predictions(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.MaterializeResult:
+    """Probabilities, entropy and nearest confirmed cases for every study of the batch without a diagnosis."""
+    from meta_dx.steps import predictions
+
+    made = predictions.predict_batch(meta_dx.open(), context.partition_key)
+    return dg.MaterializeResult(
+        metadata={
+            "studies": made.studies,
+            "offered_diseases": made.diseases,
+            "mean_entropy_nats": made.mean_entropy,
+            "bundle": made.bundle,
+            "support_version": made.support_version,
+        },
+    )
+
+
+@dg.asset(
+    group_name="predictions",
+    deps=[rare_disease_evaluation, batch_predictions],
+    owners=CLINICAL_TEAM,
+    kinds={"html"},
+    code_version=CODE_VERSION,
+)
+def report(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """The report for doctors and researchers: what was measured, beside what, and how sure."""
+    from meta_dx.steps import evaluation
+
+    written = evaluation.report(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(str(written.path)),
+            "headline": written.headline,
+            "hidden_cases": table(written.hidden_rows),
+        }
+    )
+
+
+ASSETS = [support_set, batch_predictions, report]
