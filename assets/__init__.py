@@ -9,5 +9,5 @@ def all_assets() -> list[Any]:
     """Return every asset of the code location, in the order of the flow."""
     from assets import cohort, evaluation, ingestion, models, predictions, training, validation
 
-    groups = (ingestion, validation, cohort, training, models, evaluation, predictions)
+    groups = (ingestion, validation, cohort, training, models, predictions, evaluation)
     return [asset for group in groups for asset in group.ASSETS]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets.common import CODE_VERSION, MODEL_TEAM, table
+from assets.common import CLINICAL_TEAM, CODE_VERSION, MODEL_TEAM, table
 from assets.models import bundle
+from assets.predictions import batch_predictions
 from assets.project import MetaDx
 
 
@@ -33,4 +34,25 @@ def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-ASSETS = [rare_disease_evaluation]
+@dg.asset(
+    group_name="evaluation",
+    deps=[rare_disease_evaluation, batch_predictions],
+    owners=CLINICAL_TEAM,
+    kinds={"html"},
+    code_version=CODE_VERSION,
+)
+def report(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """The report for doctors and researchers: what was measured, beside what, and how sure."""
+    from meta_dx.steps import evaluation
+
+    written = evaluation.report(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(str(written.path)),
+            "headline": written.headline,
+            "hidden_cases": table(written.hidden_rows),
+        }
+    )
+
+
+ASSETS = [rare_disease_evaluation, report]

@@ -1,11 +1,10 @@
-"""Group ``predictions``: support sets, predictions for every study without a diagnosis, and the report."""
+"""Group ``predictions``: support sets and predictions for every study without a diagnosis."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from assets.common import CLINICAL_TEAM, CODE_VERSION, table
-from assets.evaluation import rare_disease_evaluation
+from assets.common import CLINICAL_TEAM, CODE_VERSION
 from assets.ingestion import diagnosis_table
 from assets.models import bundle
 from assets.partitions import ingest_batches
@@ -60,25 +59,4 @@ def batch_predictions(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.
     )
 
 
-@dg.asset(
-    group_name="predictions",
-    deps=[rare_disease_evaluation, batch_predictions],
-    owners=CLINICAL_TEAM,
-    kinds={"html"},
-    code_version=CODE_VERSION,
-)
-def report(meta_dx: MetaDx) -> dg.MaterializeResult:
-    """The report for doctors and researchers: what was measured, beside what, and how sure."""
-    from meta_dx.steps import evaluation
-
-    written = evaluation.report(meta_dx.open())
-    return dg.MaterializeResult(
-        metadata={
-            "report": dg.MetadataValue.path(str(written.path)),
-            "headline": written.headline,
-            "hidden_cases": table(written.hidden_rows),
-        }
-    )
-
-
-ASSETS = [support_set, batch_predictions, report]
+ASSETS = [support_set, batch_predictions]

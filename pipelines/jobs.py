@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-_INCOMING = dg.AssetSelection.groups("ingestion", "validation")
+_BATCH = dg.AssetSelection.assets("ingested_batch", "validated_batch")
 _PREDICTIONS = dg.AssetSelection.groups("predictions")
+_REPORT = dg.AssetSelection.assets("report")
 
 all_assets_job = dg.define_asset_job(
     "all_assets_job",
@@ -14,16 +15,21 @@ all_assets_job = dg.define_asset_job(
 )
 ingest_job = dg.define_asset_job(
     "ingest_job",
-    selection=_INCOMING,
+    selection=_BATCH,
     description="Take in and validate one ingest batch.",
 )
 train_job = dg.define_asset_job(
     "train_job",
-    selection=dg.AssetSelection.all() - _INCOMING - _PREDICTIONS,
-    description="Cohort, training, bundle and evaluation over everything that has been taken in.",
+    selection=dg.AssetSelection.all() - _BATCH - _PREDICTIONS - _REPORT,
+    description="Diagnoses, cohort, training, bundle and evaluation over everything that has been taken in.",
 )
 predict_job = dg.define_asset_job(
     "predict_job",
     selection=_PREDICTIONS,
     description="Refresh the support sets and predict the undiagnosed studies of one ingest batch; no training.",
+)
+report_job = dg.define_asset_job(
+    "report_job",
+    selection=_REPORT,
+    description="Write the report anew.",
 )

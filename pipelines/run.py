@@ -67,6 +67,7 @@ def _run() -> int:
 
         for batch in finished_batches(project):
             _execute(defs, "predict_job", instance, dg, f"Predictions for batch {batch}", batch)
+        _execute(defs, "report_job", instance, dg, "Report")
     from meta_dx.steps.summary import summary_lines
 
     sys.stdout.write("\n".join(summary_lines(project, time.monotonic() - started)) + "\n")
