@@ -1,0 +1,236 @@
+"""Predictions with their lineage: which bundle, support set, split and data said what about which study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy.orm import Session
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.database import Records
+from meta_dx.records.schema import PredictionRow, PredictionRunRow, SupportVersionRow, now, plain
+
+
+@dataclass(frozen=True)
+class PredictionRun:
+    """One pass over one ingest batch.
+
+    Parameters
+    ----------
+    bundle : str
+        Hash of the bundle.
+    support_version : int
+        Version of the support set.
+    split_version : str
+        Version of the frozen split (``"v0001"``).
+    data_version : str
+        Version of the catalog and pictures.
+    batch : str
+        Ingest batch (``"b0001"``).
+    created_at : str
+        ISO 8601, UTC; the moment of making it if not given.
+    """
+
+    bundle: str
+    support_version: int
+    split_version: str
+    data_version: str
+    batch: str
+    created_at: str = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class NearestCase:
+    """A support case that lies near a study.
+
+    Parameters
+    ----------
+    study, code : str
+        The case.
+    similarity : float
+        Larger is nearer.
+    """
+
+    study: str
+    code: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class PredictedStudy:
+    """The answer for one study.
+
+    Parameters
+    ----------
+    study : str
+        Surrogate UID.
+    probabilities : mapping of str to float
+        Probability of each offered disease, between 0 and 1.
+    entropy : float
+        Of the probabilities, in nats.
+    nearest : tuple of NearestCase
+        Nearest first.
+    support_patient : bool
+        The study's patient is also in the support set, so the answer flatters the model.
+    """
+
+    study: str
+    probabilities: Mapping[str, float]
+    entropy: float
+    nearest: tuple[NearestCase, ...] = ()
+    support_patient: bool = False
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A prediction run as the records keep it.
+
+    Parameters
+    ----------
+    id : int
+        Number of the run.
+    run : PredictionRun
+        What it was made from.
+    studies : tuple of PredictedStudy
+        Sorted by study.
+    """
+
+    id: int
+    run: PredictionRun
+    studies: tuple[PredictedStudy, ...]
+
+
+def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[PredictedStudy]) -> int:
+    """Save the answers of one run, in one transaction, in place of an earlier run with the same lineage.
+
+    Parameters
+    ----------
+    records : Records
+        The opened records.
+    run : PredictionRun
+        Lineage; everything except ``created_at`` names the run.
+    rows : iterable of PredictedStudy
+        One answer a study.
+
+    Returns
+    -------
+    int
+        Number of the run; the same one when a run is repeated.
+
+    Raises
+    ------
+    MetaDxError
+        ``unknown_support_version`` when the records do not hold that version.
+    ValueError
+        A probability or an entropy is no such number, or a study occurs twice.
+    """
+    answers = [_row(study) for study in rows]
+    if len({answer["study"] for answer in answers}) != len(answers):
+        raise ValueError("a study was predicted twice in one run")
+
+    def work(session: Session) -> int:
+        if session.get(SupportVersionRow, run.support_version) is None:
+            raise MetaDxError(
+                "unknown_support_version",
+                f"These predictions name support set version {run.support_version}, which the records do not "
+                "hold: predict with a version from this home.",
+            )
+        saved = session.scalar(select(PredictionRunRow).where(*_same(run)).with_for_update())
+        if saved is None:
+            saved = PredictionRunRow(**vars(run))
+            session.add(saved)
+            session.flush()
+        saved.created_at = run.created_at
+        session.execute(delete(PredictionRow).where(PredictionRow.run == saved.id))
+        if answers:
+            session.execute(insert(PredictionRow), [{**answer, "run": saved.id} for answer in answers])
+        return saved.id
+
+    return records.write(work)
+
+
+def prediction_runs(records: Records, batch: str | None = None) -> list[tuple[int, PredictionRun]]:
+    """Return the number and lineage of every run, newest first; of one batch if named."""
+    with records.reading() as session:
+        return _runs(session, batch)
+
+
+def latest_predictions(records: Records, batch: str | None = None) -> list[SavedRun]:
+    """Return the newest run of every batch with its answers, sorted by batch; of one batch if named.
+
+    Parameters
+    ----------
+    records : Records
+        The opened records.
+    batch : str, optional
+        Ingest batch.
+
+    Returns
+    -------
+    list of SavedRun
+        Empty before the first prediction.
+    """
+    newest: dict[str, tuple[int, PredictionRun]] = {}
+    with records.reading() as session:
+        for number, run in _runs(session, batch):
+            newest.setdefault(run.batch, (number, run))
+        return [
+            SavedRun(number, run, _studies(session, number)) for _, (number, run) in sorted(newest.items())
+        ]
+
+
+def _same(run: PredictionRun) -> list[ColumnElement[bool]]:
+    row = PredictionRunRow
+    return [
+        row.bundle == run.bundle,
+        row.support_version == run.support_version,
+        row.split_version == run.split_version,
+        row.data_version == run.data_version,
+        row.batch == run.batch,
+    ]
+
+
+def _runs(session: Session, batch: str | None) -> list[tuple[int, PredictionRun]]:
+    query = select(PredictionRunRow).order_by(PredictionRunRow.created_at.desc(), PredictionRunRow.id.desc())
+    if batch is not None:
+        query = query.where(PredictionRunRow.batch == batch)
+    names = PredictionRun.__dataclass_fields__
+    return [
+        (row.id, PredictionRun(**{name: getattr(row, name) for name in names}))
+        for row in session.scalars(query)
+    ]
+
+
+def _row(study: PredictedStudy) -> dict[str, Any]:
+    probabilities = {code: float(p) for code, p in study.probabilities.items()}
+    wrong = [code for code, p in probabilities.items() if not 0 <= p <= 1]
+    if wrong:
+        raise ValueError(f"study {study.study}: the probability of {wrong[0]} is {probabilities[wrong[0]]}")
+    if not math.isfinite(study.entropy):
+        raise ValueError(f"study {study.study}: the entropy is {study.entropy}")
+    return {
+        "study": study.study,
+        "entropy": float(study.entropy),
+        "support_patient": bool(study.support_patient),
+        "probabilities": probabilities,
+        "nearest": plain(study.nearest),
+    }
+
+
+def _studies(session: Session, run: int) -> tuple[PredictedStudy, ...]:
+    rows = session.scalars(select(PredictionRow).where(PredictionRow.run == run))
+    studies = (
+        PredictedStudy(
+            row.study,
+            row.probabilities,
+            row.entropy,
+            tuple(NearestCase(**case) for case in row.nearest),
+            row.support_patient,
+        )
+        for row in rows
+    )
+    return tuple(sorted(studies, key=lambda study: study.study))
