@@ -14,7 +14,6 @@ from meta_dx.errors import MetaDxError
 from meta_dx.inference import providers
 from meta_dx.inference.providers import choose_providers, open_session, runs, working_providers
 
-
 really_open = providers._open
 
 

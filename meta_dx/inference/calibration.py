@@ -1,0 +1,211 @@
+"""One temperature for every number of shots and ways, fitted on validation diseases.
+
+A head's logits are too sure or too shy by a factor that depends on how many confirmed cases a class has and
+on how many classes compete. The temperature is therefore ``log T = a + b·log(shots) + c·log(ways)``: three
+numbers, so that the few validation diseases can bear them and the order of the classes never changes.
+``shots`` is the mean number of support cases of the classes that take part, ``ways`` their number.
+
+Guo et al. 2017, "On calibration of modern neural networks", section 4.2, made to depend on the task's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from meta_dx.metrics.calibration import expected_calibration_error, log_loss
+
+if TYPE_CHECKING:
+    from meta_dx.episodes.episode import Episode
+    from meta_dx.learners.base import Head
+
+Floats = npt.NDArray[np.float64]
+
+_RIDGE = 1e-4  # keeps b and c near 0 where the episodes hardly vary; a is free
+_BOUNDS = [(-6.0, 6.0), (-3.0, 3.0), (-3.0, 3.0)]
+_DIGITS = 6  # so that the last bits of an optimiser do not change a bundle's hash
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The fitted temperature and what it did on the validation diseases.
+
+    Parameters
+    ----------
+    a, b, c : float
+        ``log T = a + b·log(shots) + c·log(ways)``; all zero leaves the logits as they are.
+    queries : int
+        Answers that it was fitted on; 0 when it was not fitted.
+    shots, ways : tuple of float
+        Smallest and largest that occurred in fitting; outside of them T is an extrapolation.
+    ece_before, ece_after : float
+        Expected calibration error (15 bins, classes weigh the same) with T = 1 and with the fitted T.
+    log_loss_before, log_loss_after : float
+        Log loss in nats, likewise.
+    """
+
+    a: float = 0.0
+    b: float = 0.0
+    c: float = 0.0
+    queries: int = 0
+    shots: tuple[float, float] = (0.0, 0.0)
+    ways: tuple[float, float] = (0.0, 0.0)
+    ece_before: float = 0.0
+    ece_after: float = 0.0
+    log_loss_before: float = 0.0
+    log_loss_after: float = 0.0
+
+    def temperature(self, shots: npt.ArrayLike, ways: npt.ArrayLike) -> Floats:
+        """Return T for these numbers of shots and ways."""
+        exponent = (
+            self.a + self.b * np.log(np.asarray(shots, float)) + self.c * np.log(np.asarray(ways, float))
+        )
+        return np.asarray(np.exp(exponent), dtype=np.float64)
+
+
+def fit_temperature(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    shots: npt.ArrayLike,
+    ways: npt.ArrayLike,
+    balance: npt.ArrayLike | None = None,
+) -> Calibration:
+    """Fit the temperature by minimising the log loss.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n, N)
+        Answers to the queries of validation episodes; -inf where a class does not take part.
+    labels : array_like of int, shape (n,)
+        The true class of each query.
+    shots : array_like, shape (n,)
+        Mean support cases a class in the query's episode.
+    ways : array_like, shape (n,)
+        Classes in the query's episode.
+    balance : array_like, shape (n,), optional
+        Disease of each query, so that diseases weigh the same in the reported errors; ``labels`` if absent.
+
+    Returns
+    -------
+    Calibration
+        ``b`` (or ``c``) is 0 where all episodes have the same shots (ways): nothing can be learnt about them.
+    """
+    from scipy.optimize import minimize
+
+    scores = np.asarray(logits, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.int64)
+    size = np.stack([np.asarray(shots, float), np.asarray(ways, float)], axis=1)  # (n, 2)
+    _check(scores, truth, size)
+    centre = np.log(size).mean(0)
+    slopes = np.log(size) - centre
+    varies = slopes.std(0) > 1e-9
+    design = np.hstack([np.ones((len(scores), 1)), slopes * varies])  # (n, 3)
+    task = (scores, truth, design)
+    found = minimize(_loss, np.zeros(3), args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
+    slope = found.x[1:] * varies
+    a, b, c = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
+    return _report(Calibration(a, b, c), scores, truth, size, balance)
+
+
+def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
+    """Fit the temperature of a head on validation episodes over embeddings.
+
+    Parameters
+    ----------
+    head : Head
+        The head, in torch.
+    episodes : iterable of Episode
+        Episodes on validation diseases; of several shots and ways, so that b and c can be fitted.
+
+    Returns
+    -------
+    Calibration
+    """
+    import torch
+
+    answers: list[tuple[Floats, npt.NDArray[np.int64], Floats]] = []
+    with torch.no_grad():
+        for episode in episodes:
+            logits = head.predict(head.adapt(episode.support), episode.query).logits.mean(1)  # (E, Q, N)
+            count = episode.support.onehot().sum(1)  # (E, N)
+            ways = (count > 0).sum(1)
+            size = torch.stack([count.sum(1) / ways, ways.to(count.dtype)], dim=1)  # (E, 2)
+            real = episode.query_mask.cpu().numpy()
+            size_of_each = size[:, None, :].expand(-1, real.shape[1], -1)  # (E, Q, 2)
+            answers.append(
+                (
+                    logits.cpu().numpy().astype(np.float64)[real],
+                    episode.query_y.cpu().numpy()[real],
+                    size_of_each.cpu().numpy().astype(np.float64)[real],
+                )
+            )
+    widest = max(scores.shape[1] for scores, _, _ in answers)
+    padded = [
+        np.pad(scores, ((0, 0), (0, widest - scores.shape[1])), constant_values=-np.inf)
+        for scores, _, _ in answers
+    ]
+    sizes = np.concatenate([size for _, _, size in answers])
+    truth = np.concatenate([labels for _, labels, _ in answers])
+    return fit_temperature(np.concatenate(padded), truth, sizes[:, 0], sizes[:, 1])
+
+
+def _loss(
+    parameters: Floats, scores: Floats, truth: npt.NDArray[np.int64], design: Floats
+) -> tuple[float, Floats]:
+    """Return the mean log loss and its gradient; with eta = log T, d loss / d eta = (z_y - E_p[z]) / T."""
+    sharpness = np.exp(-(design @ parameters))  # (n,), 1 / T
+    present = np.isfinite(scores)
+    centred = np.where(present, scores - scores.max(1, keepdims=True), 0.0)
+    weight = np.where(present, np.exp(centred * sharpness[:, None]), 0.0)
+    total = weight.sum(1)
+    own = centred[np.arange(len(truth)), truth]
+    expected = (weight * centred).sum(1) / total
+    slope: Floats = (sharpness * (own - expected)) @ design / len(truth)
+    penalty = _RIDGE * np.array([0.0, *parameters[1:]])
+    value = float(np.mean(np.log(total) - own * sharpness) + 0.5 * penalty @ parameters)
+    return value, slope + penalty
+
+
+def _report(
+    fitted: Calibration,
+    scores: Floats,
+    truth: npt.NDArray[np.int64],
+    size: Floats,
+    balance: npt.ArrayLike | None,
+) -> Calibration:
+    before = _softmax(scores)
+    after = _softmax(scores / fitted.temperature(size[:, 0], size[:, 1])[:, None])
+    (least_shots, least_ways), (most_shots, most_ways) = size.min(0), size.max(0)
+    return Calibration(
+        fitted.a,
+        fitted.b,
+        fitted.c,
+        queries=len(truth),
+        shots=(float(least_shots), float(most_shots)),
+        ways=(float(least_ways), float(most_ways)),
+        ece_before=round(expected_calibration_error(before, truth, balance), _DIGITS),
+        ece_after=round(expected_calibration_error(after, truth, balance), _DIGITS),
+        log_loss_before=round(log_loss(before, truth, balance), _DIGITS),
+        log_loss_after=round(log_loss(after, truth, balance), _DIGITS),
+    )
+
+
+def _softmax(scores: Floats) -> Floats:
+    weight = np.exp(scores - scores.max(1, keepdims=True))
+    shares: Floats = weight / weight.sum(1, keepdims=True)
+    return shares
+
+
+def _check(scores: Floats, truth: npt.NDArray[np.int64], size: Floats) -> None:
+    if scores.ndim != 2 or not len(scores) == len(truth) == len(size) or not len(truth):
+        raise ValueError(f"logits {scores.shape}, labels {truth.shape}, sizes {size.shape}: want n each")
+    if np.isnan(scores).any() or np.isposinf(scores).any():
+        raise ValueError("logits hold NaN or +inf")
+    if not np.isfinite(scores[np.arange(len(truth)), truth]).all():
+        raise ValueError("a query's own class does not take part in its episode")
+    if size.min() < 1:
+        raise ValueError(f"shots and ways are at least 1, found {size.min()}")

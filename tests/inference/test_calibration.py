@@ -1,0 +1,157 @@
+"""The fitted temperature: recovers a planted one, is a minimum, and makes probabilities honest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from meta_dx.episodes.episode import Episode
+from meta_dx.inference.calibration import Calibration, calibrate, fit_temperature
+from meta_dx.learners.base import Head, State, mask_absent_classes
+
+
+def planted(
+    seed: int,
+    law: tuple[float, float, float],
+    n: int = 6000,
+    tasks: tuple = ((1, 5), (5, 5), (1, 12), (10, 12)),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Logits whose honest probabilities are softmax(z / T) with this law, padded to 12 classes."""
+    generator = np.random.default_rng(seed)
+    which = generator.integers(len(tasks), size=n)
+    shots, ways = np.array(tasks, dtype=float)[which].T
+    honest = generator.normal(0, 2, size=(n, 12))
+    honest[np.arange(12) >= ways[:, None]] = -np.inf
+    share = np.exp(honest - honest.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    labels = (share.cumsum(1) > generator.random((n, 1))).argmax(1)
+    temperature = np.exp(law[0] + law[1] * np.log(shots) + law[2] * np.log(ways))
+    return honest * temperature[:, None], labels, shots, ways
+
+
+@given(st.integers(0, 1000), st.floats(-1.0, 1.5), st.floats(-0.5, 0.5), st.floats(-0.5, 0.5))
+@settings(max_examples=8, deadline=None)
+def test_a_planted_temperature_is_found_again(seed: int, a: float, b: float, c: float) -> None:
+    logits, labels, shots, ways = planted(seed, (a, b, c))
+    found = fit_temperature(logits, labels, shots, ways)
+    law = Calibration(a, b, c)
+    for task in ((1, 5), (5, 5), (10, 12)):
+        assert float(found.temperature(*task)) == pytest.approx(float(law.temperature(*task)), rel=0.1)
+
+
+def test_probabilities_become_honest_and_the_report_says_so() -> None:
+    logits, labels, shots, ways = planted(1, (1.0, -0.2, 0.1))
+    found = fit_temperature(logits, labels, shots, ways)
+    assert found.ece_before > 0.1
+    assert found.ece_after < 0.03
+    assert found.log_loss_after < found.log_loss_before
+    assert (found.queries, found.shots, found.ways) == (6000, (1.0, 10.0), (5.0, 12.0))
+
+
+def test_no_other_temperature_near_by_has_a_lower_log_loss() -> None:
+    logits, labels, shots, ways = planted(2, (0.4, 0.2, -0.3), n=1500)
+    found = fit_temperature(logits, labels, shots, ways)
+
+    def loss(a: float, b: float, c: float) -> float:
+        z = logits / Calibration(a, b, c).temperature(shots, ways)[:, None]
+        largest = z.max(1)
+        log_total = largest + np.log(np.exp(z - largest[:, None]).sum(1))
+        return float(np.mean(log_total - z[np.arange(len(z)), labels]) + 0.5e-4 * (b * b + c * c))
+
+    here = loss(found.a, found.b, found.c)
+    for step in np.random.default_rng(0).normal(0, 0.05, size=(30, 3)):
+        assert here <= loss(found.a + step[0], found.b + step[1], found.c + step[2]) + 1e-9
+
+
+def test_what_does_not_vary_gets_no_slope() -> None:
+    logits, labels, shots, ways = planted(3, (0.5, 0.0, 0.0), tasks=((5, 5),))
+    found = fit_temperature(logits, labels, shots, ways)
+    assert (found.b, found.c) == (0.0, 0.0)
+    assert found.a == pytest.approx(0.5, abs=0.1)
+
+
+def test_chance_level_logits_give_a_high_finite_temperature() -> None:
+    generator = np.random.default_rng(4)
+    found = fit_temperature(
+        generator.normal(0, 5, (2000, 5)),
+        generator.integers(5, size=2000),
+        np.full(2000, 1),
+        np.full(2000, 5),
+    )
+    assert 10 < float(found.temperature(1, 5)) < 1000
+    assert found.log_loss_after == pytest.approx(np.log(5), abs=0.01)
+
+
+def test_the_same_answers_give_the_same_numbers_in_any_order() -> None:
+    logits, labels, shots, ways = planted(5, (0.3, 0.1, 0.1), n=800)
+    order = np.random.default_rng(0).permutation(800)
+    one = fit_temperature(logits, labels, shots, ways)
+    other = fit_temperature(logits[order], labels[order], shots[order], ways[order])
+    assert (one.a, one.b, one.c) == pytest.approx((other.a, other.b, other.c), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "shots"),
+    [
+        ([[0.0, -np.inf]], [1], [1]),
+        ([[0.0, np.nan]], [0], [1]),
+        ([[0.0, 1.0]], [0], [0]),
+        ([[0.0, 1.0]], [0, 1], [1]),
+    ],
+)
+def test_answers_that_make_no_sense_are_refused(logits: list, labels: list, shots: list) -> None:
+    with pytest.raises(ValueError, match=r"class|NaN|least|want"):
+        fit_temperature(logits, labels, shots, [2] * len(shots))
+
+
+class Centroids(Head):
+    """A tiny head: squared distance to class means, four times too sure of itself."""
+
+    state_names = ("centroids", "class_count")
+
+    def adapt_tensors(self, support_x: Tensor, support_onehot: Tensor) -> State:
+        count = support_onehot.sum(1)
+        sums = torch.einsum("esd,esn->end", support_x, support_onehot)
+        return {"centroids": sums / count.clamp_min(1.0).unsqueeze(-1), "class_count": count}
+
+    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+        distance = (query_x[:, :, None, :] - state["centroids"][:, None, :, :]).square().sum(-1)
+        return mask_absent_classes(-4.0 * distance.unsqueeze(1), state["class_count"])
+
+
+def episodes(seed: int, shots: int, ways: int) -> Episode:
+    generator = torch.Generator().manual_seed(seed)
+    e, q = 20, ways * 4
+    centres = torch.randn(e, ways + 1, 8, generator=generator)  # one class more than takes part
+    support_y = torch.arange(ways).repeat_interleave(shots).expand(e, -1).clone()
+    query_y = torch.arange(ways).repeat_interleave(4).expand(e, -1).clone()
+    noise = lambda n: 1.2 * torch.randn(e, n, 8, generator=generator)  # noqa: E731
+    pick = lambda y: centres.gather(1, y[:, :, None].expand(-1, -1, 8))  # noqa: E731
+    query_mask = torch.ones(e, q, dtype=torch.bool)
+    query_mask[:, -3:] = False  # padding, full of nonsense
+    query_x = pick(query_y) + noise(q)
+    query_x[:, -3:] = 1e3
+    class_mask = torch.ones(e, ways + 1, dtype=torch.bool)
+    class_mask[:, -1] = False
+    return Episode(
+        pick(support_y) + noise(ways * shots),
+        support_y,
+        torch.ones(e, ways * shots, dtype=torch.bool),
+        query_x,
+        query_y,
+        query_mask,
+        class_mask,
+    )
+
+
+def test_a_head_is_calibrated_on_episodes_without_their_padding() -> None:
+    drawn = [episodes(i, shots, ways) for i, (shots, ways) in enumerate([(1, 5), (5, 5), (5, 10)])]
+    found = calibrate(Centroids(), drawn)
+    assert found.queries == 20 * (17 + 17 + 37)
+    assert (found.shots, found.ways) == ((1.0, 5.0), (5.0, 10.0))
+    assert found.ece_after < 0.4 * found.ece_before
+    assert found.b < 0  # more shots, better centroids, more justified confidence
