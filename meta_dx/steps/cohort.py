@@ -1,0 +1,227 @@
+"""Steps of the cohort: images, near-duplicates, the frozen split, and the examples that everything later draws from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.diagnoses import active_diagnoses
+from meta_dx.cohort.duplicates import near_duplicate_groups
+from meta_dx.cohort.examples import Examples
+from meta_dx.cohort.fingerprint import write_fingerprint
+from meta_dx.cohort.holdout import choose_holdout
+from meta_dx.cohort.images import ImageStore, select_images
+from meta_dx.cohort.selection import (
+    diagnosed_studies,
+    labelled_examples,
+    read_ancestors,
+    unlabelled_examples,
+)
+from meta_dx.cohort.splits import ROLES, Split, current_split, freeze_split
+from meta_dx.errors import MetaDxError
+from meta_dx.home import fingerprint_of, write_json
+from meta_dx.progress import Progress, silent
+from meta_dx.steps import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """How many near-duplicate pairs were found, and the groups and patients that they join."""
+
+    pairs: int
+    groups: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class CohortData:
+    """Everything that training, evaluation and prediction draw from.
+
+    Parameters
+    ----------
+    store : ImageStore
+        Preprocessed images.
+    split : Split
+        The frozen split.
+    groups : mapping of str to str
+        Patient → near-duplicate group.
+    studies, index, diagnoses : DataFrame
+        Catalog studies, the images that count, active diagnoses.
+    by_role : dict of str to Examples
+        Labelled examples of the common, validation and rare diseases; hidden patients are in none.
+    left_out : dict of str to int
+        Diagnosed studies left out, by reason.
+    hidden : dict of str to str
+        Study → code of the diagnoses that are withheld, so that predictions can be scored.
+    ancestors : mapping of str to frozenset of str
+        Diseases above each code.
+    version : str
+        Hash of all of the above.
+    """
+
+    store: ImageStore
+    split: Split
+    groups: Mapping[str, str]
+    studies: pd.DataFrame
+    index: pd.DataFrame
+    diagnoses: pd.DataFrame
+    by_role: dict[str, Examples]
+    left_out: dict[str, int]
+    hidden: dict[str, str]
+    ancestors: Mapping[str, frozenset[str]]
+    version: str
+
+    def role_counts(self) -> list[dict[str, Any]]:
+        """Return one row a role: diseases, patients and studies."""
+        return [
+            {
+                "role": role,
+                "diseases": len(self.by_role[role].diseases),
+                "patients": len(set(self.by_role[role].patient.tolist())),
+                "studies": len(self.by_role[role]),
+            }
+            for role in ROLES
+        ]
+
+    def to_predict(self, batch: str | None = None) -> Examples:
+        """Return the studies without a known diagnosis, hidden ones included, of one batch or of all."""
+        return unlabelled_examples(
+            self.studies, self.index, self.diagnoses, groups=self.groups, hidden=self.hidden, batch=batch
+        )[0]
+
+    def meanings(self) -> dict[str, str]:
+        """Return disease code → name for people."""
+        named = self.diagnoses.dropna(subset=["meaning"])
+        return dict(zip(named["code"], named["meaning"], strict=True))
+
+
+def build_images(project: Project, progress: Progress = silent) -> ImageStore:
+    """Preprocess every image of new batches; finished shards are kept."""
+    return ImageStore.build(
+        project.home, Catalog(project.home), project.settings.images, progress=progress
+    )
+
+
+def group_near_duplicates(project: Project) -> NearDuplicates:
+    """Join patients that share nearly the same picture, and keep the groups beside the store's version."""
+    store = build_images(project)
+    path = _groups_file(project, store)
+    if not path.exists():
+        groups, pairs = near_duplicate_groups(store.load(), store.index["patient"].tolist())
+        write_json(path, {"groups": groups, "pairs": len(pairs)})
+    kept = json.loads(path.read_text())
+    sizes = Counter(kept["groups"].values())
+    joined = [size for size in sizes.values() if size > 1]
+    return NearDuplicates(kept["pairs"], len(joined), sum(joined))
+
+
+def freeze_and_assemble(project: Project) -> CohortData:
+    """Freeze the split, or extend it by what is new, and assemble the examples.
+
+    Raises
+    ------
+    MetaDxError
+        From the split: a role without a usable disease, changed options against a frozen split.
+    """
+    store, groups, catalog = _stored(project)
+    studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
+    index = select_images(store.index, project.settings.images)
+    table, _ = diagnosed_studies(studies, index, diagnoses)
+    freeze_split(
+        project.home,
+        table,
+        project.settings.split,
+        groups=groups,
+        created_from={"images": store.version, "catalog": catalog.version},
+    )
+    return assemble(project)
+
+
+def assemble(project: Project) -> CohortData:
+    """Assemble the examples from what the home holds, under the split in force.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_split`` before the first freeze.
+    """
+    split = current_split(project.home)
+    if split is None:
+        raise MetaDxError(
+            "no_split", f"The home {project.home.root} has no frozen split yet: run 'make run' or 'meta-dx train'."
+        )
+    store, groups, catalog = _stored(project)
+    studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
+    index = select_images(store.index, project.settings.images)
+    everything, left_out = labelled_examples(studies, index, diagnoses, split=split, groups=groups)
+    hidden = _hidden(project, everything.with_codes(split.codes("rare")))
+    by_role = {
+        role: labelled_examples(
+            studies, index, diagnoses, split=split, role=role, groups=groups, hidden=hidden
+        )[0]
+        for role in ROLES
+    }
+    codes = project.settings.cohort.codes
+    version = fingerprint_of(
+        {
+            "images": store.version,
+            "split": split.version,
+            "lineage": split.lineage,
+            "examples": {
+                role: sorted(zip(e.study.tolist(), e.patient.tolist(), e.code.tolist(), strict=True))
+                for role, e in by_role.items()
+            },
+            "hidden": sorted(hidden),
+        }
+    )
+    return CohortData(
+        store=store,
+        split=split,
+        groups=groups,
+        studies=studies,
+        index=index,
+        diagnoses=diagnoses,
+        by_role=by_role,
+        left_out=left_out,
+        hidden=hidden,
+        ancestors=read_ancestors(Path(codes)) if codes else {},
+        version=version,
+    )
+
+
+def fingerprint(project: Project) -> dict[str, Any]:
+    """Write the dataset fingerprint of the cohort and return it."""
+    data = assemble(project)
+    return write_fingerprint(project.home, data.store, Catalog(project.home).instances(), data.by_role)
+
+
+def _hidden(project: Project, offered: Examples) -> dict[str, str]:
+    count = project.settings.inbox.holdout
+    if not count:
+        return {}
+    keep = max(project.settings.evaluation.shots) + 2
+    studies = choose_holdout(offered, count, project.settings.cohort.seed, keep=keep)
+    code_of = dict(zip(offered.study.tolist(), offered.code.tolist(), strict=True))
+    return {study: code_of[study] for study in sorted(studies)}
+
+
+def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:
+    catalog = Catalog(project.home)
+    store = ImageStore.build(project.home, catalog, project.settings.images)
+    path = _groups_file(project, store)
+    if not path.exists():
+        group_near_duplicates(project)
+    return store, json.loads(path.read_text())["groups"], catalog
+
+
+def _groups_file(project: Project, store: ImageStore) -> Path:
+    return project.home.store("duplicates") / f"{store.version}.json"
