@@ -7,7 +7,9 @@ formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,10 @@ from torch import Tensor, nn
 from meta_dx.episodes.episode import Episode, Query, Support
 
 State = dict[str, Tensor]
+#: Gradients by parameter name.
+Grads = dict[str, Tensor]
+#: Detached scalars by name.
+Metrics = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,16 +123,63 @@ class Head(nn.Module, ABC):
         """Predict queries from an adapted state."""
         return Prediction(self.predict_tensors(state, query.x))
 
-    def loss(self, episode: Episode) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean cross-entropy of the real queries and the metrics ``loss`` and ``accuracy``."""
+    def loss(self, episode: Episode) -> tuple[Tensor, Metrics]:
+        """Return the loss that meta-training lowers.
+
+        Parameters
+        ----------
+        episode : Episode
+            Over embeddings.
+
+        Returns
+        -------
+        loss : Tensor, scalar
+            Mean cross-entropy of the real queries, in nats.
+        metrics : dict of str to Tensor
+            ``loss`` and ``accuracy`` (fraction of the real queries), detached scalars.
+        """
         logits = self.predict(self.adapt(episode.support), episode.query).logits  # (E, M, Q, N)
-        log_p = logits.log_softmax(-1).logsumexp(1) - torch.log(torch.tensor(float(logits.shape[1])))  # (E, Q, N)
-        picked = log_p.gather(-1, episode.query_y.unsqueeze(-1)).squeeze(-1)  # (E, Q)
-        weight = episode.query_mask.to(picked.dtype)
-        loss = -(torch.where(episode.query_mask, picked, 0.0)).sum() / weight.sum()
-        right = (log_p.argmax(-1) == episode.query_y) & episode.query_mask
-        metrics = {"loss": float(loss.detach()), "accuracy": float(right.sum() / weight.sum())}
-        return loss, metrics
+        mask = episode.query_mask
+        # Absent classes have -inf: pick the true class before any sum over M, whose gradient would be NaN there.
+        label = episode.query_y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
+        picked = logits.log_softmax(-1).gather(-1, label).squeeze(-1)  # (E, M, Q)
+        log_p = picked.masked_fill(~mask.unsqueeze(1), 0.0).logsumexp(1) - math.log(logits.shape[1])  # (E, Q)
+        weight = mask.to(log_p.dtype)
+        loss = -(log_p * weight).sum() / weight.sum()
+        answer = logits.detach().softmax(-1).mean(1).argmax(-1)  # (E, Q)
+        right = ((answer == episode.query_y) & mask).sum() / weight.sum()
+        return loss, {"loss": loss.detach(), "accuracy": right}
+
+    def meta_gradients(
+        self,
+        episode: Episode,
+        *,
+        parameters: Mapping[str, nn.Parameter] | None = None,
+        generator: torch.Generator | None = None,  # noqa: ARG002
+    ) -> tuple[Grads, Metrics]:
+        """Return the gradients of the loss; the training loop reduces and applies them.
+
+        Parameters
+        ----------
+        episode : Episode
+            Over embeddings, attached to the graph of the encoder where that is to be trained.
+        parameters : mapping of str to Parameter, optional
+            What to differentiate by: the encoder's parameters and the head's. The head's own by default.
+        generator : torch.Generator, optional
+            Source of noise, for learners that need one.
+
+        Returns
+        -------
+        gradients : dict of str to Tensor
+            Under the names in ``parameters``; zero where the loss does not depend on a parameter.
+        metrics : dict of str to Tensor
+            As in :meth:`loss`.
+        """
+        chosen = dict(self.named_parameters()) if parameters is None else parameters
+        loss, metrics = self.loss(episode)
+        found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
+        pairs = zip(chosen.items(), found, strict=True)
+        return {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}, metrics
 
 
 def mask_absent_classes(logits: Tensor, class_count: Tensor) -> Tensor:
