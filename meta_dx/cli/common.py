@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meta_dx.errors import MetaDxError
+
+if TYPE_CHECKING:
+    from meta_dx.steps import Project
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Home folder; META_DX_HOME or .meta_dx if absent.")
+]
+CohortOption = Annotated[
+    Path | None, typer.Option("--cohort", help="cohort.toml; META_DX_COHORT or ./cohort.toml if absent.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+
+
+def home_root(home: Path | None) -> Path:
+    """Return the home folder that a command works in."""
+    from meta_dx.home import DEFAULT_HOME
+
+    return Path(home or os.environ.get("META_DX_HOME") or DEFAULT_HOME)
+
+
+def existing_home(home: Path | None) -> Path:
+    """Return the home folder, which must exist already.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_home``.
+    """
+    root = home_root(home)
+    if not (root / "home.json").exists():
+        raise MetaDxError(
+            "no_home", f"There is no home at {root}: name it with --home, or create one with 'make run'."
+        )
+    return root
+
+
+def project_of(cohort: Path | None, home: Path | None) -> Project:
+    """Open the project that ``--cohort`` and ``--home`` name."""
+    from meta_dx.steps import open_project
+
+    return open_project(cohort or os.environ.get("META_DX_COHORT") or "cohort.toml", home_root(home))
