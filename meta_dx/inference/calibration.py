@@ -27,6 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 _RIDGE = 1e-4  # keeps b and c near 0 where the episodes hardly vary; a is free
 _BOUNDS = [(-6.0, 6.0), (-3.0, 3.0), (-3.0, 3.0)]
+_STOP = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
 _DIGITS = 6  # so that the last bits of an optimiser do not change a bundle's hash
 
 
@@ -105,7 +106,10 @@ def fit_temperature(
     varies = slopes.std(0) > 1e-9
     design = np.hstack([np.ones((len(scores), 1)), slopes * varies])  # (n, 3)
     task = (scores, truth, design)
-    found = minimize(_loss, np.zeros(3), args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
+    # The loss is not convex in log T: start from the best single temperature of a coarse grid.
+    starts = [np.array([a, 0.0, 0.0]) for a in np.linspace(*_BOUNDS[0], 25)]
+    start = min(starts, key=lambda parameters: _loss(parameters, *task)[0])
+    found = minimize(_loss, start, args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=_STOP)
     slope = found.x[1:] * varies
     a, b, c = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
     return _report(Calibration(a, b, c), scores, truth, size, balance)
