@@ -1,7 +1,7 @@
 """Known diagnoses that are hidden on purpose, so that a demonstration can score its predictions.
 
-Input are the labelled examples of the diseases that are offered. The hidden studies are predicted like any study
-without a diagnosis; their patients take no part in training, support or evaluation.
+Input are the labelled examples of the diseases that are offered. The hidden studies are predicted like any
+study without a diagnosis; their patients take no part in training, support or evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class InboxOptions:
     Parameters
     ----------
     holdout : int
-        Hide this many known diagnoses of offered diseases, so that their predictions can be scored; 0 hides none.
+        Hide this many known diagnoses of offered diseases, so that predictions can be scored; 0 hides none.
     """
 
     holdout: int = 0
@@ -33,8 +33,8 @@ class InboxOptions:
 def choose_holdout(examples: Examples, count: int, seed: int = 0, *, keep: int = 7) -> frozenset[str]:
     """Choose studies whose diagnosis is hidden, spread over the diseases, whole patient groups at a time.
 
-    The diseases take turns in the order of a hash; each gives the first of its patient groups, in the order of a
-    hash, that is not too large and leaves every disease concerned with ``keep`` groups.
+    The diseases take turns in the order of a hash; each gives the first of its patient groups, in the order
+    of a hash, that is not too large and leaves every disease concerned with ``keep`` groups.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def _ordered(names: set[str], seed: int) -> list[str]:
 def _first_to_spare(
     queue: list[str], studies: dict[str, list[tuple[str, str]]], left: dict[str, int], keep: int, room: int
 ) -> str | None:
-    """Take the first patient group off the queue that can be hidden; those that cannot are dropped for good."""
+    """Take the first patient group that can be hidden off the queue, and drop those before it for good."""
     while queue:
         patient = queue.pop(0)
         known = studies.get(patient, [])
