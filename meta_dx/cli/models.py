@@ -1,0 +1,124 @@
+"""Commands of models: ``train``, ``export``, ``evaluate``, ``predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, project_of
+from meta_dx.cli.output import emit_json, say, table
+
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
+StudiesOption = Annotated[Path, typer.Option("--studies", help="Folder with DICOM files.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def train(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Take in the cohort, freeze its split, pre-train, meta-train and choose on the validation diseases."""
+    from meta_dx.progress import bar
+    from meta_dx.steps import cohort as cohorts
+    from meta_dx.steps import incoming, training
+
+    project = project_of(cohort, home)
+    for batch in incoming.pending_batches(project):
+        with bar(f"reading {batch.id}") as progress:
+            incoming.take_in(project, batch.id, progress)
+    incoming.take_in_diagnoses(project)
+    cohorts.freeze_and_assemble(project)
+    with bar("pre-training") as progress:
+        training.pretrain(project, progress)
+    with bar("meta-training") as progress:
+        training.meta_train(project, project.settings.learner.name, progress)
+    chosen = training.select(project)
+    if json:
+        emit_json({"checkpoint": chosen.stage, "serving_head": chosen.head, "validation": chosen.rows})
+        return
+    say(f"Chosen on the validation diseases: the {chosen.stage} weights with the {chosen.head} head.")
+    table(list(chosen.rows[0]), [list(row.values()) for row in chosen.rows])
+    say("Next: meta-dx export")
+
+
+def export(cohort: CohortOption = None, home: HomeOption = None) -> None:
+    """Export the chosen learner as a bundle and print its folder."""
+    from meta_dx.steps import models
+
+    say(str(models.export(project_of(cohort, home)).path))
+
+
+def evaluate(
+    bundle: BundleOption,
+    studies: StudiesOption,
+    diagnoses: Annotated[Path, typer.Option(help="Table of their diagnoses (CSV).")],
+    ways: Annotated[int, typer.Option(min=2, help="N, diseases in an episode.")] = 5,
+    shots: Annotated[int, typer.Option(min=1, help="K, confirmed patients of each.")] = 5,
+    queries: Annotated[int, typer.Option(min=1, help="Patients of each to diagnose.")] = 10,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Same seed, same episodes for every method.")] = 0,
+    deployment: Annotated[bool, typer.Option("--deployment", help="Also all diseases at once.")] = False,
+    cap: Annotated[int, typer.Option(min=1, help="Most confirmed patients of a disease with --deployment.")] = 10,
+    home: Annotated[Path | None, typer.Option(help="Home to use and keep; a temporary one if absent.")] = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Test a bundle, through ONNX Runtime, on diseases that it has never seen."""
+    from meta_dx.inference.bundle import Bundle
+    from meta_dx.progress import bar
+    from meta_dx.steps.external import evaluate_folder
+
+    with bar("evaluating") as progress:
+        found = evaluate_folder(
+            Bundle.load(bundle),
+            studies,
+            diagnoses,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            episodes=episodes,
+            seed=seed,
+            deployment=deployment,
+            cap=cap,
+            home=home,
+            device=device,
+            progress=progress,
+        )
+    if json:
+        emit_json(found)
+        return
+    say(f"{ways}-way {shots}-shot, {found['episodes']} episodes over {found['classes']} unseen diseases")
+    rows: list[list[Any]] = [["this bundle", *_figures(found)]]
+    rows += [[name, *_figures(figures)] for name, figures in found["baselines"].items()]
+    table(["method", "accuracy", "95 % interval", "AUROC", "ECE"], rows)
+
+
+def predict(
+    bundle: BundleOption,
+    support: Annotated[Path, typer.Option(help="Confirmed cases: CSV with study_instance_uid,code.")],
+    studies: StudiesOption,
+    home: Annotated[Path | None, typer.Option(help="Home in which support studies may lie.")] = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Diagnose the studies of a folder from a handful of confirmed ones."""
+    from meta_dx.inference.bundle import Bundle
+    from meta_dx.progress import bar
+    from meta_dx.steps.external import predict_folder
+
+    with bar("predicting") as progress:
+        found = predict_folder(
+            Bundle.load(bundle), studies, support, home=home, device=device, progress=progress
+        )
+    if json:
+        emit_json(found)
+        return
+    rows = []
+    for one in found:
+        best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:2]
+        rows.append([one["study_instance_uid"], *(f"{code} {p:.2f}" for code, p in best), one["entropy"]])
+    table(["study", "first", "second", "entropy (nats)"], rows)
+
+
+def _figures(found: dict[str, Any]) -> list[Any]:
+    low, high = found["ci95"]
+    return [found["accuracy"], f"{low:.3f} – {high:.3f}", found["auroc"], found["ece"]]

@@ -1,0 +1,318 @@
+"""A bundle on a folder of studies that no pipeline has seen: ``meta-dx evaluate`` and ``meta-dx predict``.
+
+The folder is taken in like any other, into a home of its own (a temporary one unless the caller names one), with
+the bundle's own preprocessing. Input tables and answers speak in original UIDs; in between there are surrogates.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.diagnoses import active_diagnoses, import_diagnoses
+from meta_dx.cohort.duplicates import near_duplicate_groups
+from meta_dx.cohort.examples import Examples
+from meta_dx.cohort.images import ImageStore, select_images
+from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.cohort.selection import labelled_examples, unlabelled_examples, with_original_identifiers
+from meta_dx.dicom.identity import Surrogates
+from meta_dx.errors import MetaDxError
+from meta_dx.evaluation.episodic import BASELINES
+from meta_dx.home import Home
+from meta_dx.progress import Progress, silent
+from meta_dx.records.vault import Vault
+
+if TYPE_CHECKING:
+    from meta_dx.inference.bundle import Bundle
+
+_NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A folder that has been taken in: its home, images, studies, and near-duplicate groups."""
+
+    home: Home
+    store: ImageStore
+    index: pd.DataFrame
+    studies: pd.DataFrame
+    groups: dict[str, str]
+
+    def originals(self, kind: str) -> dict[str, str]:
+        """Return surrogate → original for ``"study"`` or ``"patient"``."""
+        return Vault.open(self.home).all(kind)
+
+
+@contextmanager
+def taken_folder(
+    folder: Path, bundle: Bundle, home: Path | None = None, progress: Progress = silent
+) -> Iterator[Taken]:
+    """Take in a folder with a bundle's preprocessing.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with DICOM files.
+    bundle : Bundle
+        Whose preprocessing applies.
+    home : Path, optional
+        Home to use and keep; a temporary one, removed at the end, if absent.
+    progress : Progress
+        Called while files are read.
+
+    Yields
+    ------
+    Taken
+    """
+    with tempfile.TemporaryDirectory(prefix="meta_dx-") as scratch:
+        opened = Home.open(home or Path(scratch) / "home")
+        ingest_folder(opened, folder, progress=progress)
+        catalog = Catalog(opened)
+        store = ImageStore.build(opened, catalog, bundle.image_options)
+        index = select_images(store.index, bundle.image_options)
+        groups, _ = near_duplicate_groups(store.load(), store.index["patient"].tolist())
+        yield Taken(opened, store, index, catalog.studies(), groups)
+
+
+def evaluate_folder(
+    bundle: Bundle,
+    studies: Path,
+    diagnoses: Path,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    seed: int,
+    deployment: bool = False,
+    cap: int = 10,
+    home: Path | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Test a bundle on the diseases of a folder that it has never seen.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The bundle.
+    studies : Path
+        Folder with DICOM files.
+    diagnoses : Path
+        Table of their diagnoses.
+    ways, shots, queries, episodes, seed : int
+        The episodic protocol (docs/sampling.md).
+    deployment : bool
+        Also all diseases at once, up to ``cap`` confirmed patients each.
+    cap : int
+        Most support patients of a disease in the deployment view.
+    home : Path, optional
+        Home to use and keep.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    progress : Progress
+        Called while files are read and episodes answered.
+
+    Returns
+    -------
+    dict
+        The object of ``meta-dx evaluate --json``.
+
+    Raises
+    ------
+    MetaDxError
+        From ingest, from the table, or ``too_few_diseases``.
+    """
+    from meta_dx.evaluation.deployment import evaluate_deployment
+    from meta_dx.evaluation.episodic import evaluate_episodes
+    from meta_dx.evaluation.record import contract
+    from meta_dx.inference.predictor import Predictor
+
+    predictor = Predictor(bundle, device=device)
+    heads = serving_first(bundle)
+    with taken_folder(studies, bundle, home, progress) as taken:
+        examples = _unseen(bundle, taken, diagnoses)
+        vectors = predictor.embed_studies(taken.store, examples.images)
+        result = evaluate_episodes(
+            predictor,
+            vectors,
+            examples,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            episodes=episodes,
+            seed=seed,
+            heads=heads,
+            progress=progress,
+        )
+        view = None
+        if deployment:
+            view = evaluate_deployment(
+                predictor, vectors, examples, offered=examples.diseases, cap=cap, seed=seed, heads=heads
+            )
+    return contract(result, view)
+
+
+def serving_first(bundle: Bundle) -> tuple[str, ...]:
+    """Return the heads to compare: the one the bundle serves, the meta-learner, then the baselines."""
+    others = [head for head in (*bundle.heads, *BASELINES) if head != bundle.serving_head]
+    return tuple(dict.fromkeys([bundle.serving_head, *others]))
+
+
+def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path) -> Examples:
+    import_diagnoses(taken.home, diagnoses)
+    examples, _ = labelled_examples(
+        taken.studies, taken.index, active_diagnoses(taken.home), groups=taken.groups
+    )
+    seen = set(bundle.seen_diseases)
+    unseen = [code for code in examples.diseases if code not in seen]
+    if not unseen:
+        raise MetaDxError(
+            "nothing_unseen",
+            f"Bundle {bundle.id} was trained or chosen on all {len(examples.diseases)} diseases of {diagnoses}: "
+            "test it on diseases that it has never seen.",
+        )
+    # Episodes are ordered by a hash of identifiers: under original ones they are the same in every home.
+    kept = examples.with_codes(unseen)
+    return with_original_identifiers(kept, taken.originals("study"), taken.originals("patient"), taken.groups)
+
+
+def predict_folder(
+    bundle: Bundle,
+    studies: Path,
+    support: Path,
+    *,
+    home: Path | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Diagnose the studies of a folder from a handful of confirmed ones.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The bundle.
+    studies : Path
+        Folder with DICOM files.
+    support : Path
+        Table ``study_instance_uid,code``: the confirmed studies, in the folder or in the home.
+    home : Path, optional
+        Home in which support studies may lie; it is only read.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    progress : Progress
+        Called while files are read.
+
+    Returns
+    -------
+    list of dict
+        One a study of the folder that is no support: ``study_instance_uid``, ``probabilities``, ``entropy``,
+        ``nearest_support``, ``support_patient``.
+
+    Raises
+    ------
+    MetaDxError
+        From the table or the folder; ``unknown_support_study`` when a study is in neither place.
+    """
+    from meta_dx.inference.predictor import Predictor, entropy, nearest_support
+
+    wanted = _read_support(support)
+    predictor = Predictor(bundle, device=device)
+    with taken_folder(studies, bundle, None, progress) as taken:
+        no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
+        found, _ = unlabelled_examples(taken.studies, taken.index, no_diagnoses, groups=taken.groups)
+        vectors = predictor.embed_studies(taken.store, found.images)  # (n, D)
+        original = taken.originals("study")
+        patients = taken.originals("patient")
+        uid = [original[study] for study in found.study.tolist()]
+        patient = [patients.get(p, p) for p in found.patient.tolist()]
+    row_of = {name: row for row, name in enumerate(uid)}
+    missing = [name for name in wanted if name not in row_of]
+    extra_x, extra_patients = _from_home(missing, home, bundle, predictor, support)
+    here = [name for name in wanted if name in row_of]
+    support_uid = [*here, *missing]
+    support_x = np.concatenate([vectors[[row_of[name] for name in here]], extra_x])
+    codes = sorted(set(wanted.values()))
+    labels = np.array([codes.index(wanted[name]) for name in support_uid], dtype=np.int64)
+    rows = [row for row, name in enumerate(uid) if name not in wanted]
+    if not rows:
+        raise MetaDxError("nothing_to_predict", f"Every study under {studies} is in {support}: nothing is left to predict.")
+    state = predictor.adapt(support_x, labels, len(codes))
+    probabilities = predictor.predict(state, vectors[rows])  # (Q, N)
+    nearest, similarity = nearest_support(predictor.centred(support_x), predictor.centred(vectors[rows]), _NEAREST)
+    support_patients = {patient[row_of[name]] for name in here} | set(extra_patients)
+    return [
+        {
+            "study_instance_uid": uid[row],
+            "probabilities": {code: float(p) for code, p in zip(codes, probabilities[at], strict=True)},
+            "entropy": float(entropy(probabilities[at])),
+            "nearest_support": [
+                {"study_instance_uid": support_uid[k], "code": wanted[support_uid[k]], "similarity": float(s)}
+                for k, s in zip(nearest[at], similarity[at], strict=True)
+            ],
+            "support_patient": patient[row] in support_patients,
+        }
+        for at, row in enumerate(rows)
+    ]
+
+
+def _read_support(path: Path) -> dict[str, str]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as fault:
+        raise MetaDxError("support_unreadable", f"Cannot read the support table {path}: {fault}.") from fault
+    absent = [name for name in ("study_instance_uid", "code") if name not in table.columns]
+    if absent:
+        raise MetaDxError(
+            "support_columns", f"The support table {path} lacks the column {absent[0]}: it needs study_instance_uid,code."
+        )
+    table = table[["study_instance_uid", "code"]].apply(lambda column: column.str.strip()).drop_duplicates()
+    table = table[(table["study_instance_uid"] != "") & (table["code"] != "")]
+    twice = int(table["study_instance_uid"].duplicated().sum())
+    if twice:
+        raise MetaDxError("support_contradiction", f"{twice} studies stand in {path} with two codes: keep one each.")
+    if table["code"].nunique() < 2:
+        raise MetaDxError(
+            "too_few_diseases", f"{path} names {table['code'].nunique()} disease(s): a diagnosis needs at least 2 to choose between."
+        )
+    return dict(zip(table["study_instance_uid"], table["code"], strict=True))
+
+
+def _from_home(
+    missing: Sequence[str], home: Path | None, bundle: Bundle, predictor: Any, table: Path
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Embed support studies that lie in the home; return their vectors (n, D) and their original patient ids."""
+    nothing = np.zeros((0, bundle.embedding_size), dtype=np.float32)
+    if not missing:
+        return nothing, []
+    unknown = MetaDxError(
+        "unknown_support_study",
+        f"{len(missing)} of the studies in {table} are neither under the folder nor in the home: "
+        "add their files to the folder, or name their home with --home.",
+    )
+    if home is None or not (home / "home.json").exists():
+        raise unknown
+    opened = Home.open(home)
+    vault = Vault.open(opened)
+    surrogates = Surrogates(vault.key)
+    catalog = Catalog(opened)
+    store = ImageStore.build(opened, catalog, bundle.image_options)
+    index = select_images(store.index, bundle.image_options)
+    rows = {study: group["row"].to_numpy(np.int64) for study, group in index.groupby("study")}
+    studies = [surrogates.uid(name) for name in missing]
+    if any(study not in rows for study in studies):
+        raise unknown
+    patient_of = dict(zip(index["study"], index["patient"], strict=True))
+    patients = [patient_of[study] for study in studies]
+    originals = vault.originals("patient", patients)
+    vectors = predictor.embed_studies(store, [rows[study] for study in studies])
+    return vectors, [originals.get(patient, patient) for patient in patients]
