@@ -1,1 +1,1 @@
-"""Room of meta_dx."""
+"""Protocols over a bundle, baselines beside it on the same episodes, and the report for people."""
