@@ -1,8 +1,8 @@
-"""What every learner is: adapt to a support set, predict queries, give meta-gradients, declare its capabilities.
+"""What every learner is: adapt to a support set, predict queries, give meta-gradients, name its capabilities.
 
-A :class:`Head` works on embeddings, a :class:`BodyLearner` adapts the network's own weights. ``State`` is what
-``adapt`` hands to ``predict``: a dict of tensors with leading axis E, so that it can be cached, tested against a
-formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
+A :class:`Head` works on embeddings, a :class:`BodyLearner` adapts the network's own weights. ``State`` is
+what ``adapt`` hands to ``predict``: a dict of tensors with leading axis E, so that it can be cached, tested
+against a formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Prediction:
     Parameters
     ----------
     logits : Tensor, shape (E, M, Q, N)
-        Class scores for each of M noise samples (M = 1 for deterministic learners); -inf where ``class_mask`` is
-        false.
+        Class scores for each of M noise samples (M = 1 for deterministic learners); -inf where
+        ``class_mask`` is false.
     attention : Tensor or None, shape (E, Q, S)
         Weight of each support row for each query, where the learner has one.
     """
@@ -73,8 +73,8 @@ class Prediction:
 class Head(nn.Module, ABC):
     """A learner over embeddings.
 
-    A head is defined by two pure tensor functions, :meth:`adapt_tensors` and :meth:`predict_tensors`; everything
-    else, ONNX export included, is derived from them.
+    A head is defined by two pure tensor functions, :meth:`adapt_tensors` and :meth:`predict_tensors`;
+    everything else, ONNX export included, is derived from them.
     """
 
     capabilities: Capabilities = Capabilities()
@@ -115,11 +115,11 @@ class Head(nn.Module, ABC):
             Logits; -inf for classes that do not take part.
         """
 
-    def adapt(self, support: Support, *, noise: Tensor | None = None) -> State:  # noqa: ARG002
+    def adapt(self, support: Support, *, noise: Tensor | None = None) -> State:
         """Adapt to a support set; pure: the head does not change."""
         return self.adapt_tensors(support.x, support.onehot())
 
-    def predict(self, state: State, query: Query, *, noise: Tensor | None = None) -> Prediction:  # noqa: ARG002
+    def predict(self, state: State, query: Query, *, noise: Tensor | None = None) -> Prediction:
         """Predict queries from an adapted state."""
         return Prediction(self.predict_tensors(state, query.x))
 
@@ -140,7 +140,7 @@ class Head(nn.Module, ABC):
         """
         logits = self.predict(self.adapt(episode.support), episode.query).logits  # (E, M, Q, N)
         mask = episode.query_mask
-        # Absent classes have -inf: pick the true class before any sum over M, whose gradient would be NaN there.
+        # Absent classes have -inf, where the gradient of a sum over M is NaN: pick the true class first.
         label = episode.query_y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
         picked = logits.log_softmax(-1).gather(-1, label).squeeze(-1)  # (E, M, Q)
         log_p = picked.masked_fill(~mask.unsqueeze(1), 0.0).logsumexp(1) - math.log(logits.shape[1])  # (E, Q)
@@ -155,7 +155,7 @@ class Head(nn.Module, ABC):
         episode: Episode,
         *,
         parameters: Mapping[str, nn.Parameter] | None = None,
-        generator: torch.Generator | None = None,  # noqa: ARG002
+        generator: torch.Generator | None = None,
     ) -> tuple[Grads, Metrics]:
         """Return the gradients of the loss; the training loop reduces and applies them.
 

@@ -1,14 +1,14 @@
 """Baselines without meta-training: they read one fixed embedding, and often win.
 
-**SimpleShot.** Yan Wang, Wei-Lun Chao, Kilian Q. Weinberger, Laurens van der Maaten: *SimpleShot: Revisiting
-Nearest-Neighbor Classification for Few-Shot Learning*, 2019, https://arxiv.org/abs/1911.04623. Equation 2
-(centring by the mean of the base classes' features), equation 3 (L2 normalisation), together "CL2N"; a query takes
-the class of the nearest centroid in Euclidean distance (equation 1).
+**SimpleShot.** Yan Wang, Wei-Lun Chao, Kilian Q. Weinberger, Laurens van der Maaten: *SimpleShot:
+Revisiting Nearest-Neighbor Classification for Few-Shot Learning*, 2019, https://arxiv.org/abs/1911.04623.
+The paper's two feature transformations, centring by the mean of the base classes' features and L2
+normalisation, together "CL2N"; a query takes the class of the nearest centroid in Euclidean distance.
 
-**Logistic regression** on CL2N features, the linear probe of Yonglong Tian, Yue Wang, Dilip Krishnan, Joshua B.
-Tenenbaum, Phillip Isola: *Rethinking Few-Shot Image Classification: a Good Embedding Is All You Need?*, ECCV 2020,
-https://arxiv.org/abs/2003.11539 (section 3.1). Same objective as scikit-learn's ``LogisticRegression``, solved by
-:mod:`meta_dx.learners.softmax_regression`.
+**Logistic regression** on CL2N features, the linear probe of Yonglong Tian, Yue Wang, Dilip Krishnan,
+Joshua B. Tenenbaum, Phillip Isola: *Rethinking Few-Shot Image Classification: a Good Embedding Is All You
+Need?*, ECCV 2020, https://arxiv.org/abs/2003.11539. Same objective as scikit-learn's
+``LogisticRegression``, solved by :mod:`meta_dx.learners.softmax_regression`.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Logistic(_Cl2n):
     """Multinomial logistic regression on scaled CL2N features.
 
     Minimises ``c * sum_i w_i CE_i + 0.5 ||W||²`` with an intercept that is not penalised, which is what
-    scikit-learn minimises for three classes and more. For two classes scikit-learn fits one vector in the place
-    of two; its answer at ``C = 2 c`` is ours at ``c``.
+    scikit-learn minimises for three classes and more. For two classes scikit-learn fits one vector in the
+    place of two; its answer at ``C = 2 c`` is ours at ``c``.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ class Logistic(_Cl2n):
     scale : float
         Length of the features. Only ``c * scale²`` matters for the answer.
     balanced : bool
-        Give every class the same total weight, so that the number of confirmed cases at hand does not become a
-        prior on the disease.
+        Give every class the same total weight, so that the number of confirmed cases at hand does not
+        become a prior on the disease.
     iterations : int
         Iterations of the solver.
     """

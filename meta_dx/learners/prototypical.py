@@ -3,13 +3,14 @@
 Jake Snell, Kevin Swersky, Richard S. Zemel: *Prototypical Networks for Few-shot Learning*, NeurIPS 2017,
 https://arxiv.org/abs/1703.05175
 
-Equation 1: the prototype of a class is the mean of its embedded support examples. Equation 2: a query belongs to
-a class with probability softmax(-d(query, prototype)), d the *squared* Euclidean distance (section 2.3 says why a
-Bregman divergence). Training lowers the negative log-probability of the true class over episodes (algorithm 1).
+Equation 1: the prototype of a class is the mean of its embedded support examples. Equation 2: a query
+belongs to a class with probability softmax(-d(query, prototype)), d the *squared* Euclidean distance
+(section 2.3 says why a Bregman divergence). Training lowers the negative log-probability of the true class
+over episodes (algorithm 1).
 
-Beyond the paper, as options: cosine in the place of the distance, and a learned scale s > 0 on it, stored as its
-logarithm. Unscaled, the distance of hundreds of features saturates the softmax at the start, and training from
-scratch on photographs of skin did not leave chance; the scale starts at 1/sqrt(D).
+Beyond the paper, as options: cosine in the place of the distance, and a learned scale s > 0 on it, stored
+as its logarithm. Unscaled, the distance of hundreds of features saturates the softmax at the start, and
+training from scratch on photographs of skin did not leave chance; the scale starts at 1/sqrt(D).
 """
 
 from __future__ import annotations

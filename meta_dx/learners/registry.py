@@ -1,7 +1,7 @@
 """Learners by name: what ``[learner] name`` in ``cohort.toml`` may say, and the heads a bundle may serve.
 
-A *learner* is meta-trained on episodes. A *head* answers from embeddings; the baselines are heads that need no
-meta-training, and whichever head does best on the validation diseases serves.
+A *learner* is meta-trained on episodes. A *head* answers from embeddings; the baselines are heads that need
+no meta-training, and whichever head does best on the validation diseases serves.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Multinomial logistic regression for many small tasks at once, from operations that ONNX has.
 
-ONNX has no linear solver, so Newton's method is out; plain or accelerated gradient descent needs many hundred
-iterations on a hundred classes. What stands here is nonlinear conjugate gradients (Polak and Ribière 1969, with the
-restart of Powell 1977: a negative coefficient becomes zero) and an almost exact line search: logits are linear in the
-step, so a Newton step along the line costs a softmax and no product with the features. One iteration costs two
-products of support rows by features by classes. Everything is batched over the episodes E, and each episode has its
-own steps.
+ONNX has no linear solver, so Newton's method is out; plain or accelerated gradient descent needs many
+hundred iterations on a hundred classes. What stands here is nonlinear conjugate gradients (Polak and
+Ribière 1969, with the restart of Powell 1977: a negative coefficient becomes zero) and an almost exact line
+search: logits are linear in the step, so a Newton step along the line costs a softmax and no product with
+the features. One iteration costs two products of support rows by features by classes. Everything is batched
+over the episodes E, and each episode has its own steps.
 
-Three exact rewritings help. The features are centred by their weighted mean, which the unpenalised intercept takes
-up. Training logits are updated, never recomputed. The intercept has its own scale (a diagonal preconditioner).
+Three exact rewritings help. The features are centred by their weighted mean, which the unpenalised
+intercept takes up. Training logits are updated, never recomputed. The intercept has its own scale (a
+diagonal preconditioner).
 
-Under ``torch.onnx.export`` the loop becomes one ONNX ``Scan`` node (an unrolled loop took ten times longer to export);
-in eager mode it stops as soon as every episode has converged.
+Under ``torch.onnx.export`` the loop becomes one ONNX ``Scan`` node (an unrolled loop took ten times longer
+to export); in eager mode it stops as soon as every episode has converged.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _CHECK_EVERY = 10
 _TINY = 1e-30
 _FAR_BELOW = -1e9
 
-#: W (E, N, D), b (E, 1, N), logits (E, S, N), direction in W and b, last gradient in W and b, its length² (E, 1, 1).
+#: W (E, N, D), b (E, 1, N), logits (E, S, N), direction in W and b, last gradient in W and b, its length²
+#: (E, 1, 1).
 _Carry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -48,7 +50,8 @@ def fit_softmax_regression(
     c : float
         Weight of the data.
     balanced : bool
-        w_i = S / (N K_i) with K_i the rows of that row's class, S and N counted without padding; else w_i = 1.
+        w_i = S / (N K_i) with K_i the rows of that row's class, S and N counted without padding; else w_i =
+        1.
     iterations : int
         Upper bound; exact number in an exported graph.
 
@@ -149,7 +152,7 @@ def _iteration(
 def _line_search(
     p: Tensor, logits: Tensor, onehot: Tensor, weights: Tensor, ray: Tensor, weight: Tensor, along: Tensor
 ) -> Tensor:
-    """Return the step (E, 1, 1) along a ray of logits: two Newton steps, the second kept inside what is known."""
+    """Return the step (E, 1, 1) along a ray of logits: two Newton steps, the second inside its bracket."""
     penalty = _dot(weight, along), _dot(along, along)
 
     def slopes(p: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,6 +166,6 @@ def _line_search(
     once = -first / second.clamp_min(_TINY)
     first, second = slopes((logits + once * ray).softmax(-1), once)
     twice = once - first / second.clamp_min(_TINY)
-    # The objective is convex along the ray: the best step is beyond `once` where it still falls, and between 0 and
-    # `once` where it rises again.
+    # The objective is convex along the ray: the best step is beyond `once` where it still falls, and
+    # between 0 and `once` where it rises again.
     return torch.where((first > 0) & (twice <= 0), once / 2, twice)
