@@ -126,7 +126,7 @@ def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[Pre
     MetaDxError
         ``unknown_support_version`` when the records do not hold that version.
     ValueError
-        A probability or an entropy is no such number, or a study occurs twice.
+        A probability, an entropy or a similarity is no such number, or a study occurs twice.
     """
     answers = [_row(study) for study in rows]
     if len({answer["study"] for answer in answers}) != len(answers):
@@ -210,8 +210,8 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
     wrong = [code for code, p in probabilities.items() if not 0 <= p <= 1]
     if wrong:
         raise ValueError(f"study {study.study}: the probability of {wrong[0]} is {probabilities[wrong[0]]}")
-    if not math.isfinite(study.entropy):
-        raise ValueError(f"study {study.study}: the entropy is {study.entropy}")
+    if not all(math.isfinite(x) for x in (study.entropy, *(case.similarity for case in study.nearest))):
+        raise ValueError(f"study {study.study}: an entropy or a similarity is not finite")
     return {
         "study": study.study,
         "entropy": float(study.entropy),

@@ -69,14 +69,9 @@ class SupportSets:
             row = session.get(SupportVersionRow, version)
             if row is None:
                 newest = session.scalar(select(func.max(SupportVersionRow.version)))
+                known = f"the newest is {newest}" if newest else "there is none yet, import diagnoses first"
                 raise MetaDxError(
-                    "unknown_support_version",
-                    f"There is no support set version {version}: "
-                    + (
-                        f"the newest is {newest}."
-                        if newest
-                        else "none has been made yet, import diagnoses first."
-                    ),
+                    "unknown_support_version", f"There is no support set version {version}: {known}."
                 )
             return _version(row, _book(session, version))
 
@@ -87,7 +82,7 @@ class SupportSets:
             names = [field.name for field in fields(SupportSetSummary)]
             return [SupportSetSummary(**{name: getattr(row, name) for name in names}) for row in rows]
 
-    def add(self, cases: Iterable[SupportCase], *, author: str, reason: str) -> SupportSetVersion:
+    def add(self, cases: Iterable[SupportCase], author: str, reason: str) -> SupportSetVersion:
         """Add cases that a person vouches for; a case already there takes over the new particulars.
 
         A later import of the diagnosis table leaves these cases alone.
@@ -233,7 +228,7 @@ class SupportSets:
 
         return self._change(change, author, reason)
 
-    def import_table(self, cases: Iterable[SupportCase], *, author: str, reason: str) -> SupportSetVersion:
+    def import_table(self, cases: Iterable[SupportCase], author: str, reason: str) -> SupportSetVersion:
         """Make the set say what the diagnosis table says, and keep what people said.
 
         Cases that came from an earlier table and are gone from this one are dropped. A person's word stands:

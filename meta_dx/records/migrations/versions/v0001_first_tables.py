@@ -55,7 +55,7 @@ def _predictions() -> None:
             ["support_version"], ["support_versions.version"], name="fk_prediction_runs_support_version"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_prediction_runs"),
-        sa.UniqueConstraint(*key, name="uq_prediction_runs_" + "_".join(key)),
+        sa.UniqueConstraint(*key, name="uq_prediction_runs_bundle"),
     )
     op.create_index("ix_prediction_runs_batch_created_at", "prediction_runs", ["batch", "created_at"])
     op.create_table(
@@ -84,9 +84,7 @@ def _evaluations() -> None:
         ),
         sa.Column("times", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_openings"),
-        sa.UniqueConstraint(
-            "bundle", "split_version", "protocol", name="uq_openings_bundle_split_version_protocol"
-        ),
+        sa.UniqueConstraint("bundle", "split_version", "protocol", name="uq_openings_bundle"),
     )
     key = ("bundle", "protocol", "split_version", "data_version")
     op.create_table(
@@ -96,7 +94,7 @@ def _evaluations() -> None:
         sa.Column("numbers", sa.JSON(), nullable=False),
         _text("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_evaluations"),
-        sa.UniqueConstraint(*key, name="uq_evaluations_" + "_".join(key)),
+        sa.UniqueConstraint(*key, name="uq_evaluations_bundle"),
     )
 
 
