@@ -1,0 +1,242 @@
+"""Read one file: either everything that ingest needs of it, or a coded refusal.
+
+:func:`read_instance` is a pure function of the bytes of one file and the key of the home, so it can run in
+any process. Whatever is wrong with a file comes back as a :class:`~meta_dx.dicom.rejections.Refusal`, never
+as an exception, and no value of a refused file stands in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import config
+from pydicom.dataset import Dataset
+
+from meta_dx.dicom.deidentification import (
+    Identity,
+    age_string,
+    code_string,
+    deidentified_object,
+    device_text,
+    raw_elements,
+    uid_surrogate,
+)
+from meta_dx.dicom.header import (
+    age_in_years,
+    first_date,
+    integer,
+    require_identity,
+    require_picture,
+    slice_position,
+    text,
+    view_of,
+)
+from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.parsing import parse
+from meta_dx.dicom.pixels import StoredPixels, decode, frame_count, physical_frames, rescale_of
+from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
+
+_SEXES = frozenset({"M", "F", "O"})
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """How much of the machine one file may take.
+
+    Parameters
+    ----------
+    file_bytes : int
+        Largest file that is read, in bytes.
+    decoded_bytes : int
+        Largest content after unpacking: the inflated data set, or all decoded frames.
+    """
+
+    file_bytes: int = 2 << 30
+    decoded_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class AcceptedInstance:
+    """A file that can be taken.
+
+    Parameters
+    ----------
+    row : dict
+        Columns of the instances table, all but ``batch``; surrogate identities only.
+    object : bytes
+        The de-identified DICOM file to keep; its SHA-256 is ``row["object"]``.
+    identities : dict of str to dict of str to str
+        For the vault only: kind (``study``, ``series``, ``instance``, ``patient``, ``accession``) to
+        surrogate to original.
+    """
+
+    row: dict[str, Any]
+    object: bytes
+    identities: dict[str, dict[str, str]]
+
+
+def read_instance(
+    path: Path, surrogates: Surrogates, *, limits: ReadLimits | None = None
+) -> AcceptedInstance | Refusal:
+    """Read, check, decode and de-identify one file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    surrogates : Surrogates
+        The identities of the home.
+    limits : ReadLimits, optional
+        How much the file may take.
+
+    Returns
+    -------
+    AcceptedInstance or Refusal
+        All frames have been decoded once, so what is accepted can be decoded again.
+    """
+    try:
+        with _quiet():
+            return _read(path, surrogates, limits or ReadLimits())
+    except RefusedError as fault:
+        return fault.refusal
+    except MemoryError:
+        return Refusal(RejectionCode.MEMORY_LIMIT)
+    except OSError as fault:
+        return Refusal(RejectionCode.UNREADABLE_FILE, type(fault).__name__)
+    except Exception as fault:
+        # Damaged headers raise anything, RecursionError included. The message may quote the file: only the
+        # class.
+        return Refusal(RejectionCode.DAMAGED_HEADER, f"parser raised {type(fault).__name__}")
+
+
+def _read(path: Path, surrogates: Surrogates, limits: ReadLimits) -> AcceptedInstance:
+    if path.stat().st_size > limits.file_bytes:
+        raise RefusedError(RejectionCode.FILE_TOO_LARGE)
+    data = path.read_bytes()
+    dataset = parse(data, limits.decoded_bytes)
+    raw = raw_elements(dataset)
+    require_identity(dataset)
+    require_picture(dataset, limits.decoded_bytes)
+    stored = decode(dataset)
+    identity, identities = _identify(dataset, surrogates)
+    kept = deidentified_object(dataset, raw, identity, surrogates)
+    row = {
+        "study": identity.study,
+        "series": identity.series,
+        "instance": identity.instance,
+        "patient": identity.patient,
+        "accession": identity.accession,
+        "object": hashlib.sha256(kept).hexdigest(),
+        "content": surrogates.digest(data),
+        "pixels": surrogates.digest(_canonical(stored)),
+        "sop_class": identity.sop_class,
+        "sex": identity.sex,
+        "study_date": identity.study_date.isoformat() if identity.study_date else None,
+        "manufacturer": identity.manufacturer,
+        "model": identity.model,
+        **_description(dataset),
+        **_pixel_description(dataset, stored),
+    }
+    return AcceptedInstance(row, kept, identities)
+
+
+def _identify(dataset: Dataset, surrogates: Surrogates) -> tuple[Identity, dict[str, dict[str, str]]]:
+    """Return the surrogates of an instance, and what they stand for."""
+    originals = {
+        "study": text(dataset, "StudyInstanceUID"),
+        "series": text(dataset, "SeriesInstanceUID"),
+        "instance": text(dataset, "SOPInstanceUID"),
+    }
+    uids = {kind: surrogates.uid(uid) for kind, uid in originals.items()}
+    identities = {kind: {uids[kind]: uid} for kind, uid in originals.items()}
+    patient_id, issuer = text(dataset, "PatientID"), text(dataset, "IssuerOfPatientID")
+    patient = surrogates.patient(patient_id, issuer)
+    identities["patient"] = {patient: patient_id}
+    number = text(dataset, "AccessionNumber")
+    accession = surrogates.accession(number) if number else None
+    if accession:
+        identities["accession"] = {accession: number}
+    day = first_date(dataset)
+    sex = text(dataset, "PatientSex")[:1].upper()
+    years = age_in_years(dataset)
+    identity = Identity(
+        **uids,
+        patient=patient,
+        accession=accession,
+        sop_class=uid_surrogate(text(dataset, "SOPClassUID"), surrogates),
+        sex=sex if sex in _SEXES else None,
+        age=age_string(dataset.get("PatientAge")) or (None if years is None else f"{int(years):03d}Y"),
+        study_date=surrogates.shift(day, patient_id, issuer) if day else None,
+        manufacturer=device_text(dataset.get("Manufacturer")),
+        model=device_text(dataset.get("ManufacturerModelName")),
+    )
+    return identity, identities
+
+
+def _description(dataset: Dataset) -> dict[str, Any]:
+    years = age_in_years(dataset)
+    image_type = [code_string(part) or "" for part in text(dataset, "ImageType").split("\\")]
+    return {
+        "modality": code_string(text(dataset, "Modality")),
+        "body_part": code_string(text(dataset, "BodyPartExamined")),
+        "laterality": code_string(text(dataset, "ImageLaterality") or text(dataset, "Laterality")),
+        "view": view_of(dataset),
+        "transfer_syntax": str(dataset.file_meta.TransferSyntaxUID),
+        "age_years": float("nan") if years is None else years,
+        "image_type": "\\".join(image_type).strip("\\") or None,
+        "instance_number": integer(dataset, "InstanceNumber", -1),
+        "position": slice_position(dataset),
+    }
+
+
+def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]:
+    slope, intercept = rescale_of(dataset)
+    low, high, total, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
+    for picture in physical_frames(stored, dataset):
+        low, high = min(low, float(picture.min())), max(high, float(picture.max()))
+        total += float(picture.sum(dtype=np.float64))
+        squares += float(np.square(picture, dtype=np.float64).sum())
+        count += picture.size
+    mean = total / count
+    return {
+        "photometric": text(dataset, "PhotometricInterpretation").upper(),
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "frames": frame_count(dataset),
+        "samples": int(dataset.SamplesPerPixel),
+        "bits_stored": int(dataset.BitsStored),
+        "rescale_slope": slope,
+        "rescale_intercept": intercept,
+        "pixel_min": low,
+        "pixel_max": high,
+        "pixel_std": float(np.sqrt(max(0.0, squares / count - mean**2))),
+    }
+
+
+def _canonical(stored: StoredPixels) -> memoryview:
+    frames = np.ascontiguousarray(stored.frames, stored.frames.dtype.newbyteorder("<"))
+    return frames.reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom from quoting values of the file in warnings and logs."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings(), config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
