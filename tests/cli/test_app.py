@@ -1,0 +1,65 @@
+"""Exit status: 0 done, 2 the user's fault with one clear line on stderr, 1 a fault of ours."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meta_dx.cli import app as cli
+
+
+def test_wrong_use_is_one_line_and_status_2(caplog: pytest.LogCaptureFixture) -> None:
+    assert cli.run(["ingest"]) == 2
+    assert cli.run(["no-such-command"]) == 2
+    assert cli.run(["evaluate", "--ways", "one"]) == 2
+    for record in caplog.records:
+        assert "\n" not in record.getMessage()
+
+
+def test_a_fault_of_ours_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr("meta_dx.home.Home.open", explode)
+    assert cli.run(["ingest", "."]) == 1
+
+
+def test_a_full_disk_anywhere_is_the_users_to_mend(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr("meta_dx.home.Home.open", full)
+    assert cli.run(["ingest", "."]) == 2
+    assert "no space left" in caplog.text
+
+
+def test_help_lists_every_command_and_starts_without_heavy_libraries() -> None:
+    code = (
+        "import sys, meta_dx.cli.app as a\n"
+        "assert a.run(['--help']) == 0\n"
+        "heavy = {'torch', 'dagster', 'great_expectations', 'monai', 'onnxruntime', 'sklearn', 'matplotlib'}\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("init", "phantom", "from-images", "ingest", "train", "export", "evaluate", "predict", "support"):
+        assert command in done.stdout
+
+
+def test_doctor_answers_json_for_a_fresh_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "--home", str(tmp_path / "home"), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {"machine", "training", "ONNX Runtime", "decoders", "disk", "home"} <= {f["what"] for f in findings}
+    assert all(f["state"] in {"ok", "note", "fault"} for f in findings)
+
+
+def test_support_needs_an_existing_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cli.run(["support", "list", "--home", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in caplog.text

@@ -1,0 +1,113 @@
+"""A wrong key or value in cohort.toml is refused with the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meta_dx.errors import MetaDxError
+from meta_dx.settings import Settings, load_settings
+
+MINIMAL = '[cohort]\nname = "skin"\nsources = ["studies"]\n'
+
+
+def read(folder: Path, text: str) -> Settings:
+    path = folder / "cohort.toml"
+    path.write_text(text)
+    return load_settings(path)
+
+
+def refusal(folder: Path, text: str) -> MetaDxError:
+    with pytest.raises(MetaDxError) as caught:
+        read(folder, text)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_minimal_file_is_completed_by_defaults_and_absolute_paths(tmp_path: Path) -> None:
+    settings = read(tmp_path, MINIMAL)
+    assert settings.sources == [tmp_path / "studies"]
+    assert settings.cohort.seed == 0
+    assert settings.serve.offer == "rare"
+
+
+def test_a_misspelt_key_is_named_with_its_value_and_the_nearest_allowed_one(tmp_path: Path) -> None:
+    fault = refusal(tmp_path, MINIMAL + "[serve]\nmax_shoots = 7\n")
+    assert fault.code == "unknown_key"
+    for part in ("max_shoots", "7", "max_shots", "[serve]", "cohort.toml"):
+        assert part in str(fault)
+
+
+def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
+    fault = refusal(tmp_path, MINIMAL + "[imagse]\nsize = 64\n")
+    assert fault.code == "unknown_key"
+    assert "Did you mean 'images'?" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ('[serve]\noffer = "some"', ("offer", "'some'", "'rare'", "'all'", "'list'")),
+        ("[serve]\nmax_shots = 0", ("max_shots", "0", "at least 1")),
+        ("[serve]\nmax_shots = 2.5", ("max_shots", "2.5", "a whole number")),
+        ("[serve]\nmax_shots = true", ("max_shots", "True", "a whole number")),
+        ('[privacy]\npictures_in_lineage = "no"', ("pictures_in_lineage", "'no'", "true or false")),
+        ('[split]\nrare = "MEL"', ("rare", "'MEL'", "a list")),
+        ("[evaluation]\nshots = [0, 5]", ("shots", "[0, 5]", "1")),
+        ("[inbox]\nholdout = -1", ("holdout", "-1", "0")),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    tmp_path: Path, line: str, parts: tuple[str, ...]
+) -> None:
+    fault = refusal(tmp_path, MINIMAL + line + "\n")
+    assert fault.code == "bad_value"
+    for part in parts:
+        assert part in str(fault)
+
+
+def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "images = 3\n" + MINIMAL).code == "bad_value"
+
+
+def test_a_missing_required_key_is_named(tmp_path: Path) -> None:
+    fault = refusal(tmp_path, '[cohort]\nname = "skin"\n')
+    assert fault.code == "missing_key"
+    assert "sources" in str(fault)
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SKIN_DATA", raising=False)
+    text = '[cohort]\nname = "skin"\nsources = ["$SKIN_DATA/studies"]\n'
+    assert "SKIN_DATA" in str(refusal(tmp_path, text))
+    monkeypatch.setenv("SKIN_DATA", "/data/skin")
+    assert read(tmp_path, text).sources == [Path("/data/skin/studies")]
+
+
+def test_broken_toml_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "[cohort\n").code == "bad_toml"
+    with pytest.raises(MetaDxError) as caught:
+        load_settings(tmp_path / "nowhere.toml")
+    assert caught.value.code == "no_settings"
+
+
+def test_every_shipped_cohort_file_reads_without_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("META_DX_DATA", "/data")
+    examples = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
+    assert {path.stem for path in examples} >= {"demo", "derm", "cxr", "medpix"}
+    names = [load_settings(path).cohort.name for path in examples]
+    assert names == [path.stem for path in examples]
+
+
+def test_what_init_writes_is_valid_and_mentions_every_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meta_dx.cli.app import run
+
+    target = tmp_path / "new.toml"
+    assert run(["init", str(target)]) == 0
+    load_settings(target)
+    text = target.read_text()
+    for section in Settings.__dataclass_fields__:
+        assert f"[{section}]" in text
