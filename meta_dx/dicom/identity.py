@@ -78,18 +78,26 @@ class Surrogates:
         # above.
         return hmac.digest(self._mac("content", ""), data, "sha256").hex()
 
-    def shift_days(self, patient_id: str, issuer: str | None = None) -> int:
-        """Return by how many days (1 to 365) all dates of this patient are moved into the past.
+    def shift_days(self, patient: str) -> int:
+        """Return by how many days (1 to 365) all dates of a patient are moved into the past.
 
         Intervals between two dates of one patient stay as they were.
-        """
-        mac = self._mac("shift", clean(patient_id), clean(issuer or ""))
-        return 1 + int.from_bytes(mac[:8], "big") % 365
 
-    def shift(self, day: date, patient_id: str, issuer: str | None = None) -> date | None:
+        Parameters
+        ----------
+        patient : str
+            The patient's surrogate, as :meth:`patient` returns it.
+
+        Returns
+        -------
+        int
+        """
+        return 1 + int.from_bytes(self._mac("shift", patient)[:8], "big") % 365
+
+    def shift(self, day: date, patient: str) -> date | None:
         """Return the day moved by :meth:`shift_days`, or ``None`` where the calendar begins."""
         try:
-            return day - timedelta(days=self.shift_days(patient_id, issuer))
+            return day - timedelta(days=self.shift_days(patient))
         except OverflowError:
             return None
 

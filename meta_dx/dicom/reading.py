@@ -174,7 +174,7 @@ def _identify(dataset: Dataset, surrogates: Surrogates) -> tuple[Identity, dict[
         sop_class=uid_surrogate(text(dataset, "SOPClassUID"), surrogates),
         sex=sex if sex in _SEXES else None,
         age=age_string(dataset.get("PatientAge")) or (None if years is None else f"{int(years):03d}Y"),
-        study_date=surrogates.shift(day, patient_id, issuer) if day else None,
+        study_date=surrogates.shift(day, patient) if day else None,
         manufacturer=device_text(dataset.get("Manufacturer")),
         model=device_text(dataset.get("ManufacturerModelName")),
     )

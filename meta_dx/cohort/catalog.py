@@ -1,0 +1,201 @@
+"""The catalog: what a home holds, as Parquet tables, one immutable folder for each ingest batch.
+
+``catalog/<batch>/{instances,rejections,studies,series}.parquet`` and ``summary.json``. A batch exists when
+its folder does; nothing in it ever changes. Tables over several batches are put together when they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from meta_dx.cohort.diagnoses import active_diagnoses
+from meta_dx.cohort.tables import SCHEMAS, frame_of, parquet_bytes, read_tables
+from meta_dx.errors import MetaDxError
+from meta_dx.home import Home, fingerprint_of, new_folder, write_bytes, write_json
+
+_ORDER = ["study", "series", "instance_number", "instance"]
+
+
+class Catalog:
+    """Reads the tables of a home.
+
+    Parameters
+    ----------
+    home : Home
+        The home.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._root = home.catalog
+        self._home = home
+
+    def batches(self) -> list[str]:
+        """Return the identifiers of all finished batches, in order."""
+        names = (folder.name for folder in self._root.iterdir() if (folder / "summary.json").is_file())
+        return sorted(name for name in names if not name.startswith("."))
+
+    def summary(self, batch: str) -> dict[str, Any]:
+        """Return the summary of one batch: its counts, and the SHA-256 of each table."""
+        content: dict[str, Any] = json.loads((self._folder(batch) / "summary.json").read_text())
+        return content
+
+    @property
+    def version(self) -> str:
+        """A name for the content of all batches; it changes when, and only when, a batch is added."""
+        return fingerprint_of({batch: self.summary(batch)["tables"] for batch in self.batches()})
+
+    def instances(
+        self, batches: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return the accepted instances.
+
+        Parameters
+        ----------
+        batches : sequence of str, optional
+            Only these batches; default all.
+        columns : sequence of str, optional
+            Only these columns; default all of :data:`meta_dx.cohort.tables.INSTANCES`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each instance, batch after batch, in each sorted by study, series and number.
+        """
+        return read_tables("instances", self._files("instances", batches), columns)
+
+    def rejections(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return the files that were not taken, with code and reason."""
+        return read_tables("rejections", self._files("rejections", batches))
+
+    def studies(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row for each study; one that came in several batches is one row."""
+        return studies_of(self.instances(batches))
+
+    def series(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row for each series; one that came in several batches is one row."""
+        return series_of(self.instances(batches))
+
+    def diagnoses(self) -> pd.DataFrame:
+        """Return the diagnoses that hold (see :func:`meta_dx.cohort.diagnoses.active_diagnoses`)."""
+        return active_diagnoses(self._home)
+
+    def _files(self, table: str, batches: Sequence[str] | None) -> list[Path]:
+        wanted = self.batches() if batches is None else list(batches)
+        return [self._folder(batch) / f"{table}.parquet" for batch in wanted]
+
+    def _folder(self, batch: str) -> Path:
+        folder = self._root / batch
+        if not batch.isalnum() or not (folder / "summary.json").is_file():
+            known = ", ".join(self.batches()) or "none"
+            raise MetaDxError(
+                "unknown_batch", f"There is no batch '{batch}' in {self._root}; there are: {known}."
+            )
+        return folder
+
+
+def write_batch(
+    home: Home,
+    batch: str,
+    instances: Iterable[Mapping[str, Any]],
+    rejections: Iterable[Mapping[str, Any]],
+    counts: Mapping[str, Any],
+) -> None:
+    """Write the tables of one batch and make them visible with one rename, the commit point of an ingest.
+
+    Parameters
+    ----------
+    home : Home
+        The home.
+    batch : str
+        Its identifier. When it exists already, nothing is changed.
+    instances, rejections : iterable of mappings
+        Rows of the two tables, in any order.
+    counts : mapping
+        What the summary says beside the hashes of the tables.
+
+    Raises
+    ------
+    MetaDxError
+        A storage fault; the catalog is as it was.
+    """
+    taken = sorted(instances, key=lambda row: [row[column] for column in _ORDER])
+    refused = sorted(rejections, key=lambda row: (row["outcome"], row["code"], row["file"]))
+    frame = frame_of("instances", taken)
+    frames = {
+        "instances": frame,
+        "rejections": frame_of("rejections", refused),
+        "studies": studies_of(frame),
+        "series": series_of(frame),
+    }
+    tables = {name: parquet_bytes(name, rows) for name, rows in frames.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()}
+    with new_folder(home.catalog / batch) as folder:
+        for name, data in tables.items():
+            write_bytes(folder / f"{name}.parquet", data)
+        write_json(folder / "summary.json", {"batch": batch, **counts, "tables": hashes})
+    _sync_folder(home.catalog)
+
+
+def clear_unfinished(home: Home) -> None:
+    """Remove the folders of batches that a process that died left half-written."""
+    for folder in home.catalog.glob(".*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def studies_of(instances: pd.DataFrame) -> pd.DataFrame:
+    """Derive one row for each study from its instances.
+
+    Parameters
+    ----------
+    instances : DataFrame
+        Rows of the instances table.
+
+    Returns
+    -------
+    DataFrame
+        Sorted by study. Modality and body part are the most frequent ones (the first in the alphabet among
+        equals); accession, sex, age and date are the first that are known.
+    """
+    ordered = instances.sort_values(["batch", *_ORDER], kind="stable")
+    groups = ordered.groupby("study", sort=True)
+    known = groups[["batch", "patient", "accession", "sex", "age_years", "study_date"]].first()
+    known["modality"] = _most_frequent(ordered, "study", "modality").reindex(known.index)
+    known["body_part"] = _most_frequent(ordered, "study", "body_part").reindex(known.index)
+    known["instances"] = groups.size()
+    known["series"] = groups["series"].nunique()
+    table: pd.DataFrame = known.reset_index()[SCHEMAS["studies"].names]
+    return table
+
+
+def series_of(instances: pd.DataFrame) -> pd.DataFrame:
+    """Derive one row for each series from its instances, sorted by series."""
+    ordered = instances.sort_values(["batch", *_ORDER], kind="stable")
+    groups = ordered.groupby("series", sort=True)
+    known = groups[["batch", "study", "patient"]].first()
+    known["modality"] = _most_frequent(ordered, "series", "modality").reindex(known.index)
+    known["instances"] = groups.size()
+    table: pd.DataFrame = known.reset_index()[SCHEMAS["series"].names]
+    return table
+
+
+def _most_frequent(instances: pd.DataFrame, key: str, column: str) -> pd.Series[Any]:
+    counts = instances.dropna(subset=[column]).groupby([key, column]).size().reset_index(name="n")
+    best = counts.sort_values([key, "n", column], ascending=[True, False, True]).drop_duplicates(key)
+    return best.set_index(key)[column]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
