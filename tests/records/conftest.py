@@ -1,7 +1,7 @@
 """Fresh records for every test, copied from one migrated file because migrating takes a third of a second.
 
-``META_DX_TEST_DATABASE_URL`` runs the same tests on a database of one's own, PostgreSQL for instance. Its tables
-are dropped by every test.
+``META_DX_TEST_DATABASE_URL`` runs the same tests on a database of your own, PostgreSQL for instance. Every
+test drops its tables.
 """
 
 from __future__ import annotations

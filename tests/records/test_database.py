@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,18 @@ def test_a_lock_that_is_never_released_is_one_clear_sentence(home: Home, monkeyp
     assert fault.value.code == "database_busy"
     blocker.execute("ROLLBACK")
     assert record_opening(records, **OPENING) == 1
+
+
+def test_a_new_file_that_another_process_is_just_setting_up_is_waited_for(tmp_path: Path) -> None:
+    # SQLite answers "locked" at once here, whatever the busy timeout.
+    first = sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, first.execute, ["COMMIT"])
+    release.start()
+    second = sqlite3.connect(tmp_path / "new.sqlite")
+    sqlite.prepare(second)
+    release.join()
+    assert second.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_full_disk_is_one_clear_sentence_and_loses_nothing(home: Home, monkeypatch) -> None:

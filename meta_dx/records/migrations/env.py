@@ -1,6 +1,7 @@
 """What Alembic runs: every missing revision on the connection that ``database.py`` hands over.
 
-The caller holds the transaction, so a migration that dies leaves the old schema.
+The connection is inside a transaction already and Alembic leaves that to the caller, so all revisions are applied
+or none is, also in SQLite.
 """
 
 from alembic import context
@@ -11,8 +12,6 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     version_table=context.config.attributes["version_table"],
-    transactional_ddl=True,  # SQLite can, but Alembic does not expect it to
-    render_as_batch=True,
 )
 with context.begin_transaction():
     context.run_migrations()
