@@ -27,7 +27,7 @@ def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
     metadata: dict[str, dg.MetadataValue | int | str] = {
         "images": len(store.index),
         "studies": int(store.index["study"].nunique()),
-        "shape": str(tuple(store.shape)),
+        "shape": str(store.shape),
     }
     if project.settings.privacy.pictures_in_lineage:
         from assets.common import picture

@@ -16,7 +16,7 @@ from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.fingerprint import write_fingerprint
 from meta_dx.cohort.holdout import choose_holdout
-from meta_dx.cohort.images import ImageStore, select_images
+from meta_dx.cohort.images import ImageStore
 from meta_dx.cohort.selection import (
     diagnosed_studies,
     labelled_examples,
@@ -54,8 +54,8 @@ class CohortData:
         The frozen split.
     groups : mapping of str to str
         Patient → near-duplicate group.
-    studies, index, diagnoses : DataFrame
-        Catalog studies, the images that count, active diagnoses.
+    studies, diagnoses : DataFrame
+        Catalog studies, active diagnoses.
     by_role : dict of str to Examples
         Labelled examples of the common, validation and rare diseases; hidden patients are in none.
     left_out : dict of str to int
@@ -72,7 +72,6 @@ class CohortData:
     split: Split
     groups: Mapping[str, str]
     studies: pd.DataFrame
-    index: pd.DataFrame
     diagnoses: pd.DataFrame
     by_role: dict[str, Examples]
     left_out: dict[str, int]
@@ -95,7 +94,7 @@ class CohortData:
     def to_predict(self, batch: str | None = None) -> Examples:
         """Return the studies without a known diagnosis, hidden ones included, of one batch or of all."""
         return unlabelled_examples(
-            self.studies, self.index, self.diagnoses, groups=self.groups, hidden=self.hidden, batch=batch
+            self.studies, self.store.index, self.diagnoses, groups=self.groups, hidden=self.hidden, batch=batch
         )[0]
 
     def meanings(self) -> dict[str, str]:
@@ -116,7 +115,7 @@ def group_near_duplicates(project: Project) -> NearDuplicates:
     store = build_images(project)
     path = _groups_file(project, store)
     if not path.exists():
-        groups, pairs = near_duplicate_groups(store.load(), store.index["patient"].tolist())
+        groups, pairs = near_duplicate_groups(store.images, store.index["patient"].tolist())
         write_json(path, {"groups": groups, "pairs": len(pairs)})
     kept = json.loads(path.read_text())
     sizes = Counter(kept["groups"].values())
@@ -134,8 +133,7 @@ def freeze_and_assemble(project: Project) -> CohortData:
     """
     store, groups, catalog = _stored(project)
     studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
-    index = select_images(store.index, project.settings.images)
-    table, _ = diagnosed_studies(studies, index, diagnoses)
+    table, _ = diagnosed_studies(studies, store.index, diagnoses)
     freeze_split(
         project.home,
         table,
@@ -161,12 +159,11 @@ def assemble(project: Project) -> CohortData:
         )
     store, groups, catalog = _stored(project)
     studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
-    index = select_images(store.index, project.settings.images)
-    everything, left_out = labelled_examples(studies, index, diagnoses, split=split, groups=groups)
+    everything, left_out = labelled_examples(studies, store.index, diagnoses, split=split, groups=groups)
     hidden = _hidden(project, everything.with_codes(split.codes("rare")))
     by_role = {
         role: labelled_examples(
-            studies, index, diagnoses, split=split, role=role, groups=groups, hidden=hidden
+            studies, store.index, diagnoses, split=split, role=role, groups=groups, hidden=hidden
         )[0]
         for role in ROLES
     }
@@ -188,7 +185,6 @@ def assemble(project: Project) -> CohortData:
         split=split,
         groups=groups,
         studies=studies,
-        index=index,
         diagnoses=diagnoses,
         by_role=by_role,
         left_out=left_out,

@@ -21,7 +21,7 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses, import_diagnoses
 from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
-from meta_dx.cohort.images import ImageStore, select_images
+from meta_dx.cohort.images import ImageStore
 from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.cohort.selection import labelled_examples, unlabelled_examples, with_original_identifiers
 from meta_dx.dicom.identity import Surrogates
@@ -43,7 +43,6 @@ class Taken:
 
     home: Home
     store: ImageStore
-    index: pd.DataFrame
     studies: pd.DataFrame
     groups: dict[str, str]
 
@@ -78,9 +77,8 @@ def taken_folder(
         ingest_folder(opened, folder, progress=progress)
         catalog = Catalog(opened)
         store = ImageStore.build(opened, catalog, bundle.image_options)
-        index = select_images(store.index, bundle.image_options)
-        groups, _ = near_duplicate_groups(store.load(), store.index["patient"].tolist())
-        yield Taken(opened, store, index, catalog.studies(), groups)
+        groups, _ = near_duplicate_groups(store.images, store.index["patient"].tolist())
+        yield Taken(opened, store, catalog.studies(), groups)
 
 
 def evaluate_folder(
@@ -141,7 +139,7 @@ def evaluate_folder(
     heads = serving_first(bundle)
     with taken_folder(studies, bundle, home, progress) as taken:
         examples = _unseen(bundle, taken, diagnoses)
-        vectors = predictor.embed_studies(taken.store, examples.images)
+        vectors = predictor.embed_studies(taken.store.images, examples.images)
         result = evaluate_episodes(
             predictor,
             vectors,
@@ -171,7 +169,7 @@ def serving_first(bundle: Bundle) -> tuple[str, ...]:
 def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path) -> Examples:
     import_diagnoses(taken.home, diagnoses)
     examples, _ = labelled_examples(
-        taken.studies, taken.index, active_diagnoses(taken.home), groups=taken.groups
+        taken.studies, taken.store.index, active_diagnoses(taken.home), groups=taken.groups
     )
     seen = set(bundle.seen_diseases)
     unseen = [code for code in examples.diseases if code not in seen]
@@ -229,8 +227,8 @@ def predict_folder(
     predictor = Predictor(bundle, device=device)
     with taken_folder(studies, bundle, None, progress) as taken:
         no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
-        found, _ = unlabelled_examples(taken.studies, taken.index, no_diagnoses, groups=taken.groups)
-        vectors = predictor.embed_studies(taken.store, found.images)  # (n, D)
+        found, _ = unlabelled_examples(taken.studies, taken.store.index, no_diagnoses, groups=taken.groups)
+        vectors = predictor.embed_studies(taken.store.images, found.images)  # (n, D)
         original = taken.originals("study")
         patients = taken.originals("patient")
         uid = [original[study] for study in found.study.tolist()]
@@ -306,13 +304,12 @@ def _from_home(
     surrogates = Surrogates(vault.key)
     catalog = Catalog(opened)
     store = ImageStore.build(opened, catalog, bundle.image_options)
-    index = select_images(store.index, bundle.image_options)
-    rows = {study: group["row"].to_numpy(np.int64) for study, group in index.groupby("study")}
+    rows = {study: group["row"].to_numpy(np.int64) for study, group in store.index.groupby("study")}
     studies = [surrogates.uid(name) for name in missing]
     if any(study not in rows for study in studies):
         raise unknown
-    patient_of = dict(zip(index["study"], index["patient"], strict=True))
+    patient_of = dict(zip(store.index["study"], store.index["patient"], strict=True))
     patients = [patient_of[study] for study in studies]
     originals = vault.originals("patient", patients)
-    vectors = predictor.embed_studies(store, [rows[study] for study in studies])
+    vectors = predictor.embed_studies(store.images, [rows[study] for study in studies])
     return vectors, [originals.get(patient, patient) for patient in patients]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.cohort.diagnoses import DiagnosisSummary, active_diagnoses, import_diagnoses
+from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses
 from meta_dx.cohort.ingest import Batch, IngestSummary, ingest_batch, plan_batches
 from meta_dx.errors import MetaDxError
 from meta_dx.progress import Progress, silent
@@ -49,7 +49,7 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
     """
     catalog = Catalog(project.home)
     if batch in catalog.batches():
-        return catalog.summary(batch)
+        return _summary(catalog, batch)
     for planned in pending_batches(project):
         if planned.id == batch:
             return ingest_batch(project.home, planned, progress=progress)
@@ -79,6 +79,7 @@ def validate(project: Project, batch: str) -> ValidationReport:
         rejections=catalog.rejections(only),
         studies=catalog.studies(only),
         series=catalog.series(only),
+        others=catalog.instances(),
     )
 
 
@@ -89,7 +90,12 @@ def validate_diagnoses(project: Project) -> ValidationReport:
     catalog = Catalog(project.home)
     return check(
         project.home,
-        diagnoses=active_diagnoses(project.home),
+        diagnoses=all_diagnoses(project.home),
         studies=catalog.studies(),
         instances=catalog.instances(),
     )
+
+
+def _summary(catalog: Catalog, batch: str) -> IngestSummary:
+    kept = catalog.summary(batch)
+    return IngestSummary(**{name: kept[name] for name in IngestSummary.__dataclass_fields__ if name in kept})
