@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +81,7 @@ def ingest(
     with bar("reading files") as progress:
         summary = ingest_folder(opened, source, progress=progress)
     if json:
-        emit_json(summary.to_json())
+        emit_json(asdict(summary))
         return
     say(f"found {summary.found} = accepted {summary.accepted} + duplicates {summary.duplicates}")
     say(f"      + not DICOM {summary.not_dicom} + rejected {sum(summary.rejected.values())}")
