@@ -160,7 +160,7 @@ def unlabelled_examples(
     hidden : collection of str, optional
         Studies whose diagnosis is withheld.
     batch : str, optional
-        Only studies of which this ingest batch brought something.
+        Only studies that came first with this ingest batch.
 
     Returns
     -------

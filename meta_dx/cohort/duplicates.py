@@ -1,0 +1,163 @@
+"""Near-duplicate images of different patients: found by hash, confirmed by correlation, joined to groups.
+
+The same picture under two patient identifiers (a second registration, an export that was anonymised twice, a
+teaching file) would let a learner recognise a test patient by heart. Patients who share a near-duplicate
+picture are therefore one patient for every count, split and episode. Input are the pictures of
+:class:`~meta_dx.cohort.images.ImageStore`. Found are copies that differ in contrast, compression, small
+shifts or small marks; turned or mirrored copies are not.
+
+Candidates are pairs with close perceptual hashes (63 signs of the low frequencies of a cosine transform); a
+pair is confirmed by the correlation of its 32 × 32 thumbnails. A picture that looks like those of many
+patients is a form, a test chart or an empty frame, and joins nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+from scipy.fft import dctn
+
+#: Bits of 63 in which two hashes may differ, and the correlation that confirms (measured: docs/splits.md).
+HASH_DISTANCE = 10
+CORRELATION = 0.95
+#: Thumbnails with a smaller standard deviation (grey levels of 255) show nothing to compare.
+FLAT = 4.0
+#: A picture that looks like pictures of more patients than this is a form or a test chart.
+MOST_PATIENTS = 8
+
+_SIDE = 32
+_ROWS = 256  # pictures compared with all others at a time
+_BLOCK = 256  # candidates confirmed at a time
+
+Grey = npt.NDArray[np.uint8]
+
+
+def near_duplicate_groups(
+    images: npt.NDArray[np.uint8], patients: Sequence[str]
+) -> tuple[dict[str, str], pd.DataFrame]:
+    """Join patients who share a near-duplicate picture.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, C, H, W)
+        Pictures.
+    patients : sequence of str, length n
+        Whose they are.
+
+    Returns
+    -------
+    groups : dict of str to str
+        Every patient → group, which is the smallest identifier among its members.
+    pairs : DataFrame
+        One row per pair that joins: rows ``first`` and ``second``, ``first_patient``, ``second_patient``,
+        ``hash_distance``, ``correlation``, ``reason``.
+    """
+    names = np.asarray(patients, dtype=str)
+    thumbnails = _thumbnails(images)
+    rows = _pairs(thumbnails, perceptual_hashes(thumbnails), names)
+    pairs = pd.DataFrame(rows, columns=["first", "second", "hash_distance", "correlation"])
+    pairs = pairs.astype({"first": int, "second": int, "hash_distance": int, "correlation": float})
+    pairs.insert(2, "first_patient", names[pairs["first"]])
+    pairs.insert(3, "second_patient", names[pairs["second"]])
+    pairs["reason"] = [
+        f"hashes differ in {distance} of 63 bits, correlation {correlation:.3f}"
+        for distance, correlation in zip(pairs["hash_distance"], pairs["correlation"], strict=True)
+    ]
+    joined = zip(pairs["first_patient"].tolist(), pairs["second_patient"].tolist(), strict=True)
+    return _joined(set(names.tolist()), joined), pairs
+
+
+def perceptual_hashes(thumbnails: Grey) -> npt.NDArray[np.uint64]:
+    """Hash pictures so that similar ones differ in few bits.
+
+    Parameters
+    ----------
+    thumbnails : ndarray of uint8, shape (n, 32, 32)
+        Grey pictures.
+
+    Returns
+    -------
+    ndarray of uint64, shape (n,)
+        Whether each of the 63 lowest frequencies, the mean left out, is above their median.
+    """
+    low = dctn(thumbnails.astype(np.float32), axes=(1, 2))[:, :8, :8].reshape(len(thumbnails), 64)[:, 1:]
+    signs = low > np.median(low, axis=1, keepdims=True)
+    packed = np.packbits(np.pad(signs, ((0, 0), (0, 1))), axis=1)
+    return packed.view(np.uint64)[:, 0]
+
+
+def _thumbnails(images: npt.NDArray[np.uint8]) -> Grey:
+    thumbnails = np.empty((len(images), _SIDE, _SIDE), dtype=np.uint8)
+    for row, picture in enumerate(images):
+        grey = Image.fromarray(picture.mean(axis=0).round().astype(np.uint8))
+        thumbnails[row] = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    return thumbnails
+
+
+def _pairs(
+    thumbnails: Grey, hashes: npt.NDArray[np.uint64], patients: npt.NDArray[np.str_]
+) -> list[tuple[int, int, int, float]]:
+    """Return the confirmed pairs of different patients, without those of forms and test charts."""
+    owner = np.unique(patients, return_inverse=True)[1]
+    flat = thumbnails.reshape(len(thumbnails), _SIDE * _SIDE)
+    usable = np.flatnonzero(flat.std(axis=1) >= FLAT)
+    found: list[tuple[int, int, int, float]] = []
+    forms: set[int] = set()
+    for start in range(0, len(usable), _ROWS):
+        rows = usable[start : start + _ROWS]
+        distance = np.bitwise_count(hashes[rows, None] ^ hashes[None, usable])  # (rows, usable)
+        close = (distance <= HASH_DISTANCE) & (owner[rows, None] != owner[None, usable])
+        for place in np.flatnonzero(close.any(axis=1)):
+            row, candidates = int(rows[place]), usable[close[place]]
+            partners = _confirmed(flat, row, candidates, owner)
+            if partners is None:
+                forms.add(row)
+                continue
+            bits = np.bitwise_count(hashes[row] ^ hashes[partners[0]])
+            each = zip(partners[0].tolist(), bits.tolist(), partners[1].tolist(), strict=True)
+            found += [(row, other, near, same) for other, near, same in each if row < other]
+    return [pair for pair in found if pair[0] not in forms and pair[1] not in forms]
+
+
+def _confirmed(
+    flat: npt.NDArray[np.uint8], row: int, candidates: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    """Return the candidates that correlate, and how much; None when they belong to too many patients."""
+    this = _standardised(flat[[row]])[0]
+    others: list[npt.NDArray[np.int64]] = []
+    values: list[npt.NDArray[np.float32]] = []
+    for start in range(0, len(candidates), _BLOCK):
+        block = candidates[start : start + _BLOCK]
+        correlation = _standardised(flat[block]) @ this
+        others.append(block[correlation >= CORRELATION])
+        values.append(correlation[correlation >= CORRELATION])
+        if len(np.unique(owner[np.concatenate(others)])) > MOST_PATIENTS:
+            return None
+    return np.concatenate(others), np.concatenate(values)
+
+
+def _standardised(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return rows of mean 0 and length 1, so that their products are correlations."""
+    centred = rows.astype(np.float32) - rows.mean(axis=1, keepdims=True, dtype=np.float32)
+    unit: npt.NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return unit
+
+
+def _joined(patients: set[str], pairs: Iterator[tuple[str, str]]) -> dict[str, str]:
+    """Return patient → smallest patient that is reachable over the pairs (union-find)."""
+    parent = {patient: patient for patient in patients}
+
+    def root(patient: str) -> str:
+        while parent[patient] != patient:
+            parent[patient] = parent[parent[patient]]
+            patient = parent[patient]
+        return patient
+
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return {patient: root(patient) for patient in sorted(patients)}

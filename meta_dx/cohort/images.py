@@ -1,0 +1,339 @@
+"""The ``ImageStore``: a home's prepared pictures in memory-mapped shards, and the rule which of them count.
+
+Input are the catalog's instances and the stored objects. Pictures lie in ``<home>/images/<look>``, in
+folders of at most 2048 for each ingest batch, written once and never changed. Which images of a study count
+is decided afresh over all batches each time; only pictures that are missing are prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydicom.dataset import Dataset
+
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.objects import ObjectStore
+from meta_dx.cohort.preprocessing import ImageOptions, Picture, preprocess
+from meta_dx.dicom.pixels import physical_pixels
+from meta_dx.dicom.rejections import RefusedError
+from meta_dx.home import Home, fingerprint_of, new_folder, storage_faults, write_json
+from meta_dx.progress import Progress, silent
+
+__all__ = ["ImageOptions", "ImageStore", "ShardedImages", "prepared_frame", "preprocess", "select_images"]
+
+_SHARD = 2048  # pictures in a folder; a killed run loses at most this much work
+_CHUNK = 32  # pictures between two reports of progress
+_ORDER = ["study", "series", "position", "instance_number", "instance", "frame"]
+
+
+def prepared_frame(dataset: Dataset, frame: int, options: ImageOptions) -> Picture:
+    """Return one frame of an instance as the network sees it, shape (C, size, size)."""
+    return preprocess(physical_pixels(dataset, frame), options)
+
+
+def select_images(frames: pd.DataFrame, options: ImageOptions) -> pd.DataFrame:
+    """Choose the images that count: those that pass the filters, at most ``max_images`` of a study.
+
+    Each series in turn gives one image until the study has enough; the images of a series are taken from the
+    middles of equal parts of it (one image: the middle slice). Where a study has more series than
+    ``max_images``, the series are spread in the same way, in the order of their UIDs.
+
+    Parameters
+    ----------
+    frames : DataFrame
+        One row per image: ``study``, ``series``, ``instance``, ``position``, ``instance_number``, ``frame``,
+        ``modality``, ``view``, ``body_part``.
+    options : ImageOptions
+        Filters and ``max_images``.
+
+    Returns
+    -------
+    DataFrame
+        The chosen rows, in the order study, series, position, instance number, instance, frame. Choosing
+        again among them changes nothing.
+    """
+    wanted = frames[_passes(frames, options)].sort_values(_ORDER, na_position="last", kind="stable")
+    places = np.arange(len(wanted))
+    many = wanted.groupby("study")["study"].transform("size").to_numpy() > options.max_images
+    kept = [places[~many]]
+    for _, study in pd.Series(places[many], index=wanted["study"][many]).groupby(level=0):
+        rows = study.to_numpy()
+        by_series = pd.Series(rows).groupby(wanted["series"].to_numpy()[rows])
+        kept.append(_spread_over_series([part.to_numpy() for _, part in by_series], options.max_images))
+    return wanted.iloc[np.sort(np.concatenate(kept))]
+
+
+class ShardedImages:
+    """Pictures that lie in several memory-mapped arrays, read by row; shape (n, C, H, W), uint8.
+
+    Parameters
+    ----------
+    shards : sequence of ndarray
+        The arrays, each (k, C, H, W).
+    shard, place : ndarray of int64, shape (n,)
+        In which array, and where in it, each row lies.
+    shape : tuple of int
+        Shape (C, H, W) of a picture.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[npt.NDArray[np.uint8]],
+        shard: npt.NDArray[np.int64],
+        place: npt.NDArray[np.int64],
+        shape: tuple[int, int, int],
+    ) -> None:
+        self._shards, self._shard, self._place = shards, shard, place
+        self.shape = (len(shard), *shape)
+        self.dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.uint8]:
+        """Return the picture at a row (C, H, W), or those at a slice, indices or a mask (k, C, H, W)."""
+        chosen = np.arange(len(self))[rows]
+        flat = np.atleast_1d(chosen)
+        out = np.empty((len(flat), *self.shape[1:]), dtype=np.uint8)
+        for number in np.unique(self._shard[flat]):
+            here = self._shard[flat] == number
+            out[here] = self._shards[number][self._place[flat[here]]]
+        return out if chosen.ndim else out[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.load().astype(dtype or np.uint8, copy=False)
+
+    def load(self) -> npt.NDArray[np.uint8]:
+        """Read everything into memory."""
+        return self[:]
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """The images of a home that count, prepared.
+
+    Parameters
+    ----------
+    options : ImageOptions
+        How they were chosen and prepared.
+    images : ShardedImages
+        Pictures, shape (n, C, H, W), uint8.
+    index : DataFrame
+        One row per picture, in the order of ``images``: ``row``, ``frame``, and the catalog's columns of the
+        instance (``instance``, ``study``, ``series``, ``patient``, ``batch``, …).
+    left_out : dict of str to int
+        Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``.
+    version : str
+        Hash of the options and of every picture's object and frame.
+    """
+
+    options: ImageOptions
+    images: ShardedImages
+    index: pd.DataFrame
+    left_out: dict[str, int]
+    version: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (n, C, H, W)."""
+        return self.images.shape
+
+    def load(self) -> npt.NDArray[np.uint8]:
+        """Read all pictures into memory, shape (n, C, H, W)."""
+        return self.images.load()
+
+    @classmethod
+    def build(
+        cls,
+        home: Home,
+        catalog: Catalog,
+        options: ImageOptions,
+        *,
+        progress: Progress = silent,
+        executor: Executor | None = None,
+    ) -> ImageStore:
+        """Prepare what is missing and open the store; with nothing new, only open it.
+
+        Parameters
+        ----------
+        home : Home
+            Whose images.
+        catalog : Catalog
+            Its catalog.
+        options : ImageOptions
+            Which images count and how they are prepared.
+        progress : Progress
+            Called with the number of pictures prepared.
+        executor : Executor, optional
+            Prepares pictures elsewhere; default in this process.
+
+        Returns
+        -------
+        ImageStore
+
+        Raises
+        ------
+        MetaDxError
+            A storage fault.
+        """
+        frames = _candidate_frames(catalog.instances(), options)
+        chosen = select_images(frames, options).reset_index(drop=True)
+        folder = home.images / options.picture_hash()
+        if not (folder / "options.json").exists():
+            write_json(folder / "options.json", options)
+        known = _Shards.open(folder)
+        while len(missing := known.lacking(chosen)):
+            _prepare(home, folder, missing, options, progress, executor)
+            known = _Shards.open(folder)
+        where = np.array([known.places[key] for key in _keys(chosen)], dtype=np.int64).reshape(-1, 2)
+        good = where[:, 1] >= 0
+        index = chosen[good].reset_index(drop=True)
+        index.insert(0, "row", np.arange(len(index)))
+        images = ShardedImages(known.arrays, where[good, 0], where[good, 1], options.shape)
+        passing = int(_passes(frames, options).sum())
+        counts = {
+            "filtered": len(frames) - passing,
+            "beyond_max_images": passing - len(chosen),
+            "unreadable": int((~good).sum()),
+        }
+        version = fingerprint_of({"options": options, "images": _keys(index)})
+        return cls(options, images, index, {name: n for name, n in counts.items() if n}, version)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The finished folders of one look: arrays, and (shard, place) of each picture; place -1: unreadable."""
+
+    arrays: list[npt.NDArray[np.uint8]]
+    places: Mapping[tuple[str, int], tuple[int, int]]
+
+    @classmethod
+    def open(cls, folder: Path) -> _Shards:
+        arrays: list[npt.NDArray[np.uint8]] = []
+        places: dict[tuple[str, int], tuple[int, int]] = {}
+        for number, table in enumerate(sorted(folder.glob("[!.]*/index.parquet"))):
+            arrays.append(np.load(table.with_name("images.npy"), mmap_mode="r"))
+            index = pd.read_parquet(table)
+            for key, place in zip(_keys(index), index["place"].tolist(), strict=True):
+                places.setdefault(key, (number, place))
+        return cls(arrays, places)
+
+    def lacking(self, frames: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows whose picture nobody has prepared yet."""
+        return frames[[key not in self.places for key in _keys(frames)]]
+
+
+def _keys(frames: pd.DataFrame) -> list[tuple[str, int]]:
+    return list(zip(frames["object"].tolist(), frames["frame"].tolist(), strict=True))
+
+
+def _candidate_frames(instances: pd.DataFrame, options: ImageOptions) -> pd.DataFrame:
+    """Return one row per image that could count: of a multi-frame instance, frames spread evenly over it."""
+    frames = instances["frames"].fillna(1).clip(lower=1).astype(int).to_numpy()
+    picked = [_middles(int(count), options.max_images) for count in frames]
+    rows = np.repeat(np.arange(len(instances)), [len(part) for part in picked])
+    table = instances.iloc[rows].reset_index(drop=True)
+    table["frame"] = np.concatenate([*picked, np.zeros(0, dtype=np.int64)])  # also right for no instance
+    return table
+
+
+def _middles(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return the middles of ``min(count, most)`` equal parts of 0 … count - 1."""
+    parts = min(count, most)
+    return ((np.arange(parts) * 2 + 1) * count // (2 * parts)).astype(np.int64)
+
+
+def _passes(frames: pd.DataFrame, options: ImageOptions) -> npt.NDArray[np.bool_]:
+    passed = np.ones(len(frames), dtype=bool)
+    for column, allowed in (
+        ("modality", options.modalities),
+        ("view", options.views),
+        ("body_part", options.body_parts),
+    ):
+        if allowed:
+            names = {name.strip().upper() for name in allowed}
+            passed &= frames[column].fillna("").str.strip().str.upper().isin(names).to_numpy()
+    return passed
+
+
+def _spread_over_series(series: list[npt.NDArray[np.int64]], most: int) -> npt.NDArray[np.int64]:
+    """Choose ``most`` of a study's images, given by series, fairly over the series and evenly within each."""
+    series = [series[n] for n in _middles(len(series), most)]
+    shares = [0] * len(series)
+    while sum(shares) < min(most, sum(map(len, series))):
+        for n, rows in enumerate(series):
+            if shares[n] < len(rows) and sum(shares) < most:
+                shares[n] += 1
+    return np.concatenate(
+        [rows[_middles(len(rows), share)] for rows, share in zip(series, shares, strict=True)]
+    )
+
+
+def _prepare(
+    home: Home,
+    folder: Path,
+    missing: pd.DataFrame,
+    options: ImageOptions,
+    progress: Progress,
+    executor: Executor | None,
+) -> None:
+    """Write new shards for the missing pictures, batch by batch."""
+    done = 0
+    for batch, rows in missing.groupby("batch", sort=True):
+        for start in range(0, len(rows), _SHARD):
+            part = rows.iloc[start : start + _SHARD]
+            with new_folder(_free_name(folder, str(batch))) as shard:
+                places: list[int] = []
+                array = np.lib.format.open_memmap(
+                    shard / "images.npy", "w+", np.uint8, (len(part), *options.shape)
+                )
+                for pictures in _rendered(home, _keys(part), options, executor):
+                    for picture in pictures:
+                        place = len(places)
+                        places.append(-1 if picture is None else place)
+                        if picture is not None:
+                            array[place] = picture
+                    progress(done + len(places), len(missing))
+                with storage_faults(shard):
+                    array.flush()
+                index = part[["object", "frame", "instance", "study", "series", "batch"]]
+                index.assign(place=places).to_parquet(shard / "index.parquet", index=False)
+            done += len(part)
+
+
+def _free_name(folder: Path, batch: str) -> Path:
+    number, path = 1, folder / batch
+    while path.exists():
+        number += 1
+        path = folder / f"{batch}-{number}"
+    return path
+
+
+def _rendered(
+    home: Home, keys: list[tuple[str, int]], options: ImageOptions, executor: Executor | None
+) -> Iterator[list[Picture | None]]:
+    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
+    arguments = ([home] * len(chunks), chunks, [options] * len(chunks))
+    return executor.map(_render, *arguments) if executor else map(_render, *arguments)
+
+
+def _render(home: Home, keys: list[tuple[str, int]], options: ImageOptions) -> list[Picture | None]:
+    """Prepare some pictures; None where the pixels cannot be read."""
+    store = ObjectStore(home)
+    pictures: list[Picture | None] = []
+    last, dataset = "", None
+    for name, frame in keys:
+        if name != last:
+            last, dataset = name, store.read(name)
+        try:
+            pictures.append(prepared_frame(dataset, frame, options))
+        except (RefusedError, IndexError):
+            pictures.append(None)
+    return pictures

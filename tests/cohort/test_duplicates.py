@@ -1,0 +1,106 @@
+"""Near-duplicates: copies are found, different patients stay apart, forms and blank pictures join nobody."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from meta_dx.cohort import duplicates
+from meta_dx.cohort.duplicates import near_duplicate_groups
+from tests.cohort.image_tables import photo
+
+Picture = npt.NDArray[np.uint8]
+
+
+def groups_of(pictures: list[Picture], patients: list[str] | None = None) -> dict[str, str]:
+    names = patients or [f"P{n:03d}" for n in range(len(pictures))]
+    return near_duplicate_groups(np.stack(pictures)[:, None], names)[0]
+
+
+def jpeg(picture: Picture) -> Picture:
+    stream = BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=40)
+    return np.asarray(Image.open(stream))
+
+
+COPIES = {
+    "the same": lambda p: p,
+    "compressed": jpeg,
+    "brighter and flatter": lambda p: (p * 0.6 + 60).astype(np.uint8),
+    "gamma": lambda p: (255 * (p / 255.0) ** 1.4).astype(np.uint8),
+    "noisy": lambda p: (p + np.random.default_rng(9).normal(0, 6, p.shape)).clip(0, 255).astype(np.uint8),
+    "marked": lambda p: np.where(np.indices(p.shape).max(0) < 4, 255, p).astype(np.uint8),
+    "smaller and back": lambda p: np.asarray(Image.fromarray(p).resize((40, 40)).resize((64, 64))),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_is_found(kind: str) -> None:
+    for seed in range(20):
+        picture = photo(seed)
+        assert groups_of([picture, photo(seed + 1000), COPIES[kind](picture)])["P002"] == "P000"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_different_pictures_stay_apart(seed: int) -> None:
+    pictures = [photo(seed + n) for n in range(60)]
+    assert all(patient == group for patient, group in groups_of(pictures).items())
+
+
+def test_chains_join_and_bear_the_smallest_name_whatever_the_order() -> None:
+    a, b = photo(1), photo(2)
+    pictures, names = [a, a, b, b, photo(3)], ["z", "m", "m", "c", "d"]
+    expected = {"c": "c", "d": "d", "m": "c", "z": "c"}
+    assert groups_of(pictures, names) == expected
+    assert groups_of(pictures[::-1], names[::-1]) == expected
+
+
+def test_pairs_say_who_and_why_and_leave_out_the_same_patient() -> None:
+    a, b = photo(1), photo(2)
+    groups, pairs = near_duplicate_groups(np.stack([a, b, a, b])[:, None], ["p", "q", "r", "q"])
+    assert groups == {"p": "p", "q": "q", "r": "p"}
+    assert pairs[["first", "second", "first_patient", "second_patient"]].to_numpy().tolist() == [
+        [0, 2, "p", "r"]
+    ]
+    assert pairs["reason"].tolist() == ["hashes differ in 0 of 63 bits, correlation 1.000"]
+
+
+def test_blank_and_nearly_blank_pictures_join_nobody() -> None:
+    random = np.random.default_rng(0)
+    blank = [np.full((64, 64), level, dtype=np.uint8) for level in (0, 0, 128, 255)]
+    faint = [(100 + random.normal(0, 2, (64, 64))).astype(np.uint8) for _ in range(4)]
+    assert all(patient == group for patient, group in groups_of(blank + faint).items())
+
+
+def test_a_form_that_many_patients_share_joins_nobody() -> None:
+    forms = [(photo(1) * 0.98 + n % 3).astype(np.uint8) for n in range(duplicates.MOST_PATIENTS + 2)]
+    assert all(patient == group for patient, group in groups_of([*forms, photo(5)]).items())
+    few = groups_of([*forms[: duplicates.MOST_PATIENTS], photo(5)])
+    assert set(few.values()) == {"P000", "P008"}
+
+
+def test_colour_and_any_size_work_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (40, 3, 8, 8)).astype(np.uint8).repeat(4, 2).repeat(4, 3)
+    pictures[30] = pictures[3]
+    names = [f"P{n:03d}" for n in range(40)]
+    whole = near_duplicate_groups(pictures, names)
+    monkeypatch.setattr(duplicates, "_ROWS", 7)
+    monkeypatch.setattr(duplicates, "_BLOCK", 1)
+    parts = near_duplicate_groups(pictures, names)
+    assert whole[0] == parts[0]
+    assert whole[0]["P030"] == "P003"
+    assert whole[1].equals(parts[1])
+
+
+def test_no_picture_gives_no_group() -> None:
+    groups, pairs = near_duplicate_groups(np.zeros((0, 1, 64, 64), dtype=np.uint8), [])
+    assert groups == {}
+    assert len(pairs) == 0
