@@ -68,19 +68,20 @@ def test_the_key_is_made_once_and_differs_between_homes(home: Home, vault: Vault
     assert Vault.open(Home.open(tmp_path / "another")).key != vault.key
 
 
-def test_processes_that_open_a_new_vault_at_once_get_the_same_key(home: Home) -> None:
-    script = (
-        "import sys\n"
-        "from meta_dx.home import Home\n"
-        "from meta_dx.records.vault import Vault\n"
-        "sys.stdin.read(1)\n"
-        "print(Vault.open(Home.open(sys.argv[1])).key.hex())\n"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    running = [subprocess.Popen([sys.executable, "-c", script, str(home.root)], **pipes) for _ in range(4)]
-    keys = [process.communicate("x", timeout=60)[0].strip() for process in running]
-    assert [process.returncode for process in running] == [0] * 4
-    assert set(keys) == {Vault.open(home).key.hex()}
+def test_a_new_vault_that_is_opened_many_times_at_once_has_one_key(tmp_path: Path) -> None:
+    for attempt in range(10):
+        home, start, keys = Home.open(tmp_path / str(attempt)), threading.Barrier(4), []
+
+        def run(home: Home = home, start: threading.Barrier = start, keys: list[bytes] = keys) -> None:
+            start.wait()
+            keys.append(Vault.open(home).key)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert keys == [Vault.open(home).key] * 4
 
 
 def test_a_vault_of_a_newer_version_is_refused(home: Home, vault: Vault) -> None:

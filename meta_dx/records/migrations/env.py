@@ -1,7 +1,7 @@
 """What Alembic runs: every missing revision on the connection that ``database.py`` hands over.
 
-The connection is inside a transaction already, and Alembic leaves that to the caller: all revisions are applied
-or none is, also in SQLite.
+The connection is inside a transaction already, and Alembic leaves that to the caller: all revisions are
+applied or none is, also in SQLite.
 """
 
 from alembic import context
