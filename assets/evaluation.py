@@ -43,9 +43,9 @@ def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
 )
 def report(meta_dx: MetaDx) -> dg.MaterializeResult:
     """The report for doctors and researchers: what was measured, beside what, and how sure."""
-    from meta_dx.steps import evaluation
+    from meta_dx.steps import reporting
 
-    written = evaluation.report(meta_dx.open())
+    written = reporting.report(meta_dx.open())
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(str(written.path)),

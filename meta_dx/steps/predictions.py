@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -77,8 +78,8 @@ def table_cases(data: CohortData) -> list[SupportCase]:
     return cases
 
 
-def serving_of(project: Project, data: CohortData, version: SupportSetVersion) -> Serving:
-    """Apply ``[serve]`` to a support set: which diseases are offered, and on which cases each rests.
+def serving_of(project: Project, data: CohortData, confirmed: Sequence[SupportCase]) -> Serving:
+    """Apply ``[serve]`` to confirmed cases: which diseases are offered, and on which cases each rests.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def serving_of(project: Project, data: CohortData, version: SupportSetVersion) -
     usable = set(data.store.index["study"])
     described: dict[str, list[tuple[str, str]]] = defaultdict(list)
     of_study = data.studies.set_index("study")
-    for case in version.cases:
+    for case in confirmed:
         if case.study in usable:
             row = of_study.loc[case.study]
             described[case.code].append((str(row["modality"]), str(row["body_part"])))
@@ -97,10 +98,10 @@ def serving_of(project: Project, data: CohortData, version: SupportSetVersion) -
     if len(codes) < 2:
         raise MetaDxError(
             "too_few_diseases",
-            f"[serve] offers {len(codes)} disease(s) of support set version {version.version}: a diagnosis needs at "
+            f"[serve] offers {len(codes)} disease(s) with a confirmed study: a diagnosis needs at "
             "least 2 to choose between; widen [serve], or add cases with 'meta-dx support add'.",
         )
-    cases = [case for case in version.cases if case.code in set(codes) and case.study in usable]
+    cases = [case for case in confirmed if case.code in set(codes) and case.study in usable]
     return Serving(tuple(codes), tuple(choose_cases(cases, options)))
 
 
@@ -132,7 +133,7 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
     version = SupportSets(records).current()
     if version is None:
         raise MetaDxError("no_support_set", f"The home {project.home.root} has no support set yet: run 'make run'.")
-    serving = serving_of(project, data, version)
+    serving = serving_of(project, data, version.cases)
     made = latest_bundle(project.home)
     predictor = Predictor(made, device=project.settings.cohort.device)
     rows = {study: group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
