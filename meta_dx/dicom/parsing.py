@@ -27,6 +27,9 @@ from meta_dx.dicom.rejections import RefusedError, RejectionCode
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
+_META_GROUP = 0x0002
+_LONG_META = (b"OB", b"OW", b"UN", b"UT")  # representations of the meta group with a length of 32 bits
+_DEFLATED = DeflatedExplicitVRLittleEndian.encode("ascii")
 _UNDEFINED = 0xFFFFFFFF
 _DELIMITER = 8  # bytes of a sequence delimitation item
 _MARKS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality")
@@ -95,19 +98,20 @@ def _looks_like_dicom(data: bytes) -> bool:
 
 def _size_of_content(data: bytes, largest: int) -> int:
     """Return how many bytes the parser will see; refuse files that end in their meta group or would swell."""
-    meta = data[_PREAMBLE + 4 : _PREAMBLE + 16]
-    if len(meta) < 12:
+    place, deflated = _PREAMBLE + len(_MAGIC), False
+    while place + 8 <= len(data):
+        group, _, vr, length = struct.unpack("<HH2sH", data[place : place + 8])
+        if group != _META_GROUP:
+            break
+        place += 8
+        if vr in _LONG_META:
+            (length,) = struct.unpack("<I", data[place : place + 4].ljust(4, b"\0"))
+            place += 4
+        deflated = deflated or data[place : place + length].rstrip(b"\0 ") == _DEFLATED
+        place += length
+    if place >= len(data):
         raise RefusedError(RejectionCode.TRUNCATED)
-    group, element, _, _, length = struct.unpack("<HH2sHI", meta)
-    end = _PREAMBLE + 16 + length if (group, element) == (2, 0) else None
-    if end is not None and end > len(data):
-        raise RefusedError(RejectionCode.TRUNCATED)
-    deflated = DeflatedExplicitVRLittleEndian.encode("ascii") in data[: end or 1024]
-    if not deflated:
-        return len(data)
-    if end is None:
-        raise RefusedError(RejectionCode.DAMAGED_HEADER, "deflated without a length of its meta group")
-    return _inflated_size(data[end:], largest)
+    return _inflated_size(data[place:], largest) if deflated else len(data)
 
 
 def _inflated_size(packed: bytes, largest: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom import config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -88,10 +89,8 @@ def build_instance(
     native = transfer_syntax in _NATIVE
     dataset.file_meta.TransferSyntaxUID = transfer_syntax if native else ExplicitVRLittleEndian
     dataset.preamble = b"\0" * 128
-    if "SOPClassUID" in dataset:
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    if "SOPInstanceUID" in dataset:
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or uid_of(instance)
     if not native:
         dataset.compress(transfer_syntax, generate_instance_uid=False)
     return dataset
@@ -124,14 +123,18 @@ def write_instance(folder: Path, *, name: str | None = None, **options: Any) -> 
     Path
         The file.
     """
-    dataset = build_instance(**options)
-    path = folder / (name or f"{dataset.get('InstanceNumber', 0):06d}-{next(_counter)}.dcm")
+    with config.disable_value_validation():
+        return _write(folder, name, build_instance(**options))
+
+
+def _write(folder: Path, name: str | None, dataset: Dataset) -> Path:
+    path = folder / (name or f"{next(_counter):06d}.dcm")
     path.parent.mkdir(parents=True, exist_ok=True)
     big = dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     if big and dataset.BitsAllocated > 8:
         words = np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}")
         dataset.PixelData = words.byteswap().tobytes()
-    dataset.save_as(path, enforce_file_format=False)
+    dataset.save_as(path, enforce_file_format=True)
     return path
 
 
