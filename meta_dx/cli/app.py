@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import meta_dx
-from meta_dx.cli import data, doctor, models, support
+from meta_dx.cli import data, doctor, models, predictions, support
 from meta_dx.errors import MetaDxError
 
 log = logging.getLogger("meta_dx")
@@ -32,6 +32,7 @@ app.command()(models.train)
 app.command()(models.export)
 app.command()(models.evaluate)
 app.command()(models.predict)
+app.command()(predictions.predictions)
 app.add_typer(support.app, name="support")
 app.add_typer(data.split_app, name="split")
 app.command()(doctor.doctor)

@@ -86,7 +86,8 @@ def serving_of(project: Project, data: CohortData, confirmed: Sequence[SupportCa
     MetaDxError
         ``too_few_diseases`` when fewer than two diseases are offered; from :func:`offered_diseases`.
     """
-    usable = set(data.store.index["study"])
+    # A diagnosis that is hidden stays hidden, even if a person has added its case to the support set by hand.
+    usable = set(data.store.index["study"]) - _studies_of(data, _groups(data, set(data.hidden)))
     described: dict[str, list[tuple[str, str]]] = defaultdict(list)
     of_study = data.studies.set_index("study")
     for case in confirmed:
@@ -181,6 +182,11 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
 def _groups(data: CohortData, studies: set[str]) -> set[str]:
     chosen = data.studies[data.studies["study"].isin(studies)]
     return {data.groups.get(patient, patient) for patient in chosen["patient"]}
+
+
+def _studies_of(data: CohortData, groups: set[str]) -> set[str]:
+    group = data.studies["patient"].map(lambda patient: data.groups.get(patient, patient))
+    return set(data.studies["study"][group.isin(groups)])
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,67 @@
+"""``meta-dx predictions``: what the pipeline has predicted, under original study UIDs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meta_dx.cli.common import HomeOption, JsonOption, existing_home
+from meta_dx.cli.output import emit_json, say, table
+
+
+def predictions(
+    batch: Annotated[str | None, typer.Option(help="Only this ingest batch.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the newest predictions of each ingest batch, and the confirmed cases they rest on."""
+    from meta_dx.home import Home
+    from meta_dx.records.database import Records
+    from meta_dx.records.predictions import latest_predictions
+    from meta_dx.records.vault import Vault
+
+    opened = Home.open(existing_home(home))
+    saved = latest_predictions(Records.open(opened), batch)
+    named = {study.study for run in saved for study in run.studies}
+    named |= {near.study for run in saved for study in run.studies for near in study.nearest}
+    original = Vault.open(opened).originals("study", named)
+    found = [
+        {
+            "study_instance_uid": original.get(one.study, one.study),
+            "probabilities": dict(one.probabilities),
+            "entropy": one.entropy,
+            "nearest_support": [
+                {
+                    "study_instance_uid": original.get(near.study, near.study),
+                    "code": near.code,
+                    "similarity": near.similarity,
+                }
+                for near in one.nearest
+            ],
+            "support_patient": one.support_patient,
+            "batch": run.run.batch,
+            "bundle": run.run.bundle,
+            "support_version": run.run.support_version,
+            "split_version": run.run.split_version,
+            "data_version": run.run.data_version,
+        }
+        for run in saved
+        for one in run.studies
+    ]
+    if json:
+        emit_json(found)
+        return
+    table(["study", "first", "second", "entropy (nats)", "nearest confirmed case"], [_row(one) for one in found])
+    say(f"{len(found)} studies; --json has all probabilities and the versions that they come from")
+
+
+def _row(one: dict[str, Any]) -> list[Any]:
+    best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:2]
+    near = one["nearest_support"][0]
+    return [
+        one["study_instance_uid"],
+        *(f"{code} {p:.2f}" for code, p in best),
+        one["entropy"],
+        f"{near['code']} ({near['study_instance_uid'][-12:]})",
+    ]
