@@ -357,14 +357,22 @@ def _refuse_empty_roles(
         if any(usable.get(code, 0) >= _FEWEST for code in _with_role(diseases, role)):
             continue
         most = ", ".join(f"{code} {n}" for code, n in counts.head(8).items())
-        least = getattr(options, f"{role}_min")
-        rule = f"{least} patients or more and no other role (split.{role}_min)" if least else "to be listed"
         raise MetaDxError(
             "no_disease_for_role",
-            f"No disease can be used as '{role}': it needs {rule}, and {_FEWEST} patients whom no scarcer"
-            f" role takes. Of {len(counts)} diseases those with most patients are: {most or 'none'}. Change"
+            f"No disease can be used as '{role}': it needs {_needed(role, options)}, {_FEWEST} of them in no"
+            f" scarcer role. Of {len(counts)} diseases those with most patients are: {most or 'none'}. Change"
             f" common_min, validation_min or rare_min under [split], or list codes in split.{role}.",
         )
+
+
+def _needed(role: str, options: SplitOptions) -> str:
+    """Return how many patients give a disease this role, in words."""
+    least = getattr(options, f"{role}_min")
+    if not least:
+        return f"to be listed in split.{role}"
+    before = [f"{name}_min" for name in ROLES[: ROLES.index(role)] if getattr(options, f"{name}_min")]
+    most = f" and fewer than {getattr(options, before[-1])} ({before[-1]})" if before else ""
+    return f"at least {least} ({role}_min){most} patients"
 
 
 def _with_role(diseases: Mapping[str, str], role: str) -> Iterable[str]:

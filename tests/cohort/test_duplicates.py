@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.fft import dctn
 
 from meta_dx.cohort import duplicates
 from meta_dx.cohort.duplicates import near_duplicate_groups
@@ -98,6 +99,13 @@ def test_colour_and_any_size_work_and_blocks_change_nothing(monkeypatch: pytest.
     assert whole[0] == parts[0]
     assert whole[0]["P030"] == "P003"
     assert whole[1].equals(parts[1])
+
+
+def test_the_hash_is_the_signs_of_the_lowest_frequencies_of_a_cosine_transform() -> None:
+    thumbnails = np.stack([photo(n, side=32) for n in range(5)])
+    for picture, number in zip(thumbnails, duplicates.perceptual_hashes(thumbnails), strict=True):
+        low = dctn(picture.astype(float))[:8, :8].ravel()[1:]
+        assert np.unpackbits(number[None].view(np.uint8))[:63].tolist() == (low > np.median(low)).tolist()
 
 
 def test_no_picture_gives_no_group() -> None:

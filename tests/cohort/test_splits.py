@@ -170,7 +170,7 @@ def test_an_empty_role_is_refused_with_counts_and_what_to_change(home: Home) -> 
     message = str(fault.value)
     assert "as 'validation'" in message
     assert "C 9, R 4, R2 4" in message
-    assert "split.validation_min" in message
+    assert "at least 5 (validation_min) and fewer than 8 (common_min) patients" in message
 
 
 def test_a_role_whose_patients_all_went_to_a_scarcer_one_is_empty(home: Home) -> None:
