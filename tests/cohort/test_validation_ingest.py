@@ -1,4 +1,4 @@
-"""Each fault of an export fails its own check and no other; the failing surrogates and the batch are named."""
+"""Each fault of an export fails its own check and no other, naming the failing surrogates and the batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from meta_dx.cohort.catalog import series_of, studies_of
+from meta_dx.cohort.tables import frame_of
 from meta_dx.cohort.validation import ValidationReport, ingest_checks, validate_batch
 from meta_dx.home import Home
 from tests.cohort.validation_tables import SECONDARY_CAPTURE, TODAY, Batch, clean_batch
@@ -27,14 +29,16 @@ def fault(check: str, variant: str = "") -> Callable[[Plant], Plant]:
 
 
 def validate(batch: Batch) -> ValidationReport:
+    taken = batch.taken()
+    others = None if batch.others is None else frame_of("instances", batch.others.to_dict("records"))
     return validate_batch(
         Home(None),  # type: ignore[arg-type]  # nothing is written without docs
         batch.name,
-        batch.instances,
-        batch.rejections,
-        batch.studies(),
-        batch.series(),
-        others=batch.others,
+        taken,
+        batch.refused(),
+        studies_of(taken),
+        series_of(taken),
+        others=others,
         today=TODAY,
         docs=False,
     )
@@ -363,7 +367,7 @@ def test_what_only_looks_like_a_fault_passes(legitimate: str) -> None:
     elif legitimate == "objects without pixels":
         batch.refuse(*["no_pixel_data", "not_a_picture"] * len(batch.instances))
     else:
-        # A few studies of one patient, a few files cut off: too little to speak of a placeholder or of damage.
+        # A few studies of one patient, a few files cut off: neither a placeholder nor a broken transfer.
         batch.instances = batch.instances[batch.instances["patient"] == batch.patients(2)[0]].reset_index(
             drop=True
         )

@@ -1,6 +1,6 @@
 """Synthetic catalog and label tables for the tests of validation: clean ones, to plant faults into.
 
-A batch of 36 patients: radiographs, CT stacks and photographs, some patients twice. Values are drawn from a seed,
+A batch of 36 patients: radiographs, CT stacks and photographs, some patients twice. Values come from a seed,
 and every identifier looks like a surrogate.
 """
 
@@ -11,6 +11,8 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+
+from meta_dx.cohort.tables import frame_of
 
 TODAY = date(2026, 11, 23)
 CT, DX, VL = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.77.1.4"
@@ -32,7 +34,7 @@ KINDS = {
 
 @dataclass
 class Batch:
-    """Tables of one batch, to be changed in place; studies and series are derived from the instances."""
+    """Tables of one batch, to be changed in place before they become tables of the catalog."""
 
     instances: pd.DataFrame
     rejections: pd.DataFrame
@@ -62,12 +64,12 @@ class Batch:
         self.instances = pd.concat([self.instances, pd.DataFrame([row])], ignore_index=True)
         return str(row["instance"])
 
-    def studies(self) -> pd.DataFrame:
-        return studies_of(self.instances)
+    def taken(self) -> pd.DataFrame:
+        """The instances with exactly the columns and types that the catalog gives them."""
+        return frame_of("instances", self.instances.to_dict("records"))
 
-    def series(self) -> pd.DataFrame:
-        first = self.instances.groupby("series", as_index=False, sort=False).first()
-        return first[["batch", "series", "study", "patient", "modality"]]
+    def refused(self) -> pd.DataFrame:
+        return frame_of("rejections", self.rejections.to_dict("records"))
 
     def rows(self, **wanted: object) -> list[int]:
         """Positions of the images with these values."""
@@ -83,13 +85,6 @@ class Batch:
         """Patients with exactly so many studies."""
         counts = self.instances.groupby("patient")["study"].nunique()
         return sorted(counts[counts == visits].index)
-
-
-def studies_of(instances: pd.DataFrame) -> pd.DataFrame:
-    first = instances.groupby("study", as_index=False, sort=False).first()
-    return first[
-        ["batch", "study", "patient", "accession", "modality", "body_part", "sex", "age_years", "study_date"]
-    ]
 
 
 def clean_batch(name: str = "b0002", seed: int = 0, patients: int = 36) -> Batch:
@@ -164,22 +159,24 @@ def _study(
 
 
 def clean_diagnoses(studies: pd.DataFrame, diseases: int = 6) -> pd.DataFrame:
-    """Label three studies in four with invented diseases, all patients of a visit alike."""
+    """Label three studies in four with invented diseases."""
     labelled = studies[np.arange(len(studies)) % 4 != 3].reset_index(drop=True)
-    number = np.arange(len(labelled)) % diseases
-    return pd.DataFrame(
-        {
-            "study": labelled["study"],
-            "patient": labelled["patient"],
-            "accession": labelled["accession"],
-            "code": [f"1E{50 + n}.{n}" for n in number],
-            "scheme": [("ICD-11", "icd11")[n % 2] for n in number],
-            "meaning": [f"Invented disease no. {n}" for n in number],
-            "basis": [
-                ("histology", None, "Report", "follow-up", "reader")[i % 5] for i in range(len(labelled))
-            ],
-            "diagnosed_on": [day if i % 3 else None for i, day in enumerate(labelled["study_date"])],
-            "valid_from": None,
-            "superseded_by": None,
-        }
-    ).astype(object)
+    number = np.random.default_rng(0).permutation(np.arange(len(labelled)) % diseases)
+    columns = {
+        "study": labelled["study"],
+        "patient": labelled["patient"],
+        "accession": labelled["accession"],
+        "code": [f"1E{50 + n}.{n}" for n in number],
+        "scheme": [("ICD-11", "icd11")[n % 2] for n in number],
+        "meaning": [f"Invented disease no. {n}" for n in number],
+        "basis": [("histology", None, "Report", "follow-up", "reader")[i % 5] for i in range(len(labelled))],
+        "diagnosed_on": [day if i % 3 else None for i, day in enumerate(labelled["study_date"])],
+        "valid_from": None,
+        "superseded_by": None,
+    }
+    return pd.DataFrame(columns).astype(object)
+
+
+def stored(diagnoses: pd.DataFrame) -> pd.DataFrame:
+    """The label table with the columns and types that the catalog gives it."""
+    return frame_of("diagnoses", diagnoses.to_dict("records"))

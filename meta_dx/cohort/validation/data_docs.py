@@ -125,7 +125,11 @@ def _render_page(
             title=f"{report.suite}: {where}",
             summary=f"{total - failed} of {total} checks passed, {failed} failed.",
             validated_at=validated_at,
-            rows=[_page_row(result, faults[result.name]) for result in report.results],
+            rows=[
+                _page_row(result, faults[result.name])
+                # What failed comes first, the rest in the order of the suite.
+                for result in (*report.failures, *(r for r in report.results if r.passed))
+            ],
             css=_template("data_docs.css"),
         )
     )
@@ -159,9 +163,14 @@ def _document(raw: Mapping[Unit, Any]) -> Any:
 
 
 def _escaped(result: Any) -> Any:
-    """Copy a result with its values escaped: Great Expectations writes them into the page as they are."""
+    """Copy a result with its values escaped: Great Expectations writes them into the page as they are.
+
+    The description of an expectation, which is the fault that it catches, stands in our table already; without
+    it Great Expectations writes the rule that it applied.
+    """
     copy = deepcopy(result)
     for outcome in copy.results:
+        outcome.expectation_config.description = None
         outcome.result = _escape(outcome.result)
     return copy
 

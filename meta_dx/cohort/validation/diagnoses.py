@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
-import numpy as np
 import pandas as pd
 
 from meta_dx.cohort.validation.checks import CheckSpec, CheckTable, Severity, Unit, between
-from meta_dx.cohort.validation.columns import canonical_codes, date_place, distinct, fold, given, words
+from meta_dx.cohort.validation.columns import canonical_codes, date_place, days, distinct, fold, given, words
 
 #: Cells that stand for "no diagnosis", as a person reads them.
 PLACEHOLDERS = frozenset(
     "- -- --- . ? ?? ??? x xx xxx n/a na nan none null nil unknown unclear tbd pending todo test".split()
 )
 BASES = ("follow-up", "histology", "reader", "report")
+#: Years between study and diagnosis beyond which one need not belong to the other.
+FAR_AWAY = 2.0
 #: Share of rows that must name an ingested study, or the table is another cohort's.
 JOINED_SHARE = 0.5
 COLUMNS = [
@@ -34,12 +35,13 @@ COLUMNS = [
     "superseded_by",
 ]
 #: What spreadsheets make of codes: 1E50 becomes 1E+50, MAR2 a day in March, 254837009 a decimal number.
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 MANGLED = (
-    r"(?i)^(\d(\.\d+)?e\+\d+"
-    r"|\d{1,2}[-. ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
-    r"|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-. ]\d{2,4}"
+    r"(?i)^(?:\d(?:\.\d+)?e\+\d+"
+    rf"|\d{{1,2}}[-. ]{_MONTH}"
+    rf"|{_MONTH}[-. ]\d{{2,4}}"
     r"|\d{5,}\.0+"
-    r"|#(n/a|ref!|name\?|value!|div/0!|num!|null!|####*))$"
+    r"|#(?:n/a|ref!|name\?|value!|div/0!|num!|null!|#+))$"
 )
 _BETWEEN = "ExpectColumnValuesToBeBetween"
 _NOT_IN = "ExpectColumnValuesToNotBeInSet"
@@ -91,11 +93,11 @@ CHECKS: tuple[CheckSpec, ...] = (
         {"column": "accession_match", "value_set": ["another accession"]},
     ),
     _check(
-        "code_given",
+        "code_not_placeholder",
         "blocking",
-        "The code is empty or a placeholder (n/a, unknown, ?): missing diagnoses would become a disease.",
+        "The code is a placeholder (n/a, unknown, ?): missing diagnoses would become a disease.",
         _NOT_IN,
-        {"column": "code_cell", "value_set": ["empty", "placeholder"]},
+        {"column": "code_cell", "value_set": ["placeholder"]},
     ),
     _check(
         "code_not_mangled",
@@ -153,7 +155,8 @@ CHECKS: tuple[CheckSpec, ...] = (
     _check(
         "row_given_once",
         "warning",
-        "The same diagnosis of the same study stands in the table twice: two extracts were pasted together.",
+        "The same diagnosis of the same study stands in the table twice with different details: two extracts "
+        "were pasted together.",
         _BETWEEN,
         between("uses_of_row", 1, 1),
     ),
@@ -167,9 +170,17 @@ CHECKS: tuple[CheckSpec, ...] = (
     _check(
         "diagnosis_date_plausible",
         "warning",
-        "The date of a diagnosis is no date, lies before 1970 or in the future.",
+        "The date of a diagnosis lies before 1970 or in the future: a placeholder or a slipped digit.",
         _NOT_IN,
-        {"column": "diagnosed_on_place", "value_set": ["too early", "in the future", "no date"]},
+        {"column": "diagnosed_on_place", "value_set": ["too early", "in the future"]},
+    ),
+    _check(
+        "diagnosis_close_to_study",
+        "warning",
+        f"A diagnosis was made more than {FAR_AWAY:g} years before or after the study: the images may not "
+        "show the disease, or not any more.",
+        _BETWEEN,
+        between("years_after_study", -FAR_AWAY, FAR_AWAY),
     ),
     _check(
         "successor_in_table",
@@ -211,10 +222,13 @@ def diagnosis_tables(
         batch=table["study"].map(studies.drop_duplicates("study").set_index("study")["batch"]),
         code_cell=_code_cell(table["code"]),
         meaning=fold(table["meaning"]),
-        meaning_cell=words(given(table["meaning"]).isna(), "empty", "filled", table.index),
+        meaning_cell=words(given(table["meaning"]).isna(), "empty", "filled", table.index).where(
+            canonical.notna(), None
+        ),
         scheme=_scheme(table["scheme"]),
         basis_cell=fold(table["basis"]),
         diagnosed_on_place=date_place(table["diagnosed_on"], today or date.today()),
+        years_after_study=_years_after_study(table, studies, today or date.today()),
         **_joins(known),
         **_matches(table, studies, known),
     )
@@ -224,8 +238,7 @@ def diagnosis_tables(
 
 def _code_cell(codes: pd.Series) -> pd.Series:
     folded = fold(codes)
-    cell = np.select([folded.isna(), folded.isin(PLACEHOLDERS)], ["empty", "placeholder"], "filled")
-    return pd.Series(cell, index=codes.index, dtype=object)
+    return words(folded.isin(PLACEHOLDERS), "placeholder", "filled", codes.index).where(folded.notna(), None)
 
 
 def _scheme(schemes: pd.Series) -> pd.Series:
@@ -255,6 +268,15 @@ def _matches(table: pd.DataFrame, studies: pd.DataFrame, known: pd.Series) -> di
     patient, accession = among("patient"), among("accession")
     # Where the patient is another one, the accession number cannot be right: that is one fault, not two.
     return {"patient_match": patient, "accession_match": accession.where(patient != "another patient", None)}
+
+
+def _years_after_study(table: pd.DataFrame, studies: pd.DataFrame, today: date) -> pd.Series:
+    """Years from study to diagnosis; both dates are shifted alike where the patient is the same."""
+    seen = studies.drop_duplicates("study").set_index("study")
+    same = table["patient"] == table["study"].map(seen["patient"])
+    plausible = date_place(table["diagnosed_on"], today) == "plausible"
+    passed = days(table["diagnosed_on"]) - days(table["study"].map(seen["study_date"]))
+    return (passed.dt.days / 365.25).where(same & plausible)
 
 
 def _counts(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, pd.Series]:

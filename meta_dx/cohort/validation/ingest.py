@@ -38,10 +38,10 @@ _NOT_IN = "ExpectColumnValuesToNotBeInSet"
 CHECKS: tuple[CheckSpec, ...] = (
     _check(
         "batch_has_images",
-        "blocking",
+        "warning",
         "image",
-        "The batch holds no usable image at all: a wrong folder, an empty export, or everything in it was "
-        "refused.",
+        "The batch brought no image at all: a wrong folder, an empty export, or everything in it was refused "
+        "or known already.",
         "ExpectTableRowCountToBeBetween",
         {"min_value": 1},
     ),

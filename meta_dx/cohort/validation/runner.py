@@ -110,7 +110,7 @@ def _expectation(check: CheckSpec) -> Any:
 
     return getattr(gxe, check.expectation)(
         **check.settings,
-        description=f"{check.name} ({check.severity}). Fault that it catches: {check.fault}",
+        description=f"{check.name} catches this fault: {check.fault}",
         severity="critical" if check.severity == "blocking" else "warning",
         meta={"check": check.name},
     )

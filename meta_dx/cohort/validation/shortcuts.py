@@ -118,8 +118,10 @@ def _labelled(diagnoses: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
     codes = fold(table["code"])
     filled = codes.notna() & ~codes.isin(PLACEHOLDERS)
     valid = table[filled & given(table["superseded_by"]).isna()]
-    # The code as it is written names the disease; its spellings are compared folded.
-    stated = valid.assign(canonical=canonical_codes(valid["code"])).drop_duplicates(["study", "canonical"])
+    # Spellings of one code (which have a check of their own) are one disease here, under the commonest.
+    canonical = canonical_codes(valid["code"])
+    usual = valid["code"].groupby(canonical).agg(lambda spellings: spellings.mode()[0])
+    stated = valid.assign(code=canonical.map(usual)).drop_duplicates(["study", "code"])
     single = stated.drop_duplicates("study", keep=False)[["study", "code"]]
     images = instances.assign(
         scanner=_described(instances, ["manufacturer", "model"]),
