@@ -173,7 +173,7 @@ def uid_surrogate(value: str, surrogates: Surrogates) -> str:
 
 def code_string(value: Any) -> str | None:
     """Return a code string in capitals, or ``None`` where the text is not one: free text stays behind."""
-    text = " ".join(clean(str(value or "")).upper().split())
+    text = re.sub(" +", " ", clean(str(value or "")).upper())
     return text if _CODE.fullmatch(text) else None
 
 

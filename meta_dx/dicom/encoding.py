@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT"})
-_NUL_PADDED = frozenset({"UI", "OB", "UN"})
+_SPACE_PADDED = frozenset({"AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UT"})
 _IMPLEMENTATION = "2.25.233846437254158126178473561170219061017"
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
@@ -42,7 +42,7 @@ class Encoder:
     def element(self, tag: int, vr: str, value: bytes) -> bytes:
         """Encode one element, its value in the byte order of the transfer syntax; odd lengths are padded."""
         if len(value) % 2:
-            value += b"\0" if vr in _NUL_PADDED else b" "
+            value += b" " if vr in _SPACE_PADDED else b"\0"
         return self._header(tag, vr, len(value)) + value
 
     def text(self, tag: int, vr: str, value: str) -> bytes:
