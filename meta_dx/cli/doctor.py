@@ -72,11 +72,15 @@ def _runtime() -> list[Finding]:
 
 def _decoders() -> list[Finding]:
     from pydicom.pixels import get_decoder
-    from pydicom.uid import PixelTransferSyntaxes
+    from pydicom.uid import AllTransferSyntaxes
 
     able, unable = [], []
-    for syntax in PixelTransferSyntaxes:
-        (able if get_decoder(syntax).is_available else unable).append(syntax.name)
+    for syntax in AllTransferSyntaxes:
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:  # video, which is not read as pictures
+            continue
+        (able if decoder.is_available else unable).append(syntax.name)
     findings = [Finding("decoders", "ok", f"{len(able)} of {len(able) + len(unable)} transfer syntaxes")]
     if unable:
         findings.append(
