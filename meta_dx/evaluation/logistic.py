@@ -8,6 +8,8 @@ against scikit-learn.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +22,7 @@ def logistic_probabilities(
     query: npt.NDArray[np.floating],
     *,
     l2: float = 1.0,
-    steps: int = 150,
+    steps: int = 120,
 ) -> Floats:
     """Fit one classifier to each episode and return its probabilities for the queries.
 
@@ -42,34 +44,35 @@ def logistic_probabilities(
     ndarray, shape (E, Q, N)
         Probabilities; rows sum to 1.
     """
-    labels = np.asarray(onehot, dtype=np.float64)
+    labels = np.asarray(onehot, dtype=np.float32)
     x = _with_intercept(support)  # (E, S, d+1)
     real = labels.sum(2, keepdims=True)  # (E, S, 1): 0 in padded rows
-    absent = np.where(labels.sum(1, keepdims=True) > 0, 0.0, -np.inf)  # (E, 1, N)
-    penalty = np.full((x.shape[2], 1), l2)
+    absent = np.where(labels.sum(1, keepdims=True) > 0, 0.0, -np.inf).astype(np.float32)  # (E, 1, N)
+    penalty = np.full((x.shape[2], 1), l2, dtype=np.float32)
     penalty[-1] = 0.0
     # Böhning (1992): the Hessian is at most (X'X/2 + penalty) for each class, so its inverse is a step that
     # never overshoots, and it takes the different scales of the features out of the problem.
-    curvature = 0.5 * (x * real).transpose(0, 2, 1) @ x + np.eye(x.shape[2]) * (penalty + 1e-9)
-    rate = np.linalg.inv(curvature)  # (E, d+1, d+1)
+    wide = x.astype(np.float64)
+    curvature = 0.5 * (wide * real).transpose(0, 2, 1) @ wide + np.eye(x.shape[2]) * (penalty + 1e-9)
+    rate = np.linalg.inv(curvature).astype(np.float32)  # (E, d+1, d+1)
 
-    weights = np.zeros((len(x), x.shape[2], labels.shape[2]))
-    ahead, momentum = weights, np.ones((len(x), 1, 1))
+    weights = np.zeros((len(x), x.shape[2], labels.shape[2]), dtype=np.float32)
+    ahead, momentum = weights, np.ones((len(x), 1, 1), dtype=np.float32)
     for _ in range(steps):
         error = (_softmax(x @ ahead + absent) - labels) * real
         gradient = x.transpose(0, 2, 1) @ error + penalty * ahead
         stepped = ahead - rate @ gradient
         uphill = np.sum(gradient * (stepped - weights), axis=(1, 2), keepdims=True) > 0
-        following = np.where(uphill, 1.0, 0.5 + np.sqrt(0.25 + momentum**2))
-        push = np.where(uphill, 0.0, (momentum - 1.0) / following)
+        following = np.where(uphill, np.float32(1), 0.5 + np.sqrt(0.25 + momentum**2))
+        push = np.where(uphill, np.float32(0), (momentum - 1) / following)
         ahead, weights, momentum = stepped + push * (stepped - weights), stepped, following
-    return _softmax(_with_intercept(query) @ weights + absent)
+    return _softmax((_with_intercept(query) @ weights + absent).astype(np.float64))
 
 
-def _with_intercept(x: npt.NDArray[np.floating]) -> Floats:
-    return np.concatenate([np.asarray(x, dtype=np.float64), np.ones((*x.shape[:2], 1))], axis=2)
+def _with_intercept(x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    return np.concatenate([x, np.ones((*x.shape[:2], 1))], axis=2).astype(np.float32)
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     powers = np.exp(logits - logits.max(2, keepdims=True))
     return np.asarray(powers / powers.sum(2, keepdims=True))

@@ -14,7 +14,8 @@ from meta_dx.evaluation.logistic import logistic_probabilities
 class FakePredictor:
     """Nearest centroid in numpy (``prototypical``, ``simpleshot``) and logistic regression (``logistic``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
         self.batches: list[tuple[int, ...]] = []
 
     def adapt_episodes(
@@ -37,7 +38,7 @@ class FakePredictor:
                 v / np.maximum(np.linalg.norm(v, axis=2, keepdims=True), 1e-9) for v in (x, query_x)
             )
         centres = np.einsum("esn,esd->end", hot, x) / np.maximum(hot.sum(1), 1)[..., None]
-        logits = -0.5 * ((query_x[:, :, None] - centres[:, None]) ** 2).sum(3)
+        logits = -0.5 / self.temperature * ((query_x[:, :, None] - centres[:, None]) ** 2).sum(3)
         logits = np.where(hot.sum(1)[:, None] > 0, logits, -np.inf)
         p = np.exp(logits - logits.max(2, keepdims=True))
         return logits, p / p.sum(2, keepdims=True)
