@@ -1,7 +1,5 @@
 """Group ``cohort``: preprocessed images, near-duplicates, the frozen split, the dataset fingerprint."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CODE_VERSION, DATA_TEAM, table

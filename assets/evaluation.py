@@ -1,7 +1,5 @@
 """Group ``evaluation``: the rare diseases, opened once per bundle, and the report."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CLINICAL_TEAM, CODE_VERSION, MODEL_TEAM, table

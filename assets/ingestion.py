@@ -1,7 +1,5 @@
 """Group ``ingestion``: studies and diagnoses come into the home, under surrogate identities."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CODE_VERSION, DATA_TEAM, table

@@ -1,7 +1,5 @@
 """Group ``models``: the exported bundle."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CODE_VERSION, MODEL_TEAM

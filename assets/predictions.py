@@ -1,7 +1,5 @@
 """Group ``predictions``: support sets and predictions for every study without a diagnosis."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CLINICAL_TEAM, CODE_VERSION

@@ -1,7 +1,5 @@
 """The resource through which every asset reaches its cohort and its home."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -24,7 +22,7 @@ class MetaDx(dg.ConfigurableResource):
     cohort: str
     home: str
 
-    def open(self) -> Project:
+    def open(self) -> "Project":
         """Read the cohort file and open its home."""
         from meta_dx.steps import open_project
 

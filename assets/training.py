@@ -1,7 +1,5 @@
 """Group ``training``: supervised pre-training, one asset per meta-learner, and the choice on validation diseases."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.cohort import frozen_split

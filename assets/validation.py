@@ -1,7 +1,5 @@
 """Group ``validation``: Great Expectations over each batch and over the diagnosis table, as asset checks."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.common import CODE_VERSION, DATA_TEAM, check_results, check_specs

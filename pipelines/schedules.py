@@ -1,7 +1,5 @@
 """The nightly run: take in what came during the day, retrain what it changes, predict."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

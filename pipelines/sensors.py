@@ -1,7 +1,5 @@
 """The inbox: new studies are taken in, validated and predicted within minutes, without any training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
