@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from meta_dx.errors import MetaDxError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Device = Literal["auto", "cpu", "cuda"]
 Providers = list[str | tuple[str, dict[str, str]]]
 
 CPU = "CPUExecutionProvider"
@@ -38,7 +37,7 @@ _CUDA_OPTIONS = {
 _quiet = threading.Lock()  # stdout is redirected for the whole process: one at a time
 
 
-def choose_providers(device: Device) -> Providers:
+def choose_providers(device: str) -> Providers:
     """Choose the execution providers to ask for.
 
     Parameters
@@ -65,7 +64,7 @@ def choose_providers(device: Device) -> Providers:
     return [(CUDA, dict(_CUDA_OPTIONS)), CPU]
 
 
-def open_session(model: Path | bytes, device: Device = "auto", threads: int = 0) -> InferenceSession:
+def open_session(model: Path | bytes, device: str = "auto", threads: int = 0) -> InferenceSession:
     """Open a model on the device asked for.
 
     Parameters
