@@ -31,7 +31,9 @@ def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
         from assets.common import picture
 
         sheet = cohort.contact_sheet(project, store)
-        metadata["sample"] = picture(sheet, "A random sample as the network sees it; bad: black, cropped or inverted.")
+        metadata["sample"] = picture(
+            sheet, "A random sample as the network sees it; bad: black, cropped or inverted."
+        )
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(store.version))
 
 
@@ -47,7 +49,9 @@ def near_duplicates(meta_dx: MetaDx) -> dg.MaterializeResult:
     from meta_dx.steps import cohort
 
     found = cohort.group_near_duplicates(meta_dx.open())
-    return dg.MaterializeResult(metadata={"pairs": found.pairs, "groups": found.groups, "patients": found.patients})
+    return dg.MaterializeResult(
+        metadata={"pairs": found.pairs, "groups": found.groups, "patients": found.patients}
+    )
 
 
 @dg.asset(

@@ -85,14 +85,14 @@ def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
             "validation": table(chosen.rows),
             "learning_curves": picture(
                 chosen.curves,
-                "Bad: a training loss that falls while validation accuracy does not rise, or a curve still climbing at its end.",
+                "Bad: the loss falls while validation accuracy does not rise, or a curve still climbs at its end.",
             ),
         },
         data_version=dg.DataVersion(chosen.version),
     )
 
 
-def _stage_result(stage) -> dg.MaterializeResult:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _stage_result(stage) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]
     return dg.MaterializeResult(
         metadata={
             "steps": stage.steps,

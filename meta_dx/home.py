@@ -62,7 +62,8 @@ class Home:
         if known["layout"] != _LAYOUT:
             raise MetaDxError(
                 "home_layout",
-                f"The home {home.root} has layout {known['layout']}, this version writes {_LAYOUT}: use another --home.",
+                f"The home {home.root} has layout {known['layout']}, this version writes {_LAYOUT}: "
+                "use another --home.",
             )
         if cohort and known["cohort"] not in (None, cohort):
             raise MetaDxError(
@@ -162,7 +163,10 @@ def storage_faults(where: Path) -> Iterator[None]:
     except OSError as fault:
         sentences = {
             errno.ENOSPC: ("disk_full", "the disk is full: free some space and run the same command again"),
-            errno.EDQUOT: ("disk_full", "the disk quota is used up: free some space and run the same command again"),
+            errno.EDQUOT: (
+                "disk_full",
+                "the disk quota is used up: free some space and run the same command again",
+            ),
             errno.EROFS: ("read_only", "the file system is read-only: choose a writable folder with --home"),
             errno.EACCES: ("not_writable", "permission is denied: choose a folder that you may write to"),
             errno.EPERM: ("not_writable", "permission is denied: choose a folder that you may write to"),

@@ -11,7 +11,7 @@ _REPORT = dg.AssetSelection.assets("report")
 all_assets_job = dg.define_asset_job(
     "all_assets_job",
     selection=dg.AssetSelection.all(),
-    description="Everything for one ingest batch: take it in, validate it, retrain what its cohort changes, predict it.",
+    description="Everything for one ingest batch: take in, validate, retrain what the cohort changes, predict.",
 )
 ingest_job = dg.define_asset_job(
     "ingest_job",

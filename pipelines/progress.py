@@ -22,7 +22,7 @@ class _StepLines(logging.Handler):
         event = getattr(record, "dagster_event", None) or meta.get("dagster_event")
         if event is None:
             if record.levelno >= logging.INFO:
-                self._write(f"      {str(meta.get('orig_message', record.getMessage()))}")
+                self._write(f"      {meta.get('orig_message', record.getMessage())!s}")
             return
         step = event.step_key
         if event.event_type_value == "STEP_START":

@@ -74,7 +74,7 @@ def _run() -> int:
     return 0
 
 
-def _execute(defs, name, instance, dg, title, batch=None) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _execute(defs, name, instance, dg, title, batch=None) -> None:  # type: ignore[no-untyped-def]
     log.info("\n%s", title)
     job = defs.resolve_job_def(name)
     result = job.execute_in_process(instance=instance, partition_key=batch)

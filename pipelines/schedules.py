@@ -16,7 +16,9 @@ from pipelines.jobs import all_assets_job
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Every night at 02:30 UTC: one run of everything for each new ingest batch.",
 )
-def nightly(context: dg.ScheduleEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def nightly(
+    context: dg.ScheduleEvaluationContext, meta_dx: MetaDx
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for one run for each waiting batch; a night without new files asks for none."""
     waiting = register_new_batches(meta_dx, context.instance)
     if not waiting:

@@ -20,7 +20,8 @@ def main() -> None:
     os.environ["META_DX_COHORT"] = str(cohort_file())
     prepare_instance_folder()
     sys.stderr.write(
-        f"Dagster UI: http://127.0.0.1:{arguments.port}  (home {home_root()}, cohort {cohort_file().name}; Ctrl-C ends it)\n"
+        f"Dagster UI: http://127.0.0.1:{arguments.port}  (Ctrl-C ends it)\n"
+        f"  cohort {cohort_file()}\n  home   {home_root()}\n"
     )
     # A shell that starts this in the background ignores INT and TERM for it; dagster dev would never end.
     for name in (signal.SIGINT, signal.SIGTERM):

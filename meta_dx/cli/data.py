@@ -13,7 +13,9 @@ from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, existing_ho
 from meta_dx.cli.output import emit_json, say, table
 from meta_dx.errors import MetaDxError
 
-split_app = typer.Typer(help="The frozen split of common, validation and rare diseases.", no_args_is_help=True)
+split_app = typer.Typer(
+    help="The frozen split of common, validation and rare diseases.", no_args_is_help=True
+)
 
 
 def init(
@@ -32,8 +34,12 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     seed: Annotated[int, typer.Option(help="Another seed, other diseases and patients.")] = 0,
     diseases: Annotated[int, typer.Option(help="Number of invented diseases.")] = 64,
-    without: Annotated[str | None, typer.Option(help="Draw this trait family at random for everybody.")] = None,
-    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing when the cohort is there.")] = False,
+    without: Annotated[
+        str | None, typer.Option(help="Draw this trait family at random for everybody.")
+    ] = None,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Do nothing when the cohort is there.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a synthetic cohort of invented diseases as DICOM studies, for demonstrations and tests."""
@@ -47,11 +53,15 @@ def phantom(
     if json:
         emit_json(vars(summary))
     else:
-        say(f"Wrote {summary.files} files of {summary.studies} studies, {summary.diseases} diseases, to {out}")
+        say(
+            f"Wrote {summary.files} files of {summary.studies} studies, {summary.diseases} diseases, to {out}"
+        )
 
 
 def from_images(
-    csv: Annotated[Path, typer.Argument(help="Table: path, patient, diagnosis; optional study, age, sex, site, date.")],
+    csv: Annotated[
+        Path, typer.Argument(help="Table: path, patient, diagnosis; optional study, age, sex, site, date.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     json: JsonOption = False,
 ) -> None:
@@ -64,7 +74,9 @@ def from_images(
     if json:
         emit_json(vars(summary))
     else:
-        say(f"Wrote {summary.images} pictures as {summary.studies} studies, {summary.diseases} diseases, to {out}")
+        say(
+            f"Wrote {summary.images} pictures as {summary.studies} studies, {summary.diseases} diseases, to {out}"
+        )
 
 
 def ingest(
@@ -87,7 +99,9 @@ def ingest(
     say(f"      + not DICOM {summary.not_dicom} + rejected {sum(summary.rejected.values())}")
     for code, count in sorted(summary.rejected.items()):
         say(f"        {code}: {count}")
-    say(f"{summary.studies} studies of {summary.patients} patients in {opened.root} after {summary.seconds:.1f} s")
+    say(
+        f"{summary.studies} studies of {summary.patients} patients in {opened.root} after {summary.seconds:.1f} s"
+    )
 
 
 def validate(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption = False) -> int:
@@ -105,7 +119,9 @@ def validate(cohort: CohortOption = None, home: HomeOption = None, json: JsonOpt
         failed = [r for r in results if not r.passed]
         rows = [[r.severity, r.name, r.batch, r.failed, r.checked] for r in failed]
         table(["severity", "check", "batch", "failed", "of"], rows)
-        say(f"{len(results) - len(failed)} of {len(results)} checks passed. Data Docs: {reports[-1].data_docs}")
+        say(
+            f"{len(results) - len(failed)} of {len(results)} checks passed. Data Docs: {reports[-1].data_docs}"
+        )
     return 0 if all(report.passed_blocking for report in reports) else 2
 
 
@@ -130,11 +146,14 @@ def split_show(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @split_app.command("thaw")
 def split_thaw(
-    reason: Annotated[str, typer.Option(help="Why; kept for those who wonder later.")], home: HomeOption = None
+    reason: Annotated[str, typer.Option(help="Why; kept for those who wonder later.")],
+    home: HomeOption = None,
 ) -> None:
     """End the frozen split. The next run draws a new one; figures from before are no longer comparable."""
     from meta_dx.cohort.splits import thaw_split
     from meta_dx.home import Home
 
     version = thaw_split(Home.open(existing_home(home)), reason)
-    say(f"Split {version} is thawed. The next training freezes a new one; earlier figures are not comparable with it.")
+    say(
+        f"Split {version} is thawed. The next training freezes a new one; earlier figures are not comparable with it."
+    )

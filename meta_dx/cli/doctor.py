@@ -28,7 +28,9 @@ class Finding:
 
 
 def doctor(
-    home: Annotated[Path | None, typer.Option(help="Home to look at; META_DX_HOME or .meta_dx if absent.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Home to look at; META_DX_HOME or .meta_dx if absent.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Say what this machine can do, and what to do about what is missing."""
@@ -47,7 +49,11 @@ def doctor(
 
 def _machine() -> Finding:
     cores = os.cpu_count() or 1
-    return Finding("machine", "ok", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {cores} cores")
+    return Finding(
+        "machine",
+        "ok",
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {cores} cores",
+    )
 
 
 def _training() -> list[Finding]:
@@ -56,7 +62,9 @@ def _training() -> list[Finding]:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         return [Finding("training", "ok", f"torch {torch.__version__} on {name}")]
-    advice = "" if torch.version.cuda else "this is PyTorch's CPU build; for a GPU install the CUDA build (README)"
+    advice = (
+        "" if torch.version.cuda else "this is PyTorch's CPU build; for a GPU install the CUDA build (README)"
+    )
     return [Finding("training", "note", f"torch {torch.__version__} on the CPU", advice)]
 
 
@@ -66,7 +74,9 @@ def _runtime() -> list[Finding]:
     working = working_providers()
     if "CUDAExecutionProvider" in working:
         return [Finding("ONNX Runtime", "ok", f"runs on {', '.join(working)}")]
-    advice = "CUDA needs an NVIDIA driver, CUDA 12/13 and cuDNN 9 beside onnxruntime-gpu; predictions work without"
+    advice = (
+        "CUDA needs an NVIDIA driver, CUDA 12/13 and cuDNN 9 beside onnxruntime-gpu; predictions work without"
+    )
     return [Finding("ONNX Runtime", "note", f"runs on {', '.join(working)}", advice)]
 
 
@@ -74,7 +84,8 @@ def _decoders() -> list[Finding]:
     from pydicom.pixels import get_decoder
     from pydicom.uid import AllTransferSyntaxes
 
-    able, unable = [], []
+    able: list[str] = []
+    unable: list[str] = []
     for syntax in AllTransferSyntaxes:
         try:
             decoder = get_decoder(syntax)
@@ -84,7 +95,12 @@ def _decoders() -> list[Finding]:
     findings = [Finding("decoders", "ok", f"{len(able)} of {len(able) + len(unable)} transfer syntaxes")]
     if unable:
         findings.append(
-            Finding("decoders", "note", f"missing: {', '.join(unable)}", "such files are rejected as pixel_decode_failed")
+            Finding(
+                "decoders",
+                "note",
+                f"missing: {', '.join(unable)}",
+                "such files are rejected as pixel_decode_failed",
+            )
         )
     return findings
 
@@ -95,7 +111,12 @@ def _disk(root: Path) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("disk", "fault", f"{existing} is not writable", "choose another folder with --home")
     if free < 2:
-        return Finding("disk", "fault", f"{free:.1f} GiB free at {existing}", "free at least 2 GiB, or choose --home elsewhere")
+        return Finding(
+            "disk",
+            "fault",
+            f"{free:.1f} GiB free at {existing}",
+            "free at least 2 GiB, or choose --home elsewhere",
+        )
     return Finding("disk", "ok", f"{free:.0f} GiB free at {existing}")
 
 
@@ -103,11 +124,15 @@ def _home(root: Path) -> list[Finding]:
     from meta_dx.home import Home
 
     if not (root / "home.json").exists():
-        return [Finding("home", "note", f"{root} does not exist yet", "'make run' or 'meta-dx ingest' creates it")]
+        return [
+            Finding("home", "note", f"{root} does not exist yet", "'make run' or 'meta-dx ingest' creates it")
+        ]
     opened = Home.open(root)
     size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1024**2
     findings = [Finding("home", "ok", f"{root}, cohort '{opened.cohort}', {size:.0f} MiB")]
     mode = opened.private.stat().st_mode & 0o077
     if mode:
-        findings.append(Finding("identity vault", "fault", "others may read it", f"chmod -R go-rwx {opened.private}"))
+        findings.append(
+            Finding("identity vault", "fault", "others may read it", f"chmod -R go-rwx {opened.private}")
+        )
     return findings

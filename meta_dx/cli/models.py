@@ -57,8 +57,12 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same episodes for every method.")] = 0,
     deployment: Annotated[bool, typer.Option("--deployment", help="Also all diseases at once.")] = False,
-    cap: Annotated[int, typer.Option(min=1, help="Most confirmed patients of a disease with --deployment.")] = 10,
-    home: Annotated[Path | None, typer.Option(help="Home to use and keep; a temporary one if absent.")] = None,
+    cap: Annotated[
+        int, typer.Option(min=1, help="Most confirmed patients of a disease with --deployment.")
+    ] = 10,
+    home: Annotated[
+        Path | None, typer.Option(help="Home to use and keep; a temporary one if absent.")
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:

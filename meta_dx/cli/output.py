@@ -21,9 +21,13 @@ def table(headings: list[str], rows: list[list[Any]]) -> None:
     """Write an aligned table to stdout; numbers to the right."""
     cells = [headings, *[[_cell(value) for value in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
-    numeric = [all(isinstance(row[i], int | float) for row in rows) and bool(rows) for i in range(len(headings))]
+    numeric = [
+        all(isinstance(row[i], int | float) for row in rows) and bool(rows) for i in range(len(headings))
+    ]
     for row in cells:
-        padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
+        padded = [
+            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)
+        ]
         say("  ".join(padded).rstrip())
 
 

@@ -52,7 +52,9 @@ def predictions(
     if json:
         emit_json(found)
         return
-    table(["study", "first", "second", "entropy (nats)", "nearest confirmed case"], [_row(one) for one in found])
+    table(
+        ["study", "first", "second", "entropy (nats)", "nearest confirmed case"], [_row(one) for one in found]
+    )
     say(f"{len(found)} studies; --json has all probabilities and the versions that they come from")
 
 

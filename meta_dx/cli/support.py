@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from meta_dx.records.support import SupportSetVersion
     from meta_dx.steps.support_sets import SupportDesk
 
-app = typer.Typer(help="Confirmed cases that predictions rest on: versioned, no training needed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Confirmed cases that predictions rest on: versioned, no training needed.", no_args_is_help=True
+)
 
 Study = Annotated[list[str], typer.Option("--study", help="StudyInstanceUID; repeat for several.")]
 Author = Annotated[str | None, typer.Option(help="Who answers for the change; the login name if absent.")]
@@ -95,7 +97,9 @@ def remove(
 ) -> None:
     """Remove a disease or one study; older versions keep it."""
     if code is None and study is None:
-        raise MetaDxError("nothing_named", "Nothing to remove: name a disease with --code or a study with --study.")
+        raise MetaDxError(
+            "nothing_named", "Nothing to remove: name a disease with --code or a study with --study."
+        )
     _done(_desk(home).remove(code=code, study=study, author=author or getpass.getuser(), reason=reason), json)
 
 

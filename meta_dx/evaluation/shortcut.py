@@ -8,6 +8,8 @@ disease. Sex and age are not used: they are clinical facts that a reader may use
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -46,7 +48,7 @@ _CHUNK = 512  # images held in memory
 
 
 def shortcut_features(
-    examples: Examples, images: npt.NDArray[np.uint8], headers: pd.DataFrame | None = None
+    examples: Examples, images: Any, headers: pd.DataFrame | None = None
 ) -> npt.NDArray[np.float32]:
     """Describe each example by border and header alone.
 
@@ -54,7 +56,7 @@ def shortcut_features(
     ----------
     examples : Examples
         The studies; ``images`` of each are rows of the two other arguments.
-    images : ndarray of uint8, shape (n, C, H, W)
+    images : array-like of uint8, shape (n, C, H, W)
         Preprocessed pictures, memory-mapped or not.
     headers : DataFrame, n rows, optional
         Rows of the instances table, in the order of ``images``; columns that are missing are not used.
@@ -77,7 +79,7 @@ def shortcut_features(
     return _reduced(of_study)
 
 
-def _border(images: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Floats:
+def _border(images: Any, rows: npt.NDArray[np.int64]) -> Floats:
     """Mean of each piece of the frame and contrast of each side, shape (rows, C * 4 * (pieces + 1))."""
     found = []
     for start in range(0, len(rows), _CHUNK):

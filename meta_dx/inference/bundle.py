@@ -281,6 +281,11 @@ def latest_bundle(home: Home) -> Bundle:
     return Bundle.load(home.bundles / json.loads(pointer.read_text())["bundle"])
 
 
+def make_latest(home: Home, bundle: Bundle) -> None:
+    """Point a home to one of its bundles, atomically."""
+    write_json(home.bundles / _POINTER, {"bundle": bundle.id})
+
+
 @contextmanager
 def _draft_in(store: Path) -> Iterator[Path]:
     with storage_faults(store):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from meta_dx.cohort.catalog import Catalog
@@ -91,10 +93,19 @@ class CohortData:
             for role in ROLES
         ]
 
+    def images_version(self, rows: npt.NDArray[np.int64]) -> str:
+        """Name the content of some images of the store, wherever they stand in it."""
+        return _images_version(self.store, rows)
+
     def to_predict(self, batch: str | None = None) -> Examples:
         """Return the studies without a known diagnosis, hidden ones included, of one batch or of all."""
         return unlabelled_examples(
-            self.studies, self.store.index, self.diagnoses, groups=self.groups, hidden=self.hidden, batch=batch
+            self.studies,
+            self.store.index,
+            self.diagnoses,
+            groups=self.groups,
+            hidden=self.hidden,
+            batch=batch,
         )[0]
 
     def meanings(self) -> dict[str, str]:
@@ -105,9 +116,7 @@ class CohortData:
 
 def build_images(project: Project, progress: Progress = silent) -> ImageStore:
     """Preprocess every image of new batches; finished shards are kept."""
-    return ImageStore.build(
-        project.home, Catalog(project.home), project.settings.images, progress=progress
-    )
+    return ImageStore.build(project.home, Catalog(project.home), project.settings.images, progress=progress)
 
 
 def group_near_duplicates(project: Project) -> NearDuplicates:
@@ -155,7 +164,8 @@ def assemble(project: Project) -> CohortData:
     split = current_split(project.home)
     if split is None:
         raise MetaDxError(
-            "no_split", f"The home {project.home.root} has no frozen split yet: run 'make run' or 'meta-dx train'."
+            "no_split",
+            f"The home {project.home.root} has no frozen split yet: run 'make run' or 'meta-dx train'.",
         )
     store, groups, catalog = _stored(project)
     studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
@@ -170,8 +180,9 @@ def assemble(project: Project) -> CohortData:
     codes = project.settings.cohort.codes
     version = fingerprint_of(
         {
-            "images": store.version,
-            "split": split.version,
+            "images": _images_version(
+                store, np.unique(np.concatenate([i for e in by_role.values() for i in e.images]))
+            ),
             "lineage": split.lineage,
             "examples": {
                 role: sorted(zip(e.study.tolist(), e.patient.tolist(), e.code.tolist(), strict=True))
@@ -208,6 +219,13 @@ def _hidden(project: Project, offered: Examples) -> dict[str, str]:
     studies = choose_holdout(offered, count, project.settings.cohort.seed, keep=keep)
     code_of = dict(zip(offered.study.tolist(), offered.code.tolist(), strict=True))
     return {study: code_of[study] for study in sorted(studies)}
+
+
+def _images_version(store: ImageStore, rows: npt.NDArray[np.int64]) -> str:
+    named = store.index.iloc[rows][["instance", "frame"]]
+    return fingerprint_of(
+        [store.options.picture_hash(), sorted(map(list, named.itertuples(index=False, name=None)))]
+    )
 
 
 def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:

@@ -90,9 +90,7 @@ def evaluate_rare(project: Project, progress: Progress = silent) -> RareEvaluati
     data = assemble(project)
     bundle = latest_bundle(project.home)
     options, serve = project.settings.evaluation, project.settings.serve
-    name = fingerprint_of(
-        {"bundle": bundle.id, "data": data.version, "evaluation": options, "serve": serve}
-    )
+    name = fingerprint_of({"bundle": bundle.id, "data": data.version, "evaluation": options, "serve": serve})
     folder = project.home.evaluations / name
     results = folder / "results.json"
     records = Records.open(project.home)

@@ -243,10 +243,14 @@ def predict_folder(
     labels = np.array([codes.index(wanted[name]) for name in support_uid], dtype=np.int64)
     rows = [row for row, name in enumerate(uid) if name not in wanted]
     if not rows:
-        raise MetaDxError("nothing_to_predict", f"Every study under {studies} is in {support}: nothing is left to predict.")
+        raise MetaDxError(
+            "nothing_to_predict", f"Every study under {studies} is in {support}: nothing is left to predict."
+        )
     state = predictor.adapt(support_x, labels, len(codes))
     probabilities = predictor.predict(state, vectors[rows])  # (Q, N)
-    nearest, similarity = nearest_support(predictor.centred(support_x), predictor.centred(vectors[rows]), _NEAREST)
+    nearest, similarity = nearest_support(
+        predictor.centred(support_x), predictor.centred(vectors[rows]), _NEAREST
+    )
     support_patients = {patient[row_of[name]] for name in here} | set(extra_patients)
     return [
         {
@@ -265,22 +269,28 @@ def predict_folder(
 
 def _read_support(path: Path) -> dict[str, str]:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
+        )
     except (OSError, ValueError) as fault:
         raise MetaDxError("support_unreadable", f"Cannot read the support table {path}: {fault}.") from fault
     absent = [name for name in ("study_instance_uid", "code") if name not in table.columns]
     if absent:
         raise MetaDxError(
-            "support_columns", f"The support table {path} lacks the column {absent[0]}: it needs study_instance_uid,code."
+            "support_columns",
+            f"The support table {path} lacks the column {absent[0]}: it needs study_instance_uid,code.",
         )
     table = table[["study_instance_uid", "code"]].apply(lambda column: column.str.strip()).drop_duplicates()
     table = table[(table["study_instance_uid"] != "") & (table["code"] != "")]
     twice = int(table["study_instance_uid"].duplicated().sum())
     if twice:
-        raise MetaDxError("support_contradiction", f"{twice} studies stand in {path} with two codes: keep one each.")
+        raise MetaDxError(
+            "support_contradiction", f"{twice} studies stand in {path} with two codes: keep one each."
+        )
     if table["code"].nunique() < 2:
         raise MetaDxError(
-            "too_few_diseases", f"{path} names {table['code'].nunique()} disease(s): a diagnosis needs at least 2 to choose between."
+            "too_few_diseases",
+            f"{path} names {table['code'].nunique()} disease(s): a diagnosis needs at least 2 to choose between.",
         )
     return dict(zip(table["study_instance_uid"], table["code"], strict=True))
 

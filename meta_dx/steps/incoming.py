@@ -53,7 +53,9 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
     for planned in pending_batches(project):
         if planned.id == batch:
             return ingest_batch(project.home, planned, progress=progress)
-    raise MetaDxError("unknown_batch", f"Batch {batch} was never planned in {project.home.root}: run the ingest again.")
+    raise MetaDxError(
+        "unknown_batch", f"Batch {batch} was never planned in {project.home.root}: run the ingest again."
+    )
 
 
 def take_in_diagnoses(project: Project) -> DiagnosisSummary:
@@ -61,7 +63,8 @@ def take_in_diagnoses(project: Project) -> DiagnosisSummary:
     table = project.settings.cohort.diagnoses
     if not table:
         raise MetaDxError(
-            "no_diagnoses", "[cohort] diagnoses is empty: training needs a table of confirmed diagnoses (docs/ingest.md)."
+            "no_diagnoses",
+            "[cohort] diagnoses is empty: training needs a table of confirmed diagnoses (docs/ingest.md).",
         )
     return import_diagnoses(project.home, Path(table))
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,9 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
     records = Records.open(project.home)
     version = SupportSets(records).current()
     if version is None:
-        raise MetaDxError("no_support_set", f"The home {project.home.root} has no support set yet: run 'make run'.")
+        raise MetaDxError(
+            "no_support_set", f"The home {project.home.root} has no support set yet: run 'make run'."
+        )
     serving = serving_of(project, data, version.cases)
     made = latest_bundle(project.home)
     predictor = Predictor(made, device=project.settings.cohort.device)
@@ -189,5 +192,5 @@ def _studies_of(data: CohortData, groups: set[str]) -> set[str]:
     return set(data.studies["study"][group.isin(groups)])
 
 
-def _text(value: object) -> str | None:
-    return None if value is None or pd.isna(value) or value == "" else str(value)
+def _text(value: Any) -> str | None:
+    return None if pd.isna(value) or value == "" else str(value)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import meta_dx
 from meta_dx.cohort.catalog import Catalog
@@ -23,7 +23,10 @@ from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble, group_near_duplicates
 from meta_dx.steps.evaluation import evaluate_rare
 from meta_dx.steps.incoming import finished_batches
-from meta_dx.steps.training import Chosen, select
+from meta_dx.steps.training import select
+
+if TYPE_CHECKING:
+    from meta_dx.training.selection import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,16 @@ def data_summary(project: Project, data: CohortData) -> DataSummary:
     )
 
 
-def _training_summary(project: Project, chosen: Chosen) -> TrainingSummary:
+def _training_summary(project: Project, chosen: TrainingResult) -> TrainingSummary:
     settings = project.settings
     columns = list(chosen.rows[0])
     return TrainingSummary(
         facts=(
             ("backbone", settings.backbone.name),
-            ("pictures", f"{settings.images.size} × {settings.images.size}, {settings.images.channels} channel(s)"),
+            (
+                "pictures",
+                f"{settings.images.size} × {settings.images.size}, {settings.images.channels} channel(s)",
+            ),
             ("learner", settings.learner.name),
             ("served", f"{chosen.head} head on the {chosen.stage} weights"),
             ("seed", str(settings.cohort.seed)),

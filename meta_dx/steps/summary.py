@@ -49,10 +49,14 @@ def summary_lines(project: Project, seconds: float) -> list[str]:
     ]
     for view in evaluated.episodic:
         lines.append(f"  {view.ways}-way {view.shots}-shot, chance {view.chance:.0%}")
-        lines += [_method(name, found, view.comparison.serving) for name, found in view.comparison.methods.items()]
+        lines += [
+            _method(name, found, view.comparison.serving) for name, found in view.comparison.methods.items()
+        ]
     shown = evaluated.deployment
     lines.append(f"  all {len(shown.offered)} at once, as served, chance {shown.chance:.0%}")
-    lines += [_method(name, found, shown.comparison.serving) for name, found in shown.comparison.methods.items()]
+    lines += [
+        _method(name, found, shown.comparison.serving) for name, found in shown.comparison.methods.items()
+    ]
     runs = latest_predictions(Records.open(project.home))
     predicted = sum(len(saved.studies) for saved in runs)
     lines += ["", f"Predictions  {predicted} studies, in {project.home.root / 'records.sqlite'}"]

@@ -41,7 +41,7 @@ class SupportDesk:
         if current is None:
             raise MetaDxError(
                 "no_support_set",
-                f"The home {self.home.root} has no support set yet: 'make run' makes the first from the diagnosis table.",
+                f"The home {self.home.root} has no support set yet: 'make run' makes the first one.",
             )
         return current
 
@@ -76,7 +76,9 @@ class SupportDesk:
             same = current.cases_of(code)
             scheme, meaning = (scheme or same[0].scheme, same[0].meaning) if same else (scheme, meaning)
         if not meaning:
-            raise MetaDxError("support_case_incomplete", f"Disease {code} is new here: name it with --meaning.")
+            raise MetaDxError(
+                "support_case_incomplete", f"Disease {code} is new here: name it with --meaning."
+            )
         cases = [
             SupportCase(
                 code=code,

@@ -29,8 +29,9 @@ def described(definitions: dg.Definitions) -> str:
         parents = ", ".join(sorted(parent.to_user_string() for parent in node.parent_keys)) or "-"
         partitions = "by batch" if node.partitions_def else "whole"
         kinds = ", ".join(sorted(node.kinds))
+        owners = ", ".join(node.owners)
         lines.append(
-            f"asset {key.to_user_string()} | {node.group_name} | {partitions} | {kinds} | {', '.join(node.owners)} | from {parents}"
+            f"asset {key.to_user_string()} | {node.group_name} | {partitions} | {kinds} | {owners} | from {parents}"
         )
     for check in sorted(graph.asset_check_keys, key=str):
         blocking = "blocking" if graph.get(check).blocking else "warning"

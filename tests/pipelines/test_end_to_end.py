@@ -27,7 +27,17 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_the_run_ends_with_a_summary_of_everything_a_user_asks_for(ran: Ran) -> None:
-    for part in ("studies", "rejected", "rare", "accuracy", "simpleshot", "logistic", "bundle", "report", "predictions"):
+    for part in (
+        "studies",
+        "rejected",
+        "rare",
+        "accuracy",
+        "simpleshot",
+        "logistic",
+        "bundle",
+        "report",
+        "predictions",
+    ):
         assert part in ran.output.lower(), part
     assert "make dagster" in ran.output
 
@@ -41,7 +51,9 @@ def test_every_file_is_accounted_for(ran: Ran) -> None:
     summaries = [catalog.summary(batch) for batch in catalog.batches()]
     assert len(summaries) == 2
     found = sum(s["found"] for s in summaries)
-    parts = sum(s["accepted"] + s["duplicates"] + s["not_dicom"] + sum(s["rejected"].values()) for s in summaries)
+    parts = sum(
+        s["accepted"] + s["duplicates"] + s["not_dicom"] + sum(s["rejected"].values()) for s in summaries
+    )
     assert found == parts == files
 
 
@@ -85,7 +97,11 @@ def test_a_second_run_recomputes_nothing(ran: Ran) -> None:
 
 def test_no_original_identifier_leaves_the_vault(ran: Ran) -> None:
     table = pd.read_csv(ran.folder / "studies" / "diagnoses.csv", dtype=str)
-    tokens = [t.encode() for column in ("study_instance_uid", "patient_id", "accession_number") for t in table[column].dropna()[::97]]
+    tokens = [
+        t.encode()
+        for column in ("study_instance_uid", "patient_id", "accession_number")
+        for t in table[column].dropna()[::97]
+    ]
     leaks = [
         (path.relative_to(ran.home), token)
         for path in ran.home.rglob("*")
@@ -102,7 +118,15 @@ def test_evaluate_answers_the_contract_on_unseen_diseases(
 ) -> None:
     studies, diagnoses = unseen_part(ran, tmp_path)
     bundle = next(p for p in (ran.home / "bundles").iterdir() if p.is_dir())
-    arguments = ("evaluate", "--bundle", str(bundle), "--studies", str(studies), "--diagnoses", str(diagnoses))
+    arguments = (
+        "evaluate",
+        "--bundle",
+        str(bundle),
+        "--studies",
+        str(studies),
+        "--diagnoses",
+        str(diagnoses),
+    )
     options = ("--ways", "3", "--shots", "2", "--queries", "3", "--episodes", "20", "--json")
     found = answer(capsys, *arguments, *options)
     jsonschema.validate(found, json.loads((SCHEMAS / "evaluate.schema.json").read_text()))
@@ -128,8 +152,10 @@ def unseen_part(ran: Ran, folder: Path) -> tuple[Path, Path]:
         if not path.is_file() or path.suffix == ".csv":
             continue
         try:
-            uid = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID
-        except Exception:  # noqa: S112, BLE001 - the cohort has broken files on purpose
+            uid = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
+            ).StudyInstanceUID
+        except Exception:  # noqa: S112 - the cohort has broken files on purpose
             continue
         by_study.setdefault(str(uid), []).append(path)
     target = folder / "elsewhere"
@@ -153,7 +179,15 @@ def test_predict_answers_the_contract_from_a_handful_of_confirmed_studies(
         writer.writerows(chosen[["study_instance_uid", "code"]].to_numpy().tolist())
     bundle = next(p for p in (ran.home / "bundles").iterdir() if p.is_dir())
     found = answer(
-        capsys, "predict", "--bundle", str(bundle), "--support", str(tmp_path / "support.csv"), "--studies", str(studies), "--json"
+        capsys,
+        "predict",
+        "--bundle",
+        str(bundle),
+        "--support",
+        str(tmp_path / "support.csv"),
+        "--studies",
+        str(studies),
+        "--json",
     )
     jsonschema.validate(found, json.loads((SCHEMAS / "predict.schema.json").read_text()))
     support = set(chosen["study_instance_uid"])
@@ -169,7 +203,9 @@ def test_adding_a_disease_takes_no_training_and_keeps_the_old_version(
     home = ("--home", str(ran.home))
     before = answer(capsys, "support", "show", *home, "--json")
     versions = answer(capsys, "support", "list", *home, "--json")
-    moved = [case["study_instance_uid"] for case in before["cases"] if case["code"] == before["cases"][0]["code"]][:2]
+    moved = [
+        case["study_instance_uid"] for case in before["cases"] if case["code"] == before["cases"][0]["code"]
+    ][:2]
     made = answer(
         capsys, "support", "correct", *home, "--code", "NEW1", "--meaning", "a new disease",
         *(part for uid in moved for part in ("--study", uid)), "--json",
@@ -177,14 +213,23 @@ def test_adding_a_disease_takes_no_training_and_keeps_the_old_version(
     assert made["version"] == before["version"] + 1
     after = answer(capsys, "support", "show", *home, "--json")
     assert {c["study_instance_uid"] for c in after["cases"] if c["code"] == "NEW1"} == set(moved)
-    assert answer(capsys, "support", "show", str(before["version"]), *home, "--json")["cases"] == before["cases"]
+    assert (
+        answer(capsys, "support", "show", str(before["version"]), *home, "--json")["cases"] == before["cases"]
+    )
     assert len(answer(capsys, "support", "list", *home, "--json")) == len(versions) + 1
 
 
 def test_dagster_kept_every_step_and_every_check_with_its_batch(ran: Ran) -> None:
     stored = list((ran.home / "dagster").rglob("*.db"))
     text = b"".join(path.read_bytes() for path in stored)
-    for name in (b"ingested_batch", b"validated_batch", b"frozen_split", b"bundle", b"batch_predictions", b"report"):
+    for name in (
+        b"ingested_batch",
+        b"validated_batch",
+        b"frozen_split",
+        b"bundle",
+        b"batch_predictions",
+        b"report",
+    ):
         assert name in text
     assert b"b0002" in text
     for path in stored:
