@@ -7,13 +7,15 @@ picture are therefore one patient for every count, split and episode. Input are 
 shifts or small marks; turned or mirrored copies are not.
 
 Candidates are pairs with close perceptual hashes (63 signs of the low frequencies of a cosine transform); a
-pair is confirmed by the correlation of its 32 × 32 thumbnails. A picture that looks like those of many
-patients is a form, a test chart or an empty frame, and joins nobody.
+pair is confirmed by the correlation of its 32 × 32 thumbnails where they fit best, up to two pixels apart:
+this tells a shifted copy, which then fits exactly, from another patient with the same anatomy, who does not. A
+picture that looks like those of many patients is a form, a test chart or an empty frame, and joins nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,28 +23,28 @@ import pandas as pd
 from PIL import Image
 
 #: Bits of 63 in which two hashes may differ, and the correlation that confirms (measured: docs/splits.md).
-HASH_DISTANCE = 10
-CORRELATION = 0.95
+HASH_DISTANCE = 12
+CORRELATION = 0.965
 #: Thumbnails with a smaller standard deviation (grey levels of 255) show nothing to compare.
 FLAT = 4.0
 #: A picture that looks like pictures of more patients than this is a form or a test chart.
 MOST_PATIENTS = 8
 
 _SIDE = 32
+_SHIFT = 2  # pixels of the thumbnail
+_HOPELESS = 0.85  # no shift lifts a smaller correlation over the threshold
 _ROWS = 256  # pictures compared with all others at a time
 _BLOCK = 256  # candidates confirmed at a time
 
 Grey = npt.NDArray[np.uint8]
 
 
-def near_duplicate_groups(
-    images: npt.NDArray[np.uint8], patients: Sequence[str]
-) -> tuple[dict[str, str], pd.DataFrame]:
+def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[str, str], pd.DataFrame]:
     """Join patients who share a near-duplicate picture.
 
     Parameters
     ----------
-    images : ndarray of uint8, shape (n, C, H, W)
+    images : array-like of uint8, shape (n, C, H, W)
         Pictures.
     patients : sequence of str, length n
         Whose they are.
@@ -53,7 +55,7 @@ def near_duplicate_groups(
         Every patient → group, which is the smallest identifier among its members.
     pairs : DataFrame
         One row per pair that joins: rows ``first`` and ``second``, ``first_patient``, ``second_patient``,
-        ``hash_distance``, ``correlation``, ``reason``.
+        ``hash_distance``, ``correlation`` (at the best shift), ``reason``.
     """
     names = np.asarray(patients, dtype=str)
     thumbnails = _thumbnails(images)
@@ -90,7 +92,7 @@ def perceptual_hashes(thumbnails: Grey) -> npt.NDArray[np.uint64]:
     return packed.view(np.uint64)[:, 0]
 
 
-def _thumbnails(images: npt.NDArray[np.uint8]) -> Grey:
+def _thumbnails(images: Any) -> Grey:
     thumbnails = np.empty((len(images), _SIDE, _SIDE), dtype=np.uint8)
     for row, picture in enumerate(images):
         grey = Image.fromarray(picture.mean(axis=0).round().astype(np.uint8))
@@ -127,12 +129,12 @@ def _confirmed(
     flat: npt.NDArray[np.uint8], row: int, candidates: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
     """Return the candidates that correlate, and how much; None when they belong to too many patients."""
-    this = _standardised(flat[[row]])[0]
     others: list[npt.NDArray[np.int64]] = []
     values: list[npt.NDArray[np.float32]] = []
     for start in range(0, len(candidates), _BLOCK):
         block = candidates[start : start + _BLOCK]
-        correlation = _standardised(flat[block]) @ this
+        block = block[_standardised(flat[block]) @ _standardised(flat[[row]])[0] >= _HOPELESS]
+        correlation = _best_correlation(flat[row], flat[block])
         others.append(block[correlation >= CORRELATION])
         values.append(correlation[correlation >= CORRELATION])
         if len(np.unique(owner[np.concatenate(others)])) > MOST_PATIENTS:
@@ -140,10 +142,28 @@ def _confirmed(
     return np.concatenate(others), np.concatenate(values)
 
 
+def _best_correlation(one: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the largest correlation of one thumbnail with each other one over small shifts, shape (k,)."""
+    windows = [
+        _standardised(_windows(rows).reshape(-1, (_SIDE - _SHIFT) ** 2)) for rows in (one[None], others)
+    ]
+    fits = windows[1] @ windows[0].T  # (k * 9, 9): every window of the others with every window of the one
+    best: npt.NDArray[np.float32] = fits.reshape(len(others), (_SHIFT + 1) ** 4).max(axis=1)
+    return best
+
+
+def _windows(flat: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the 9 windows of 30 × 30 pixels of each thumbnail, shape (k, 3, 3, 30, 30)."""
+    size = _SIDE - _SHIFT
+    square = flat.reshape(-1, _SIDE, _SIDE)
+    return np.lib.stride_tricks.sliding_window_view(square, (size, size), axis=(1, 2))
+
+
 def _standardised(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return rows of mean 0 and length 1, so that their products are correlations."""
     centred = rows.astype(np.float32) - rows.mean(axis=1, keepdims=True, dtype=np.float32)
-    unit: npt.NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = centred / np.maximum(length, 1e-6)  # a window may be of one single value
     return unit
 
 

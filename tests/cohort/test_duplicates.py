@@ -48,6 +48,28 @@ def test_a_copy_is_found(kind: str) -> None:
         assert groups_of([picture, photo(seed + 1000), COPIES[kind](picture)])["P002"] == "P000"
 
 
+def smooth(seed: int, cells: int = 4, side: int = 72) -> npt.NDArray[np.float32]:
+    """Draw a smooth picture from 0 to 1, larger than needed so that it can be cut out shifted."""
+    coarse = np.random.default_rng(seed).normal(size=(cells, cells)).astype(np.float32)
+    drawn = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+    return (drawn - drawn.min()) / np.ptp(drawn)
+
+
+def test_most_shifted_copies_are_found() -> None:
+    drawn = [(225 * smooth(seed) + 30 * smooth(seed + 100, 24)).astype(np.uint8) for seed in range(20)]
+    joined = [set(groups_of([each[4:68, 4:68], each[6:70, 4:68]]).values()) == {"P000"} for each in drawn]
+    assert sum(joined) >= 14
+
+
+def test_patients_with_the_same_anatomy_stay_apart() -> None:
+    anatomy = smooth(1, 6, 64)
+    pictures = [(150 * anatomy + 50 * smooth(seed, 12, 64)).astype(np.uint8) for seed in range(40)]
+    hashes = duplicates.perceptual_hashes(duplicates._thumbnails(np.stack(pictures)[:, None]))
+    apart = np.bitwise_count(hashes[:, None] ^ hashes[None])[np.triu_indices(40, 1)]
+    assert (apart <= duplicates.HASH_DISTANCE).sum() > 20  # the hash alone would join them
+    assert all(patient == group for patient, group in groups_of(pictures).items())
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_different_pictures_stay_apart(seed: int) -> None:
