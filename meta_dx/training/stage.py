@@ -1,0 +1,365 @@
+"""One stage of training: steps, validation, early stop, and a state on disk from which a killed run goes on.
+
+What a step does depends on the seed and the number of the step only, never on what was run before in the
+process. With the weights, the optimizer's moments and the best weights so far in the checkpoint, a run that
+is killed at any moment ends, on a CPU, in the same bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from meta_dx.home import write_bytes, write_json
+from meta_dx.learners.base import Grads, Metrics
+from meta_dx.progress import Progress, silent
+from meta_dx.training.curves import Curve, plot_curves
+from meta_dx.training.task import step_seed
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
+CURVES = "curves.png"
+_RESULT = "stage.json"
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+_LARGEST_GRADIENT = 5.0  # norm over all parameters
+_TELL_EVERY = 0.25  # seconds between progress messages
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage.
+
+    Parameters
+    ----------
+    name : str
+        ``"pretrain"`` or the learner.
+    folder : Path
+        Holds the best weights, the curves and this result.
+    steps : int
+        Steps that were made.
+    best_step : int
+        Step after which the best weights stood.
+    best_accuracy : float
+        Their validation accuracy.
+    seconds : float
+        Time spent, over all runs that it took.
+    version : str
+        Names the best weights.
+    stopped : str
+        Why it ended: ``"all steps done"``, or that validation did not improve.
+    history : list of dict
+        One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``learning_rate``.
+    """
+
+    name: str
+    folder: Path
+    steps: int
+    best_step: int
+    best_accuracy: float
+    seconds: float
+    version: str
+    stopped: str
+    history: Curve
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the learning curves."""
+        return self.folder / CURVES
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best weights: a state dict for each module."""
+        content: dict[str, Any] = torch.load(self.folder / BEST, map_location="cpu", weights_only=True)
+        return content
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage trains and how.
+
+    Parameters
+    ----------
+    name : str
+        ``"pretrain"`` or the learner.
+    key : str
+        Hash of all that decides the result; a folder with another key is begun anew.
+    folder : Path
+        Where checkpoint and result go.
+    modules : dict of str to Module
+        What the checkpoint holds, on the device.
+    rates : mapping of str to float
+        Highest learning rate of each module; modules without one are not trained.
+    weight_decay : float
+        Of matrices and convolutions; vectors such as biases have none.
+    steps : int
+        Steps to make.
+    gradients : callable
+        From a step's number to the gradients by ``module.parameter`` and the metrics ``loss`` and
+        ``accuracy``.
+    validate : callable
+        Returns the accuracy on the validation diseases; must leave everything as it was.
+    validate_every : int
+        Steps between validations; there is always one at the end.
+    patience : int
+        Validations in a row without a new best after which to stop; 0: never.
+    checkpoint_seconds : float
+        How often to save.
+    seed : int
+        The one seed.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    modules: Mapping[str, nn.Module]
+    rates: Mapping[str, float]
+    weight_decay: float
+    steps: int
+    gradients: Callable[[int], tuple[Grads, Metrics]]
+    validate: Callable[[], float]
+    validate_every: int
+    patience: int
+    checkpoint_seconds: float
+    seed: int
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by ``module.parameter``."""
+        return {
+            f"{module}.{name}": parameter
+            for module in self.rates
+            for name, parameter in self.modules[module].named_parameters()
+        }
+
+
+@dataclass
+class _State:
+    """Where a stage stands; everything that a resumed run needs beside modules and optimizer."""
+
+    step: int = 0
+    seconds: float = 0.0
+    stale: int = 0
+    best_step: int = -1
+    best_accuracy: float = -1.0
+    best: dict[str, Any] = field(default_factory=dict)
+    history: Curve = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "accuracy": 0.0, "steps": 0.0})
+
+
+def finished(folder: Path, key: str) -> StageResult | None:
+    """Return the result in a folder if the stage of this key has ended there."""
+    import json
+
+    path = folder / _RESULT
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    if content.pop("key") != key:
+        return None
+    return StageResult(folder=folder, **content)
+
+
+def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> StageResult:
+    """Train a stage from its checkpoint, or from the start, to its end.
+
+    Parameters
+    ----------
+    stage : Stage
+        What and how.
+    fabric : Fabric
+        Device and arithmetic.
+    progress : Progress
+        Called with steps done, steps in all, and loss, validation accuracy and time left.
+
+    Returns
+    -------
+    StageResult
+    """
+    optimizer = _optimizer(stage)
+    with deterministic(), torch.random.fork_rng(devices=[]):
+        state = _resume(stage, optimizer, fabric.device)
+        _train(stage, optimizer, state, progress)
+    return _finish(stage, state)
+
+
+def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progress: Progress) -> None:
+    parameters = stage.parameters()
+    began, saved, told = time.monotonic() - state.seconds, time.monotonic(), 0.0
+    first = state.step
+    started = time.monotonic()
+    if not state.history:
+        _validate(stage, state)
+    while state.step < stage.steps and not _stale(stage, state):
+        rate = _rate(state.step, stage.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["highest"]
+        torch.manual_seed(step_seed(stage.seed, f"{stage.name}/network", state.step))
+        gradients, metrics = stage.gradients(state.step)
+        _apply(optimizer, parameters, gradients)
+        state.step += 1
+        for name in ("loss", "accuracy"):
+            state.sums[name] += float(metrics[name])
+        state.sums["steps"] += 1
+        if state.step % stage.validate_every == 0 or state.step == stage.steps:
+            _validate(stage, state, rate)
+        now = time.monotonic()
+        state.seconds = now - began
+        if now - told > _TELL_EVERY or state.step == stage.steps:
+            told = now
+            left = (now - started) / (state.step - first) * (stage.steps - state.step)
+            progress(state.step, stage.steps, _message(state, float(metrics["loss"]), left))
+        if now - saved > stage.checkpoint_seconds:
+            _save(stage, optimizer, state)
+            saved = time.monotonic()
+
+
+def _apply(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], gradients: Grads
+) -> None:
+    for name, parameter in parameters.items():
+        parameter.grad = gradients[name]
+    nn.utils.clip_grad_norm_(list(parameters.values()), _LARGEST_GRADIENT)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the share of the highest learning rate: linear warm-up, then half a cosine to zero."""
+    warm = max(1, round(_WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm + 1) / (steps - warm + 1)))
+
+
+def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
+    accuracy = stage.validate()
+    count = state.sums["steps"]
+    state.history.append(
+        {
+            "step": state.step,
+            "loss": state.sums["loss"] / count if count else None,
+            "training_accuracy": state.sums["accuracy"] / count if count else None,
+            "accuracy": accuracy,
+            "learning_rate": rate,
+        }
+    )
+    state.sums = {name: 0.0 for name in state.sums}
+    # Of two that are level the later one has seen more; the untouched start of a stage has to be beaten.
+    if accuracy > state.best_accuracy or (accuracy == state.best_accuracy and state.best_step > 0):
+        improved = accuracy > state.best_accuracy
+        state.best_accuracy, state.best_step = accuracy, state.step
+        state.best = {name: _copied(module) for name, module in stage.modules.items()}
+        state.stale = 0 if improved else state.stale + 1
+    else:
+        state.stale += 1
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def _stale(stage: Stage, state: _State) -> bool:
+    return bool(stage.patience) and state.stale >= stage.patience
+
+
+def _message(state: _State, loss: float, left: float) -> str:
+    text = f"loss {loss:.3f}"
+    if state.history:
+        text += f", validation {state.history[-1]['accuracy']:.1%} (best {state.best_accuracy:.1%})"
+    return f"{text}, {left:.0f} s left"
+
+
+def _optimizer(stage: Stage) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = []
+    for name, highest in stage.rates.items():
+        parameters = list(stage.modules[name].parameters())
+        for matrices in (True, False):
+            chosen = [p for p in parameters if (p.dim() > 1) == matrices]
+            decay = stage.weight_decay if matrices else 0.0
+            if chosen:
+                groups.append({"params": chosen, "highest": highest, "weight_decay": decay})
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def _save(stage: Stage, optimizer: torch.optim.Optimizer, state: _State) -> None:
+    content = {
+        "key": stage.key,
+        "modules": {name: module.state_dict() for name, module in stage.modules.items()},
+        "optimizer": optimizer.state_dict(),
+        "state": vars(state),
+    }
+    write_bytes(stage.folder / CHECKPOINT, _serialised(content))
+
+
+def _resume(stage: Stage, optimizer: torch.optim.Optimizer, device: torch.device) -> _State:
+    path = stage.folder / CHECKPOINT
+    if not path.exists():
+        return _State()
+    content = torch.load(path, map_location=device, weights_only=True)
+    if content["key"] != stage.key:
+        return _State()
+    for name, module in stage.modules.items():
+        module.load_state_dict(content["modules"][name])
+    optimizer.load_state_dict(content["optimizer"])
+    return _State(**content["state"])
+
+
+def _finish(stage: Stage, state: _State) -> StageResult:
+    import hashlib
+
+    best = _serialised(state.best)
+    write_bytes(stage.folder / BEST, best)
+    stopped = "all steps done"
+    if state.step < stage.steps:
+        stopped = f"no better validation accuracy in {state.stale} validations"
+    result = StageResult(
+        name=stage.name,
+        folder=stage.folder,
+        steps=state.step,
+        best_step=state.best_step,
+        best_accuracy=state.best_accuracy,
+        seconds=round(state.seconds, 1),
+        version=hashlib.sha256(best).hexdigest()[:16],
+        stopped=stopped,
+        history=state.history,
+    )
+    plot_curves({stage.name: state.history}, result.curves)
+    content = {"key": stage.key, **vars(result)}
+    del content["folder"]
+    write_json(stage.folder / _RESULT, content)  # last: it is what marks the stage as finished
+    (stage.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _serialised(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Ask torch for algorithms that give the same bits every time, and put its setting back afterwards.
+
+    On a GPU some operations have none; there torch warns and goes on.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

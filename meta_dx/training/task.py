@@ -1,0 +1,147 @@
+"""What a training run is given, and the names that its results go by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from meta_dx.backbones.options import BackboneOptions
+from meta_dx.cohort.examples import Examples
+from meta_dx.errors import MetaDxError
+from meta_dx.home import fingerprint_of
+from meta_dx.learners.options import LearnerOptions
+from meta_dx.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+#: Raise when the same options and data give other weights than before.
+TRAINING_VERSION = 1
+PRETRAIN = "pretrain"
+_SAMPLED_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One training run: data, options and the folder that it fills.
+
+    Parameters
+    ----------
+    common, validation : Examples
+        Studies of the common diseases, which are learnt from, and of the validation diseases, which are
+        chosen on.
+    images : array-like, shape (n, C, *spatial), uint8
+        The image store's images, which ``Examples.images`` index.
+    folder : Path
+        Gets ``pretrain/``, one folder a learner, and ``selected/``.
+    backbone : BackboneOptions
+        The network.
+    learner : LearnerOptions
+        The meta-learner.
+    options : TrainingOptions
+        How long and how.
+    images_version : str
+        Version of the image store, so that another store is another run; if empty, some images are hashed.
+    seed : int
+        The one seed.
+    device : {"auto", "cpu", "cuda"}
+        Where to train.
+    """
+
+    common: Examples
+    validation: Examples
+    images: Any
+    folder: Path
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    learner: LearnerOptions = field(default_factory=LearnerOptions)
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    images_version: str = ""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def channels(self) -> int:
+        """C of the images."""
+        return int(self.images.shape[1])
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 for pictures, 3 for volumes."""
+        return int(self.images.ndim) - 2
+
+    def key(self, **more: Any) -> str:
+        """Hash of everything that decides the weights: data, options, seed, the user's own weights."""
+        return fingerprint_of(
+            {
+                "version": TRAINING_VERSION,
+                "data": [_digest(self.common), _digest(self.validation)],
+                "images": self.images_version or _sampled(self.images),
+                "shape": list(self.images.shape),
+                "backbone": self.backbone.name,
+                "weights": _file_digest(self.backbone.weights),
+                "seed": self.seed,
+                **more,
+            }
+        )
+
+
+def open_fabric(task: TrainingTask) -> Fabric:
+    """Open the device and the arithmetic that a task asks for.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_cuda`` when a GPU is asked for and there is none.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    gpu = torch.cuda.is_available()
+    if task.device == "cuda" and not gpu:
+        raise MetaDxError(
+            "no_cuda",
+            "device is 'cuda', but torch finds no CUDA device: set it to 'auto', or install torch for CUDA.",
+        )
+    use_gpu = gpu and task.device != "cpu"
+    if task.options.threads:
+        torch.set_num_threads(task.options.threads)
+    bf16 = task.options.precision == "bf16" or (
+        task.options.precision == "auto" and use_gpu and torch.cuda.is_bf16_supported()
+    )
+    return Fabric(
+        accelerator="cuda" if use_gpu else "cpu",
+        devices=1,
+        precision="bf16-mixed" if bf16 else "32-true",
+    )
+
+
+def step_seed(seed: int, stage: str, step: int) -> int:
+    """Return the seed of one step of one stage: independent of every other, whatever was run before."""
+    digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _digest(examples: Examples) -> str:
+    digest = hashlib.sha256()
+    columns = zip(examples.study, examples.patient, examples.code, examples.images, strict=True)
+    for study, patient, code, rows in columns:
+        digest.update(f"{study}\t{patient}\t{code}\t{rows.tolist()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sampled(images: Any) -> str:
+    """Hash some images, evenly spread: to read the whole of a large store would take minutes."""
+    rows = np.unique(np.linspace(0, len(images) - 1, _SAMPLED_IMAGES).astype(np.int64))
+    return hashlib.sha256(np.ascontiguousarray(images[rows]).tobytes()).hexdigest()[:16]
+
+
+def _file_digest(path: str) -> str:
+    """Hash a weights file; a missing one is refused later, with a sentence."""
+    if not path or not Path(path).is_file():
+        return path
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

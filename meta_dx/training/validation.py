@@ -1,0 +1,164 @@
+"""Validation: always the same seeded episodes of the validation diseases, answered from study embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from meta_dx.cohort.examples import Examples
+from meta_dx.episodes.collate import collate
+from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, eligible_diseases
+from meta_dx.errors import MetaDxError
+from meta_dx.learners.base import Head
+from meta_dx.training.embedding import Vectors
+from meta_dx.training.options import TrainingOptions
+
+_AT_ONCE = 100  # episodes in one batch
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """How often a head is right at one number of shots; fractions.
+
+    Parameters
+    ----------
+    shots, ways, episodes, diseases : int
+        What was asked: diseases are those that occurred.
+    accuracy : float
+        Mean over episodes of the mean class recall.
+    low, high : float
+        95 % interval by bootstrap over diseases.
+    mc95 : float
+        Half width of the 95 % interval that the drawing of episodes alone leaves.
+    """
+
+    shots: int
+    ways: int
+    episodes: int
+    diseases: int
+    accuracy: float
+    low: float
+    high: float
+    mc95: float
+
+
+class ValidationEpisodes:
+    """The fixed episodes on which checkpoints and heads are compared.
+
+    Parameters
+    ----------
+    examples : Examples
+        Studies of the validation diseases.
+    options : TrainingOptions
+        Ways, shots, queries and number.
+    seed : int
+        Seed of the episodes.
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases`` when not even two diseases have three patients.
+    """
+
+    def __init__(self, examples: Examples, options: TrainingOptions, seed: int) -> None:
+        self.plans: dict[int, list[EpisodePlan]] = {}
+        for wanted in options.validation_shots:
+            ways, shots = feasible(examples, options.validation_ways, wanted)
+            if shots in self.plans:
+                continue
+            sampler = EpisodeSampler(examples, ways, shots, options.validation_queries, seed)
+            self.plans[shots] = list(sampler.plans(options.validation_episodes))
+
+    def scores(self, head: Head, vectors: Vectors) -> list[Score]:
+        """Let a head answer every episode.
+
+        Parameters
+        ----------
+        head : Head
+            In evaluation mode, on the CPU.
+        vectors : ndarray of float32, shape (len(examples), D)
+            Study embeddings.
+
+        Returns
+        -------
+        list of Score
+            One for each number of shots.
+        """
+        return [_score(shots, plans, _recalls(head, plans, vectors)) for shots, plans in self.plans.items()]
+
+    def accuracy(self, head: Head, vectors: Vectors) -> float:
+        """Return the mean accuracy over the numbers of shots: what candidates are chosen by."""
+        return float(np.mean([score.accuracy for score in self.scores(head, vectors)]))
+
+
+def feasible(examples: Examples, ways: int, shots: int) -> tuple[int, int]:
+    """Return the ways and shots nearest to what is wanted for which there are enough patients.
+
+    Shots are lowered until two diseases at least have enough patients, then ways to the number of such
+    diseases.
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases``.
+    """
+    for fewer in range(shots, 0, -1):
+        enough = len(eligible_diseases(examples, fewer)[0])
+        if enough >= 2:
+            return min(ways, enough), fewer
+    counts = examples.patients_per_disease()
+    listed = ", ".join(f"{code} ({patients})" for code, patients in sorted(counts.items())[:10]) or "none"
+    raise MetaDxError(
+        "too_few_diseases",
+        f"Episodes need two diseases with at least 3 patients each; there are {len(counts)}: {listed}. "
+        "Add cases, or lower the thresholds of [split] so that more diseases come to this side.",
+    )
+
+
+def _recalls(head: Head, plans: list[EpisodePlan], vectors: Vectors) -> Mapping[str, npt.NDArray[np.float64]]:
+    """Return each disease's recalls over its episodes, and under "" each episode's mean."""
+    by_disease: dict[str, list[float]] = {}
+    for plan, recalls in _answered(head, plans, vectors):
+        by_disease.setdefault("", []).append(float(np.mean(recalls)))
+        for code, recall in zip(plan.classes, recalls, strict=True):
+            by_disease.setdefault(code, []).append(float(recall))
+    return {code: np.array(values) for code, values in by_disease.items()}
+
+
+def _answered(
+    head: Head, plans: list[EpisodePlan], vectors: Vectors
+) -> Iterator[tuple[EpisodePlan, npt.NDArray[np.float64]]]:
+    for start in range(0, len(plans), _AT_ONCE):
+        part = plans[start : start + _AT_ONCE]
+        with torch.inference_mode():
+            episode = collate(part, vectors)
+            answer = head.predict(head.adapt(episode.support), episode.query).probabilities().argmax(-1)
+            right = (answer == episode.query_y) & episode.query_mask  # (E, Q)
+            hot = torch.nn.functional.one_hot(episode.query_y, episode.class_mask.shape[1])  # (E, Q, N)
+            asked = (hot * episode.query_mask.unsqueeze(-1)).sum(1)  # (E, N)
+            found = (hot * right.unsqueeze(-1)).sum(1) / asked
+        for plan, recalls in zip(part, found.double().numpy(), strict=True):
+            yield plan, recalls[: len(plan.classes)]
+
+
+def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, npt.NDArray[np.float64]]) -> Score:
+    each = recalls[""]
+    means = np.array([values.mean() for code, values in sorted(recalls.items()) if code])
+    rng = np.random.default_rng(0)
+    resampled = means[rng.integers(len(means), size=(_RESAMPLES, len(means)))].mean(1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Score(
+        shots=shots,
+        ways=max(len(plan.classes) for plan in plans),
+        episodes=len(each),
+        diseases=len(means),
+        accuracy=float(each.mean()),
+        low=float(low),
+        high=float(high),
+        mc95=float(1.96 * each.std() / np.sqrt(len(each))),
+    )
