@@ -7,7 +7,7 @@ about; here it rests on one fewer, and the result says for which diseases that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,8 @@ class DeploymentResult:
         Diseases tested with one support patient fewer than they are served with.
     untested : tuple of str
         Diseases that are offered but have no patient left to ask about.
+    only_offered : tuple of str
+        Diseases that are offered and, as was asked for, not tested: the bundle has seen them.
     absent : tuple of str
         Diseases of the list of which no example was given; they are not offered here.
     queries : int
@@ -59,6 +61,7 @@ class DeploymentResult:
     comparison: Comparison
     one_short: tuple[str, ...]
     untested: tuple[str, ...]
+    only_offered: tuple[str, ...]
     absent: tuple[str, ...]
     queries: int
 
@@ -69,7 +72,12 @@ class DeploymentResult:
 
 
 def draw_deployment(
-    examples: Examples, offered: Sequence[str], cap: int, seed: int, index: int
+    examples: Examples,
+    offered: Sequence[str],
+    cap: int,
+    seed: int,
+    index: int,
+    tested: Collection[str] | None = None,
 ) -> EpisodePlan:
     """Draw the support of every offered disease; all other patients are queries.
 
@@ -83,6 +91,8 @@ def draw_deployment(
         Most support patients of a disease.
     seed, index : int
         Seed of the series of draws, and number of the draw in it.
+    tested : collection of str, optional
+        Only patients with these diseases are queries; the others are possible answers. All if not given.
 
     Returns
     -------
@@ -103,17 +113,19 @@ def draw_deployment(
         found = studies[code][patient]
         return found[ordered("study", list(found))[0]]
 
+    asked = set(offered if tested is None else tested)
     taken: set[str] = set()
     support: dict[str, list[int]] = {}
     patients = {code: ordered("patient", list(studies[code])) for code in offered}
     for code in ordered("class", list(offered)):
         free = [patient for patient in patients[code] if patient not in taken]
-        chosen = free[: max(1, min(cap, len(free) - 1))]
+        spared = 1 if code in asked else 0
+        chosen = free[: max(1, min(cap, len(free) - spared))]
         taken.update(chosen)
         support[code] = [study_of(code, patient) for patient in chosen]
     query: dict[str, list[int]] = {}
     for code in ordered("class", list(offered)):
-        left = [patient for patient in patients[code] if patient not in taken]
+        left = [patient for patient in patients[code] if patient not in taken and code in asked]
         taken.update(left)
         query[code] = [study_of(code, patient) for patient in left]
     return EpisodePlan(
@@ -134,6 +146,7 @@ def evaluate_deployment(
     seed: int,
     repeats: int = 20,
     prior: str = "uniform",
+    tested: Collection[str] | None = None,
     heads: Sequence[str] = ("prototypical", *BASELINES),
     extra: Mapping[str, npt.NDArray[np.floating]] | None = None,
     progress: Progress = silent,
@@ -152,6 +165,9 @@ def evaluate_deployment(
         Draws of the support.
     prior : {"uniform", "support"}
         ``[serve] prior``.
+    tested : collection of str, optional
+        The offered diseases that the bundle has never seen, when others are offered beside them; all if not
+        given.
 
     Returns
     -------
@@ -170,11 +186,11 @@ def evaluate_deployment(
             f"Of the {len(set(offered))} offered diseases {len(present)} have labelled studies here, and at"
             " least 2 are needed to choose between: add cases, or change [serve] offer.",
         )
-    plans = [draw_deployment(examples, present, cap, seed, index) for index in range(repeats)]
+    plans = [draw_deployment(examples, present, cap, seed, index, tested) for index in range(repeats)]
     if not all(sum(map(len, plan.query)) for plan in plans):
         raise MetaDxError(
             "no_queries",
-            "Every offered disease has a single patient, so nobody is left to ask about: add cases first.",
+            "No offered disease has a second patient, so nobody is left to ask about: add cases first.",
         )
     methods = methods_of(predictor, embeddings, heads, extra or {})
     answers: dict[str, Floats] = {}
@@ -184,6 +200,7 @@ def evaluate_deployment(
     counts = examples.patients_per_disease()
     shots = np.array([[len(rows) for rows in plan.support] for plan in plans])  # (R, N)
     asked_about = np.array([[len(rows) for rows in plan.query] for plan in plans]).max(0)
+    asked = set(present if tested is None else tested)
     return DeploymentResult(
         offered=tuple(present),
         cap=cap,
@@ -193,7 +210,8 @@ def evaluate_deployment(
         prior=prior,
         comparison=compare(Asked.of(plans, examples), answers, heads[0], seed),
         one_short=tuple(c for c, k in zip(present, shots.min(0), strict=True) if k < min(cap, counts[c])),
-        untested=tuple(c for c, most in zip(present, asked_about, strict=True) if most == 0),
+        untested=tuple(c for c, most in zip(present, asked_about, strict=True) if not most and c in asked),
+        only_offered=tuple(c for c in present if c not in asked),
         absent=tuple(sorted(set(offered) - set(present))),
         queries=max(sum(map(len, plan.query)) for plan in plans),
     )

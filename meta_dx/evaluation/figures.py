@@ -178,7 +178,8 @@ def wilson(share: float, n: int) -> Ends:
     z2 = 1.96**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = 1.96 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return (float(max(0.0, middle - half)), float(min(1.0, middle + half)))
+    # Rounding may put an end a hair inside of the share itself.
+    return (float(max(0.0, min(share, middle - half))), float(min(1.0, max(share, middle + half))))
 
 
 def _fractions(ends: Ends) -> Ends:

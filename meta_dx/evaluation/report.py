@@ -52,6 +52,11 @@ def write_report(path: Path, report: ReportInput) -> Path:
     return path
 
 
+def headline(report: ReportInput) -> str:
+    """Return the sentence at the top of the report."""
+    return wording.headline(report.episodic)
+
+
 def render(report: ReportInput) -> str:
     """Return the report as HTML; the same input gives the same text."""
     import jinja2
@@ -74,7 +79,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "cohort": report.cohort,
         "created": report.created,
         "names": report.names,
-        "headline": wording.headline(report.episodic),
+        "headline": headline(report),
         "asides": _asides(report),
         "cards": _cards(report),
         "opened": _opened(report.openings),
@@ -252,6 +257,11 @@ def _deployment(result: DeploymentResult) -> dict[str, Any]:
             f"{len(result.one_short)} diseases have no more patients than the cap of {result.cap}: in use "
             "the model rests on all of them; here on one fewer, so that one is left to ask about."
         )
+    if result.only_offered:
+        notes.append(
+            f"{len(result.only_offered)} offered diseases were seen in training or choosing: they are possible "
+            "answers, and nobody with them is asked about."
+        )
     if result.untested:
         notes.append(
             f"{len(result.untested)} diseases have a single patient: offered as answers, never asked about."
@@ -261,7 +271,7 @@ def _deployment(result: DeploymentResult) -> dict[str, Any]:
             f"{len(result.absent)} offered diseases have no labelled study here and were not offered."
         )
     return {
-        "text": f"Every patient is asked about with all {ways} offered diseases as possible answers, which "
+        "text": f"Patients are asked about with all {ways} offered diseases as possible answers, which "
         f"rest on {amount} confirmed cases each (at most {result.cap}). Which patients are confirmed "
         f"cases is drawn {result.repeats} times; everybody else is asked about. Diseases are weighed "
         f"{weighed} beforehand.",

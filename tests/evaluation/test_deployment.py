@@ -57,6 +57,17 @@ def test_support_is_the_cap_or_all_but_one() -> None:
     assert {row.code for row in result.comparison.per_disease} == {"D01", "D02", "D03", "D04"}
 
 
+def test_diseases_that_the_bundle_knows_are_answers_and_never_questions() -> None:
+    world = gaussian_world([4, 6, 9, 12], seed=6, distance=2.0)
+    plan = draw_deployment(world.examples, world.examples.diseases, 5, 0, 0, tested={"D01", "D03"})
+    assert [len(rows) for rows in plan.support] == [4, 5, 5, 5]
+    assert [len(rows) for rows in plan.query] == [0, 1, 0, 7]
+    result = evaluate(world, tested={"D01", "D03"})
+    assert (result.only_offered, result.untested) == (("D00", "D02"), ())
+    assert len(result.offered) == 4
+    assert {row.code for row in result.comparison.per_disease} == {"D01", "D03"}
+
+
 def test_shuffled_diagnoses_score_chance_at_every_depth() -> None:
     world = shuffled(gaussian_world([20] * 10, seed=1, distance=5.0), seed=1)
     found = evaluate(world).comparison.served

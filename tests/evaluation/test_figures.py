@@ -1,0 +1,84 @@
+"""Averages and intervals of the protocols."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meta_dx.evaluation.asking import Asked
+from meta_dx.evaluation.figures import Tally, wilson
+from meta_dx.metrics.intervals import two_level_bootstrap
+
+
+def asked(ways: int, diseases: int, episodes: int, seed: int) -> Asked:
+    """Episodes of ``ways`` of the diseases, with one to five queries a class."""
+    random = np.random.default_rng(seed)
+    classes = np.array([random.choice(diseases, ways, replace=False) for _ in range(episodes)])
+    counts = random.integers(1, 6, size=classes.shape)
+    episode = np.repeat(np.arange(episodes), counts.sum(1))
+    label = np.concatenate([np.repeat(np.arange(ways), row) for row in counts])
+    disease = classes[episode, label]
+    return Asked(
+        episode,
+        label,
+        np.array([f"D{d:02d}" for d in disease]),
+        np.array([f"P{d}-{p}" for d, p in zip(disease, random.integers(0, 8, len(disease)), strict=True)]),
+        np.array([[f"D{d:02d}" for d in row] for row in classes]),
+    )
+
+
+def test_the_mean_weighs_classes_within_an_episode_and_episodes_alike() -> None:
+    queries = asked(3, 6, 30, seed=0)
+    values = np.random.default_rng(1).random(len(queries.label))
+    expected = np.mean(
+        [
+            np.mean([values[(queries.episode == e) & (queries.label == n)].mean() for n in range(3)])
+            for e in range(30)
+        ]
+    )
+    assert Tally(queries, 0).mean(values) == pytest.approx(expected)
+
+
+def test_where_every_episode_holds_every_disease_the_interval_is_the_plain_bootstrap() -> None:
+    queries = asked(5, 5, 40, seed=2)
+    values = np.random.default_rng(3).random(len(queries.label))
+    tally = Tally(queries, 7)
+    low, high = tally.interval(values)
+    plain = two_level_bootstrap(values, queries.disease, queries.patient, seed=7)
+    assert high - low == pytest.approx(plain.high - plain.low)
+    assert low - plain.low == pytest.approx(tally.mean(values) - plain.estimate)
+
+
+def test_a_disease_that_makes_others_be_missed_widens_the_interval() -> None:
+    queries = asked(4, 12, 400, seed=4)
+    confusing = np.array([f"D{d:02d}" for d in range(4)])
+    with_one = np.isin(queries.classes, confusing).sum(1)[queries.episode]
+    others = ~np.isin(queries.disease, confusing)
+    values = np.where(others & (with_one > 0), 0.4, np.where(others, 0.9, 0.5))
+    low, high = Tally(queries, 0).interval(values)
+    plain = two_level_bootstrap(values, queries.disease, queries.patient, seed=0)
+    assert high - low > 1.2 * (plain.high - plain.low)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    held = 0
+    for seed in range(40):
+        random = np.random.default_rng(100 + seed)
+        queries = asked(4, 20, 150, seed=seed)
+        recall = dict(zip([f"D{d:02d}" for d in range(20)], random.beta(4, 2, 20), strict=True))
+        chance = np.array([recall[code] for code in queries.disease])
+        low, high = Tally(queries, seed).interval((random.random(len(chance)) < chance).astype(float))
+        held += low <= 4 / 6 <= high
+    assert held >= 34
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_wilson_solves_its_equation(right: int, n: int) -> None:
+    share = min(right, n) / n
+    low, high = wilson(share, n)
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        if 0 < end < 1:
+            assert abs(share - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / n), abs=1e-9)
+    assert high > low
