@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_dx.metrics.calibration import expected_calibration_error, log_loss
+from meta_dx.metrics.calibration import class_weights, expected_calibration_error, log_loss
 
 if TYPE_CHECKING:
     from meta_dx.episodes.episode import Episode
@@ -44,7 +44,7 @@ class Calibration:
     shots, ways : tuple of float
         Smallest and largest that occurred in fitting; outside of them T is an extrapolation.
     ece_before, ece_after : float
-        Expected calibration error (15 bins, classes weigh the same) with T = 1 and with the fitted T.
+        Expected calibration error (15 bins) with T = 1 and with the fitted T, on the answers of the fit.
     log_loss_before, log_loss_after : float
         Log loss in nats, likewise.
     """
@@ -88,7 +88,9 @@ def fit_temperature(
     ways : array_like, shape (n,)
         Classes in the query's episode.
     balance : array_like, shape (n,), optional
-        Disease of each query, so that diseases weigh the same in the reported errors; ``labels`` if absent.
+        Group of each query: every group weighs the same, in the fit and in the reported errors; ``labels`` if
+        absent. :func:`calibrate` takes the size of the task, so that many-way episodes, which have the most
+        queries, do not decide alone.
 
     Returns
     -------
@@ -105,14 +107,15 @@ def fit_temperature(
     slopes = np.log(size) - centre
     varies = slopes.std(0) > 1e-9
     design = np.hstack([np.ones((len(scores), 1)), slopes * varies])  # (n, 3)
-    task = (scores, truth, design)
+    groups = truth if balance is None else np.asarray(balance)
+    task = (scores, truth, design, class_weights(groups))
     # The loss is not convex in log T: start from the best single temperature of a coarse grid.
     starts = [np.array([a, 0.0, 0.0]) for a in np.linspace(*_BOUNDS[0], 25)]
     start = min(starts, key=lambda parameters: _loss(parameters, *task)[0])
     found = minimize(_loss, start, args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=_STOP)
     slope = found.x[1:] * varies
     a, b, c = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
-    return _report(Calibration(a, b, c), scores, truth, size, balance)
+    return _report(Calibration(a, b, c), scores, truth, size, groups)
 
 
 def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
@@ -123,7 +126,8 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
     head : Head
         The head, in torch.
     episodes : iterable of Episode
-        Episodes on validation diseases; of several shots and ways, so that b and c can be fitted.
+        Episodes on validation diseases; of several shots and ways, so that b and c can be fitted. Each
+        combination of shots and ways weighs the same.
 
     Returns
     -------
@@ -154,13 +158,14 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
     ]
     sizes = np.concatenate([size for _, _, size in answers])
     truth = np.concatenate([labels for _, labels, _ in answers])
-    return fit_temperature(np.concatenate(padded), truth, sizes[:, 0], sizes[:, 1])
+    _, task = np.unique(sizes.round(3), axis=0, return_inverse=True)
+    return fit_temperature(np.concatenate(padded), truth, sizes[:, 0], sizes[:, 1], task)
 
 
 def _loss(
-    parameters: Floats, scores: Floats, truth: npt.NDArray[np.int64], design: Floats
+    parameters: Floats, scores: Floats, truth: npt.NDArray[np.int64], design: Floats, share: Floats
 ) -> tuple[float, Floats]:
-    """Return the mean log loss and its gradient; with eta = log T, d loss / d eta = (z_y - E_p[z]) / T."""
+    """Return the weighted log loss and its gradient; with eta = log T it is (z_y - E_p[z]) / T in eta."""
     sharpness = np.exp(-(design @ parameters))  # (n,), 1 / T
     present = np.isfinite(scores)
     centred = np.where(present, scores - scores.max(1, keepdims=True), 0.0)
@@ -168,9 +173,9 @@ def _loss(
     total = weight.sum(1)
     own = centred[np.arange(len(truth)), truth]
     expected = (weight * centred).sum(1) / total
-    slope: Floats = (sharpness * (own - expected)) @ design / len(truth)
+    slope: Floats = (share * sharpness * (own - expected)) @ design
     penalty = _RIDGE * np.array([0.0, *parameters[1:]])
-    value = float(np.mean(np.log(total) - own * sharpness) + 0.5 * penalty @ parameters)
+    value = float(share @ (np.log(total) - own * sharpness) + 0.5 * penalty @ parameters)
     return value, slope + penalty
 
 
@@ -179,7 +184,7 @@ def _report(
     scores: Floats,
     truth: npt.NDArray[np.int64],
     size: Floats,
-    balance: npt.ArrayLike | None,
+    balance: npt.NDArray[Any],
 ) -> Calibration:
     before = _softmax(scores)
     after = _softmax(scores / fitted.temperature(size[:, 0], size[:, 1])[:, None])

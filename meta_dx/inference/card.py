@@ -79,7 +79,7 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     ours = metadata["meta_dx"]
     image = metadata["network_data_format"]["inputs"]["image"]
     roles = list(ours["diseases_seen"].values())
-    figures = [f"- {name}: {value}" for name, value in ours["validation"].items()]
+    figures = [_figure(name, value) for name, value in ours["validation"].items()]
     return _CARD.format(
         name=metadata["name"],
         use=metadata["intended_use"],
@@ -131,6 +131,20 @@ weigh the same).
 - The confirmed cases decide the answer: a wrong one among a few is a wrong model.
 - Every class counts as equally frequent unless a prior is given.
 """
+
+
+def _figure(name: str, value: Any) -> str:
+    """Write one figure, or a table where there are rows of them."""
+    if not (isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value)):
+        return f"- {name}: {_short(value)}"
+    columns = list(dict.fromkeys(column for row in value for column in row))
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(_short(row.get(column, '')) for column in columns)} |" for row in value]
+    return "\n".join([f"- {name}:", "", *lines, ""])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _row(name: str, ours: Mapping[str, Any]) -> str:

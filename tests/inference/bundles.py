@@ -48,7 +48,10 @@ def small_parts(seed: int = 0) -> BundleParts:
         split_version=1,
         fingerprint={"studies": 10},
         diseases={"C2": "common", "C1": "common", "V1": "validation", "R1": "rare"},
-        validation={"accuracy": 0.7},
+        validation={
+            "accuracy": 0.7,
+            "candidates": [{"head": "simpleshot", "loss": 0.512345}, {"head": "logistic", "loss": 0.6}],
+        },
     )
 
 

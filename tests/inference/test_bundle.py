@@ -85,7 +85,7 @@ def test_what_went_in_can_be_read_again(bundle: Bundle, parts: BundleParts) -> N
         1,
         3,
     )
-    assert ours["validation"] == {"accuracy": 0.7}
+    assert ours["validation"] == parts.validation
 
 
 def test_only_diseases_that_were_seen_are_called_seen(bundle: Bundle) -> None:
@@ -132,6 +132,8 @@ def test_monai_reads_it(bundle: Bundle) -> None:
 def test_the_model_card_speaks_of_use_training_and_calibration(bundle: Bundle) -> None:
     card = (bundle.path / "docs/README.md").read_text()
     assert "Research use only" in card
+    assert "- accuracy: 0.7\n" in card
+    assert "| head | loss |\n|---|---|\n| simpleshot | 0.5123 |\n| logistic | 0.6 |" in card
     assert "2 diseases trained on, 1 chosen on" in card
     assert "| simpleshot (serves) | -0.500 +0.100·log(shots) -0.100·log(ways) | 0.200 → 0.030 | 90 |" in card
     assert "| logistic | +0.000 +0.000·log(shots) +0.000·log(ways) | not calibrated | 0 |" in card

@@ -60,11 +60,22 @@ def test_no_other_temperature_near_by_has_a_lower_log_loss() -> None:
         z = logits / Calibration(a, b, c).temperature(shots, ways)[:, None]
         largest = z.max(1)
         log_total = largest + np.log(np.exp(z - largest[:, None]).sum(1))
-        return float(np.mean(log_total - z[np.arange(len(z)), labels]) + 0.5e-4 * (b * b + c * c))
+        cost = log_total - z[np.arange(len(z)), labels]
+        return float(np.mean([cost[labels == y].mean() for y in range(12)]) + 0.5e-4 * (b * b + c * c))
 
     here = loss(found.a, found.b, found.c)
     for step in np.random.default_rng(0).normal(0, 0.05, size=(30, 3)):
         assert here <= loss(found.a + step[0], found.b + step[1], found.c + step[2]) + 1e-9
+
+
+def test_many_way_episodes_do_not_decide_alone() -> None:
+    """Two sizes of task that want other temperatures than the law can give: the balance says who wins."""
+    logits, labels, shots, ways = planted(6, (0.0, 0.0, 0.0), n=4000, tasks=((1, 5), (1, 5), (1, 5), (1, 5)))
+    rare = np.arange(4000) < 200
+    logits[rare] *= 9.0  # 200 answers of another task of the same size are much too sure
+    alone = fit_temperature(logits, labels, shots, ways, balance=np.zeros(4000))
+    balanced = fit_temperature(logits, labels, shots, ways, balance=rare)
+    assert float(balanced.temperature(1, 5)) > 1.3 * float(alone.temperature(1, 5))
 
 
 def test_what_does_not_vary_gets_no_slope() -> None:
