@@ -68,6 +68,8 @@ def parse(data: bytes, largest: int) -> Dataset:
         known = announced or any(keyword in dataset for keyword in _MARKS)
     except MemoryError:
         raise
+    except struct.error as fault:  # a length or a tag of which some bytes are missing
+        raise RefusedError(RejectionCode.TRUNCATED if announced else RejectionCode.NOT_DICOM) from fault
     except Exception as fault:
         code = RejectionCode.DAMAGED_HEADER if announced else RejectionCode.NOT_DICOM
         raise RefusedError(code, f"parser raised {type(fault).__name__}") from fault
@@ -109,7 +111,7 @@ def _size_of_content(data: bytes, largest: int) -> int:
             place += 4
         deflated = deflated or data[place : place + length].rstrip(b"\0 ") == _DEFLATED
         place += length
-    if place >= len(data):
+    else:  # not even the header of an element follows
         raise RefusedError(RejectionCode.TRUNCATED)
     return _inflated_size(data[place:], largest) if deflated else len(data)
 
@@ -133,7 +135,7 @@ def _inflated_size(packed: bytes, largest: int) -> int:
 def _ends_early(dataset: Dataset, size: int) -> bool:
     tags = list(dataset.keys())
     if not tags:
-        return False
+        return True  # pydicom gives up everything when a value of undefined length has no end
     # pydicom keeps the elements in the order of the file.
     last = dataset.get_item(tags[-1])
     if not isinstance(last, RawDataElement):
