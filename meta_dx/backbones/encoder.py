@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         self.network = network
         self.options = options
         self.channels, self.spatial_dims, self.embedding_size = channels, spatial_dims, embedding_size
-        shape = (channels, *[1] * spatial_dims)  # broadcasts over (B, C, *spatial)
+        shape = (1, channels, *[1] * spatial_dims)
         self.register_buffer("mean", torch.full(shape, 127.5))
         self.register_buffer("std", torch.full(shape, 64.0))
 
