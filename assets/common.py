@@ -31,7 +31,8 @@ def picture(path: Path, caption: str) -> dg.MarkdownMetadataValue | dg.PathMetad
     if len(data) > _LARGEST_PICTURE:
         return dg.MetadataValue.path(str(path))
     encoded = base64.b64encode(data).decode()
-    return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{encoded})\n\n{caption}")
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return dg.MetadataValue.md(f"![{caption}](data:image/{kind};base64,{encoded})\n\n{caption}")
 
 
 def check_results(report: Any) -> list[dg.AssetCheckResult]:

@@ -181,7 +181,8 @@ def _refuse_unknown(content: dict[str, Any], allowed: dict[str, Any], where: str
             hint = f" Did you mean '{near[0]}'?" if near else ""
             shown = "" if isinstance(value, dict) else f" (= {value!r})"
             raise MetaDxError(
-                "unknown_key", f"{where}: unknown {what} '{key}'{shown}; allowed are {', '.join(allowed)}.{hint}"
+                "unknown_key",
+                f"{where}: unknown {what} '{key}'{shown}; allowed are {', '.join(allowed)}.{hint}",
             )
 
 
@@ -194,7 +195,7 @@ def _value(value: Any, kind: Any, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            raise MetaDxError("bad_value", f"{where} is {value!r}: allowed is a list, written [\"…\", \"…\"].")
+            raise MetaDxError("bad_value", f'{where} is {value!r}: allowed is a list, written ["…", "…"].')
         kinds = get_args(kind)
         if kinds[-1] is not Ellipsis and len(value) != len(kinds):
             raise MetaDxError("bad_value", f"{where} is {value!r}: allowed is a list of {len(kinds)} values.")

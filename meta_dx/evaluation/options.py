@@ -38,4 +38,6 @@ class EvaluationOptions:
             if getattr(self, name) < 1:
                 raise MetaDxError("bad_value", f"{name} is {getattr(self, name)}: allowed is at least 1.")
         if not self.shots or min(self.shots) < 1:
-            raise MetaDxError("bad_value", f"shots is {list(self.shots)}: allowed is a list of numbers from 1 on.")
+            raise MetaDxError(
+                "bad_value", f"shots is {list(self.shots)}: allowed is a list of numbers from 1 on."
+            )

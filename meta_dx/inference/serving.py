@@ -47,9 +47,13 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         if self.max_shots < 1:
-            raise MetaDxError("bad_value", f"max_shots is {self.max_shots}: allowed is a whole number of at least 1.")
+            raise MetaDxError(
+                "bad_value", f"max_shots is {self.max_shots}: allowed is a whole number of at least 1."
+            )
         if self.offer == "list" and not self.diseases:
-            raise MetaDxError("bad_value", "offer is 'list' but diseases is empty: name the disease codes to offer.")
+            raise MetaDxError(
+                "bad_value", "offer is 'list' but diseases is empty: name the disease codes to offer."
+            )
 
 
 def offered_diseases(
@@ -136,7 +140,9 @@ def _rank(case: SupportCase, rule: str) -> tuple[str, str]:
     return ("", drawn)
 
 
-def class_prior(codes: Sequence[str], support_codes: Sequence[str], options: ServeOptions) -> npt.NDArray[np.float64]:
+def class_prior(
+    codes: Sequence[str], support_codes: Sequence[str], options: ServeOptions
+) -> npt.NDArray[np.float64]:
     """Return the prior probability of each offered disease, shape (N,), summing to 1."""
     if options.prior == "uniform":
         return np.full(len(codes), 1.0 / len(codes))

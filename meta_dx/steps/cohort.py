@@ -119,6 +119,25 @@ def build_images(project: Project, progress: Progress = silent) -> ImageStore:
     return ImageStore.build(project.home, Catalog(project.home), project.settings.images, progress=progress)
 
 
+def contact_sheet(project: Project, store: ImageStore) -> Path:
+    """Draw a fixed random sample of prepared pictures, 4 × 8, as the network sees them.
+
+    Only for cohorts that say ``[privacy] pictures_in_lineage = true``.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(project.settings.cohort.seed)
+    rows = rng.choice(len(store.index), size=min(32, len(store.index)), replace=False)
+    side = store.shape[-1]
+    sheet = Image.new("RGB", (8 * side, 4 * side))
+    for place, row in enumerate(rows):
+        picture = np.moveaxis(store.images[int(row)], 0, -1).squeeze()  # (H, W) or (H, W, 3)
+        sheet.paste(Image.fromarray(picture), (place % 8 * side, place // 8 * side))
+    path = project.home.images / "sample.jpg"
+    sheet.save(path, quality=70)
+    return path
+
+
 def group_near_duplicates(project: Project) -> NearDuplicates:
     """Join patients that share nearly the same picture, and keep the groups beside the store's version."""
     store = build_images(project)

@@ -71,7 +71,7 @@ def meta_train(project: Project, learner: str, progress: Progress = silent) -> S
     if learner != project.settings.learner.name:
         raise MetaDxError(
             "other_learner",
-            f"The cohort asks for [learner] name = '{project.settings.learner.name}', not '{learner}': change it there.",
+            f"The cohort asks for [learner] name = '{project.settings.learner.name}', not '{learner}'.",
         )
     task = training_task(project, assemble(project))
     return run(task, first(task), progress)
