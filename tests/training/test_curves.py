@@ -1,0 +1,33 @@
+"""Learning curves: a picture of every stage, also of one that was never validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from meta_dx.training.curves import plot_curves
+
+
+def point(step: int, loss: float | None, accuracy: float) -> dict[str, float | None]:
+    return {"step": step, "loss": loss, "training_accuracy": None, "accuracy": accuracy, "learning_rate": 0.1}
+
+
+def test_one_column_a_stage_small_enough_for_the_event_log(tmp_path: Path) -> None:
+    stages = {
+        "pretrain": [point(0, None, 0.2), point(50, 2.1, 0.5), point(100, 1.4, 0.6)],
+        "prototypical": [point(0, None, 0.6), point(50, 0.9, 0.62)],
+    }
+    sizes = {}
+    for count in (1, 2):
+        path = tmp_path / f"{count}.png"
+        plot_curves(dict(list(stages.items())[:count]), path)
+        assert path.stat().st_size < 75_000  # base64 of it stays under 100 kB
+        with Image.open(path) as picture:
+            sizes[count] = picture.size
+    assert sizes[2][0] > sizes[1][0]
+
+
+def test_an_empty_history_is_drawn_as_empty_axes(tmp_path: Path) -> None:
+    plot_curves({"pretrain": []}, tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").exists()

@@ -1,0 +1,63 @@
+"""A training process that is killed with SIGKILL, again and again, ends in the same weights."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from meta_dx.training.train import train
+from tests.training.tiny import tiny_task
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from meta_dx.training.train import train
+from tests.training.tiny import tiny_task
+print("ready", flush=True)
+train(tiny_task(Path(sys.argv[1]), pretrain_epochs=40, episodes=120, checkpoint_seconds=0.0))
+"""
+
+
+@pytest.mark.system
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    rng = random.Random()
+    killed = 0
+    for attempt in range(60):
+        child = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "killed")],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        deadline = time.monotonic() + (rng.uniform(0.2, 2.0) if attempt < 8 else 300.0)
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if child.poll() is None:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            killed += 1
+            continue
+        assert child.returncode == 0
+        break
+    assert killed >= 2
+    options = {"pretrain_epochs": 40, "episodes": 120, "checkpoint_seconds": 1000.0}
+    whole = train(tiny_task(tmp_path / "whole", **options))
+    for stage in ("pretrain", "prototypical"):
+        one, other = (
+            torch.load(tmp_path / run / stage / "best.pt", weights_only=True) for run in ("killed", "whole")
+        )
+        for module in one:
+            for name, value in one[module].items():
+                assert torch.equal(value, other[module][name]), f"{stage} {module}.{name}"
+    assert not [path for path in (tmp_path / "killed").rglob("*.json") if not path.read_text().endswith("\n")]
+    assert whole.version

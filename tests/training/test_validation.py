@@ -1,0 +1,65 @@
+"""Validation episodes: always the same, patients permitting, scored as the formula says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from meta_dx.errors import MetaDxError
+from meta_dx.learners.prototypical import Prototypical
+from meta_dx.training.validation import ValidationEpisodes, feasible
+from tests.training.tiny import FAST, cohort
+
+
+def test_episodes_are_the_same_every_time_and_depend_on_the_seed() -> None:
+    _, examples = cohort(5, 8)
+    first, again, other = (ValidationEpisodes(examples, FAST, seed).plans for seed in (0, 0, 1))
+    assert [p.classes for p in first[1]] == [p.classes for p in again[1]]
+    assert [p.classes for p in first[1]] != [p.classes for p in other[1]]
+
+
+def test_shots_and_ways_shrink_to_what_the_patients_permit() -> None:
+    _, examples = cohort(3, 4)
+    assert feasible(examples, 5, 5) == (3, 2)
+    assert feasible(examples, 2, 1) == (2, 1)
+    plans = ValidationEpisodes(examples, replace(FAST, validation_shots=(1, 2, 5)), 0).plans
+    assert list(plans) == [1, 2]  # 5 becomes 2, which is there already
+
+
+def test_too_few_patients_are_refused_with_their_numbers() -> None:
+    _, examples = cohort(3, 2)
+    with pytest.raises(MetaDxError, match=r"D00 \(2\)"):
+        feasible(examples, 5, 1)
+
+
+def test_accuracy_is_the_mean_of_class_recalls_of_the_nearest_prototype() -> None:
+    _, examples = cohort(4, 7)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(examples), 3)).astype(np.float32)
+    episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(2,)), 0)
+    expected, recalls = [], {code: [] for code in examples.diseases}
+    for plan in episodes.plans[2]:
+        centres = np.stack([vectors[rows].mean(0) for rows in plan.support])
+        each = []
+        for n, rows in enumerate(plan.query):
+            nearest = ((vectors[rows][:, None] - centres) ** 2).sum(-1).argmin(1)
+            each.append(float((nearest == n).mean()))
+            recalls[plan.classes[n]].append(each[-1])
+        expected.append(np.mean(each))
+    score = episodes.scores(Prototypical(3).eval(), vectors)[0]
+    assert score.accuracy == pytest.approx(np.mean(expected))
+    assert score.mc95 == pytest.approx(1.96 * np.std(expected) / np.sqrt(len(expected)))
+    means = [np.mean(values) for values in recalls.values() if values]
+    assert min(means) <= score.low <= np.mean(means) <= score.high <= max(means)
+    assert (score.shots, score.ways, score.episodes) == (2, 3, 10)
+
+
+def test_perfect_embeddings_score_one() -> None:
+    _, examples = cohort(4, 7)
+    vectors = np.eye(4, dtype=np.float32)[np.searchsorted(examples.diseases, examples.code)]
+    episodes = ValidationEpisodes(examples, FAST, 0)
+    assert episodes.accuracy(Prototypical(4).eval(), vectors) == 1.0
+    assert not torch.is_inference_mode_enabled()
