@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from meta_dx.inference.bundle import Bundle, BundleParts
+from meta_dx.inference.calibration import Calibration
 from meta_dx.inference.export import ExportError, export_encoder, export_head
 from meta_dx.inference.predictor import Predictor
 from meta_dx.inference.providers import open_session
@@ -115,6 +116,12 @@ def test_a_graph_that_answers_otherwise_is_refused_and_not_written(tmp_path: Pat
     with pytest.raises(ExportError, match="embeddings of 1 images differ"):
         export_encoder(LyingEncoder(), (1, 4, 4), tmp_path / "encoder.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_logits_in_the_thousands_are_not_held_to_digits_that_they_do_not_have(tmp_path: Path) -> None:
+    unscaled = Prototypical(1024, learned_scale=False)
+    export_head(unscaled, 1024, tmp_path / "adapt.onnx", tmp_path / "predict.onnx", Calibration(a=-0.7))
+    assert (tmp_path / "predict.onnx").exists()
 
 
 class WithoutCount(Head):
