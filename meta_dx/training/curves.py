@@ -33,10 +33,11 @@ def plot_curves(histories: Mapping[str, Curve], path: Path) -> None:
 
     figure = Figure(figsize=(0.8 + 4.2 * len(histories), 4.6), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(histories), squeeze=False, sharey="row", sharex="col")
+    axes = figure.subplots(2, len(histories), squeeze=False, sharex="col")
     for column, (stage, history) in enumerate(histories.items()):
         _loss(axes[0, column], stage, history)
         _accuracy(axes[1, column], history)
+        axes[1, column].sharey(axes[1, 0])  # accuracies compare across stages, losses do not
     axes[0, 0].set_ylabel("training loss (nats)")
     axes[1, 0].set_ylabel("validation accuracy (%)")
     buffer = io.BytesIO()

@@ -27,10 +27,11 @@ train(tiny_task(Path(sys.argv[1]), pretrain_epochs=40, episodes=120, checkpoint_
 
 
 @pytest.mark.system
+@pytest.mark.timeout(900)
 def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     rng = random.Random()
     killed = 0
-    for attempt in range(60):
+    for attempt in range(20):
         child = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(tmp_path / "killed")],
             cwd=Path(__file__).parents[2],
@@ -39,7 +40,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
         )
         assert child.stdout is not None
         child.stdout.readline()
-        deadline = time.monotonic() + (rng.uniform(0.2, 2.0) if attempt < 8 else 300.0)
+        deadline = time.monotonic() + (rng.uniform(0.2, 2.0) if attempt < 5 else 300.0)
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if child.poll() is None:
