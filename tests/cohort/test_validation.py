@@ -218,7 +218,7 @@ def test_the_site_keeps_pages_of_the_newest_results_only(home: Home, monkeypatch
 
 
 def test_a_page_stays_small_however_much_fails(home: Home) -> None:
-    batch = clean_batch(patients=300)
+    batch = clean_batch(patients=100)
     batch.instances["pixel_max"] = batch.instances["pixel_min"]
     batch.instances["body_part"] = None
     batch.instances["age_years"] = np.where(batch.instances["age_years"] > 0, 123.0, 123.0)

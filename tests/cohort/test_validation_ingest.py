@@ -178,7 +178,25 @@ def _(batch: Batch) -> list[str]:
     return [batch.instances["instance"][row]]
 
 
-@fault("picture_once_in_study")
+@fault("picture_once_per_patient", "in two studies")
+def _(batch: Batch) -> list[str]:
+    row = batch.rows(patient=batch.patients(1)[0])[0]
+    again = {"study": "2.25.1777", "series": "2.25.2777", "accession": None}
+    copy = batch.add(row, pixels=batch.instances["pixels"][row], **again)
+    return [batch.instances["instance"][row], copy]
+
+
+@fault("picture_once_per_patient", "across batches")
+def _(batch: Batch) -> list[str]:
+    row = batch.rows(patient=batch.patients(1)[0])[0]
+    earlier = Batch(batch.instances.copy(), batch.rejections)
+    again = {"batch": "b0001", "study": "2.25.1777", "series": "2.25.2777", "accession": None}
+    earlier.add(row, pixels=batch.instances["pixels"][row], **again)
+    batch.others = earlier.instances[-1:]
+    return [batch.instances["instance"][row]]
+
+
+@fault("picture_once_per_patient", "in one study")
 def _(batch: Batch) -> list[str]:
     row = batch.rows(modality="XC")[0]
     copy = batch.add(row, pixels=batch.instances["pixels"][row])

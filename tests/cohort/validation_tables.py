@@ -6,8 +6,10 @@ and every identifier looks like a surrogate.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -89,6 +91,11 @@ class Batch:
 
 def clean_batch(name: str = "b0002", seed: int = 0, patients: int = 36) -> Batch:
     """Draw a batch without any fault."""
+    return deepcopy(_drawn(name, seed, patients))
+
+
+@cache
+def _drawn(name: str, seed: int, patients: int) -> Batch:
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
     for p in range(patients):

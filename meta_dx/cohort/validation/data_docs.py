@@ -165,8 +165,8 @@ def _document(raw: Mapping[Unit, Any]) -> Any:
 def _escaped(result: Any) -> Any:
     """Copy a result with its values escaped: Great Expectations writes them into the page as they are.
 
-    The description of an expectation, which is the fault that it catches, stands in our table already; without
-    it Great Expectations writes the rule that it applied.
+    The description of an expectation, which is the fault that it catches, stands in our table already;
+    without it Great Expectations writes the rule that it applied.
     """
     copy = deepcopy(result)
     for outcome in copy.results:

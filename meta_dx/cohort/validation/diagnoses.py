@@ -35,10 +35,10 @@ COLUMNS = [
     "superseded_by",
 ]
 #: What spreadsheets make of codes: 1E50 becomes 1E+50, MAR2 a day in March, 254837009 a decimal number.
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_MONTH = r"(?:jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*\.?"
 MANGLED = (
     r"(?i)^(?:\d(?:\.\d+)?e\+\d+"
-    rf"|\d{{1,2}}[-. ]{_MONTH}"
+    rf"|\d{{1,2}}[-. ]{{1,2}}{_MONTH}"
     rf"|{_MONTH}[-. ]\d{{2,4}}"
     r"|\d{5,}\.0+"
     r"|#(?:n/a|ref!|name\?|value!|div/0!|num!|null!|#+))$"

@@ -159,13 +159,13 @@ CHECKS: tuple[CheckSpec, ...] = (
         between("patients_of_picture", 1, 1),
     ),
     _check(
-        "picture_once_in_study",
+        "picture_once_per_patient",
         "warning",
         "image",
-        "The very same picture stands twice in one study under different UIDs: it was exported twice and "
-        "would count double.",
+        "The very same picture stands twice under one patient with different UIDs: it was sent twice, or "
+        "copied into a second study, and would count double.",
         _BETWEEN,
-        between("copies_in_study", 1, 1),
+        between("copies_of_picture", 1, 1),
     ),
     _check(
         "series_of_one_modality",

@@ -118,7 +118,7 @@ def _files(here: pd.DataFrame, rejections: pd.DataFrame, everything: pd.DataFram
 def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
     varied = everything[everything["picture"] == "varied"]
     content = here["pixels"].where(here["picture"] == "varied", None)
-    in_study = varied.assign(place=varied["study"] + " " + varied["pixels"])
+    own = varied.assign(place=varied["patient"] + " " + varied["pixels"])
     radiology = here["modality"].isin(_WITH_BODY_PART)
     return pd.DataFrame(
         {
@@ -132,7 +132,7 @@ def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
             "origin": _origin(here),
             "pixel_range": _pixel_range(here),
             "patients_of_picture": distinct(varied, "pixels", "patient", content),
-            "copies_in_study": distinct(in_study, "place", "instance", here["study"] + " " + content),
+            "copies_of_picture": distinct(own, "place", "instance", here["patient"] + " " + content),
         }
     )
 
