@@ -130,11 +130,14 @@ def _iteration(
         change = now - _dot(grad_w, before_w) - scale_b * _dot(grad_b, before_b)
         beta = (change / before.clamp_min(_TINY)).clamp_min(0)  # (E, 1, 1)
         along_w, along_b = beta * along_w - grad_w, beta * along_b - scale_b * grad_b
-        uphill = _dot(along_w, grad_w) + _dot(along_b, grad_b) >= 0
+        # An episode that has converged rests while others go on: beyond there, float32 divides noise by noise.
+        resting = now < _TOLERANCE**2
+        uphill = (_dot(along_w, grad_w) + _dot(along_b, grad_b) >= 0) | resting
         along_w = torch.where(uphill, -grad_w, along_w)
         along_b = torch.where(uphill, -scale_b * grad_b, along_b)
         ray = centred @ along_w.transpose(1, 2) + along_b  # (E, S, N)
         length = _line_search(p, logits + absent, onehot, weights, ray, weight, along_w)
+        length = torch.where(resting, 0.0 * length.nan_to_num(), length)
         return (
             weight + length * along_w,
             bias + length * along_b,

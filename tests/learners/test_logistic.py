@@ -137,3 +137,16 @@ def test_the_exported_loop_equals_the_eager_one() -> None:
     assert "scan" in str(exported.graph)
     for graph, eager in zip(exported.module()(*inputs), Fit()(*inputs), strict=True):
         torch.testing.assert_close(graph, eager, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_that_converges_at_once_stays_put_while_harder_ones_go_on() -> None:
+    """Two orthogonal rows are solved in a few steps; beyond there float32 once divided noise by noise."""
+    generator = torch.Generator().manual_seed(3)
+    easy = torch.nn.functional.normalize(torch.randn(40, 2, 64, generator=generator), dim=-1) * 3.0
+    onehot = torch.eye(2).expand(40, 2, 2)
+    for iterations in (20, 60, 250):
+        weight, bias = fit_softmax_regression(easy, onehot, iterations=iterations)
+        assert torch.isfinite(weight).all()
+        assert torch.isfinite(bias).all()
+    alone = torch.stack([fit_softmax_regression(easy[i : i + 1], onehot[i : i + 1])[0][0] for i in range(40)])
+    torch.testing.assert_close(weight, alone, rtol=1e-4, atol=1e-5)
