@@ -45,7 +45,7 @@ def main() -> int:
 
 def _run() -> int:
     started = time.monotonic()
-    log.info("meta_dx: cohort %s, home %s", cohort_file(), home_root())
+    log.info("cohort  %s\nhome    %s", cohort_file(), home_root())
     # Read the settings first: a wrong key must be told before anything heavy is imported.
     from meta_dx.steps import open_project
 
@@ -77,7 +77,9 @@ def _run() -> int:
 def _execute(defs, name, instance, dg, title, batch=None) -> None:  # type: ignore[no-untyped-def]
     log.info("\n%s", title)
     job = defs.resolve_job_def(name)
-    result = job.execute_in_process(instance=instance, partition_key=batch)
+    result = job.execute_in_process(
+        instance=instance, partition_key=batch, run_config={"loggers": {"console": {}}}
+    )
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
     if failed:
         names = ", ".join(sorted(check.check_name for check in failed))

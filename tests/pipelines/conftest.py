@@ -30,8 +30,8 @@ rare_min = 5
 
 [training]
 pretrain_epochs = 2
-episode_steps = 6
-validate_every = 3
+episodes = 6
+validation_episodes = 20
 
 [evaluation]
 shots = [1, 3]
