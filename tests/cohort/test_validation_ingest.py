@@ -59,6 +59,8 @@ def _(batch: Batch) -> list[str]:
 def _(batch: Batch) -> list[str]:
     # 1 in 5 is allowed; one of them is truncated in the clean batch already.
     whole = len(batch.instances)
+    # Reports and plans are no images: however many there are, they make the loss no smaller.
+    batch.refuse(*["no_pixel_data"] * 10 * whole)
     names = batch.refuse(*["truncated", "damaged_pixels", "damaged_header"] * (whole // 12 + 1))
     return [batch.rejections.loc[batch.rejections["code"] == "truncated", "file"].iloc[0], *names]
 
@@ -379,7 +381,7 @@ def test_what_only_looks_like_a_fault_passes(legitimate: str) -> None:
     batch = clean_batch()
     if legitimate == "two spacings":
         stack = batch.rows(series=batch.instances["series"][batch.rows(modality="CT")[0]])
-        put(batch, stack, position=np.array([0, 2.5, 5, 7.5, 12.5, 17.5, 22.5, 27.5]))
+        put(batch, stack, position=np.array([0, 2.5, 5, 7.5, 10, 12.5, 17.5, 22.5]))
     elif legitimate == "only captures":
         put(batch, list(range(len(batch.instances))), sop_class=SECONDARY_CAPTURE, pixel_min=0.0)
     elif legitimate == "objects without pixels":

@@ -144,8 +144,8 @@ CHECKS: tuple[CheckSpec, ...] = (
         "values_fit_stored_bits",
         "warning",
         "image",
-        "Pixel values lie outside what the stored bits can hold: overlay bits in the pixels, a wrong sign, "
-        "or a header rewritten by an exporter.",
+        "Pixel values lie outside what the stored bits can hold: the compressed picture is deeper than its "
+        "header says, as after a faulty recompression.",
         _NOT_IN,
         {"column": "pixel_range", "value_set": ["outside the stored bits"]},
     ),
