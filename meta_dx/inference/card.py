@@ -157,8 +157,8 @@ def _row(name: str, ours: Mapping[str, Any]) -> str:
 
 
 def _law(calibration: Mapping[str, Any]) -> str:
-    a, b, c = (calibration[name] for name in "abc")
-    return f"{a:+.3f} {b:+.3f}·log(shots) {c:+.3f}·log(ways)"
+    a, b, c, d = (calibration[name] for name in "abcd")
+    return f"{a:+.3f} {b:+.3f}·log(shots) {c:+.3f}·log(ways) {d:+.3f}·log(1+1/shots)"
 
 
 def _plain(options: Mapping[str, Any]) -> str:

@@ -182,7 +182,7 @@ class _Predict(nn.Module):
     def __init__(self, head: Head, calibration: Calibration) -> None:
         super().__init__()
         self.head = head
-        self.a, self.b, self.c = calibration.a, calibration.b, calibration.c
+        self.fitted = (calibration.a, calibration.b, calibration.c, calibration.d)
 
     def forward(self, query_x: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
         named = dict(zip(self.head.state_names, state, strict=True))
@@ -193,7 +193,8 @@ class _Predict(nn.Module):
         """Return T from the support rows of each class (E, N), shape (E, 1, 1, 1)."""
         ways = (count > 0).to(count.dtype).sum(1)  # (E,)
         shots = count.sum(1) / ways
-        log_t = self.a + self.b * shots.log() + self.c * ways.log()
+        a, b, c, d = self.fitted
+        log_t = a + b * shots.log() + c * ways.log() + d * (1 + 1 / shots).log()
         return log_t.exp()[:, None, None, None]
 
 

@@ -36,7 +36,7 @@ def small_parts(seed: int = 0) -> BundleParts:
         image_options=ImageOptions(size=SIZE, modalities=("CT", "MR")),
         embedding_size=size,
         calibrations={
-            "prototypical": Calibration(0.4, -0.3, 0.2, queries=100, shots=(1.0, 5.0), ways=(5.0, 9.0)),
+            "prototypical": Calibration(0.4, -0.3, 0.2, 0.5, queries=100, shots=(1.0, 5.0), ways=(5.0, 9.0)),
             "simpleshot": Calibration(-0.5, 0.1, -0.1, queries=90, ece_before=0.2, ece_after=0.03),
         },
         base_mean=mean.numpy(),

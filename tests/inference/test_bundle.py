@@ -135,8 +135,14 @@ def test_the_model_card_speaks_of_use_training_and_calibration(bundle: Bundle) -
     assert "- accuracy: 0.7\n" in card
     assert "| head | loss |\n|---|---|\n| simpleshot | 0.5123 |\n| logistic | 0.6 |" in card
     assert "2 diseases trained on, 1 chosen on" in card
-    assert "| simpleshot (serves) | -0.500 +0.100·log(shots) -0.100·log(ways) | 0.200 → 0.030 | 90 |" in card
-    assert "| logistic | +0.000 +0.000·log(shots) +0.000·log(ways) | not calibrated | 0 |" in card
+    assert (
+        "| simpleshot (serves) | -0.500 +0.100·log(shots) -0.100·log(ways) +0.000·log(1+1/shots) | 0.200 → 0.030 | 90 |"
+        in card
+    )
+    assert (
+        "| logistic | +0.000 +0.000·log(shots) +0.000·log(ways) +0.000·log(1+1/shots) | not calibrated | 0 |"
+        in card
+    )
 
 
 def test_any_changed_file_is_named(bundle: Bundle, copy: Path) -> None:
