@@ -282,8 +282,10 @@ def latest_bundle(home: Home) -> Bundle:
 
 
 def make_latest(home: Home, bundle: Bundle) -> None:
-    """Point a home to one of its bundles, atomically."""
-    write_json(home.bundles / _POINTER, {"bundle": bundle.id})
+    """Point a home to one of its bundles, atomically; a pointer that is right is left alone."""
+    pointer = home.bundles / _POINTER
+    if not pointer.exists() or json.loads(pointer.read_text())["bundle"] != bundle.id:
+        write_json(pointer, {"bundle": bundle.id})
 
 
 @contextmanager

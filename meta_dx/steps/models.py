@@ -43,7 +43,7 @@ def export(project: Project) -> Bundle:
     data = assemble(project)
     chosen = select(project)
     name = fingerprint_of([chosen.version, data.version, project.settings.images])
-    memo = project.home.bundles / "exports" / f"{name}.json"
+    memo = project.home.store("exports") / f"{name}.json"
     if memo.exists():
         known = project.home.bundles / json.loads(memo.read_text())["bundle"]
         if known.exists():
