@@ -260,7 +260,7 @@ def write_bundle(where: Home | Path, parts: BundleParts) -> Bundle:
                 child.rename(folder / child.name)
     bundle = Bundle.load(final)
     if isinstance(where, Home):
-        write_json(store / _POINTER, {"bundle": bundle.id})
+        make_latest(where, bundle)
     return bundle
 
 
