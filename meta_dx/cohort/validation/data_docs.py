@@ -1,7 +1,7 @@
 """Data Docs: what was checked and what came out, as pages that anybody can open.
 
 Great Expectations renders the results; the frame around them is ours, because its own pages load scripts,
-fonts and pictures from eleven servers, and this site must work, and stay silent, in a hospital without
+fonts and pictures from seven servers, and this site must work, and stay silent, in a hospital without
 internet.
 
 A suite has one page and one file of results per batch; validating the batch again replaces both. Pages are

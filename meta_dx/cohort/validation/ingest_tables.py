@@ -58,12 +58,10 @@ def ingest_tables(
     dict of str to CheckTable
         One table for each unit; rows of ``batch`` only.
     """
-    here = instances.assign(picture=_picture(instances))
+    here = instances.reset_index(drop=True)
     everything = here
     if others is not None:
-        rest = others[others["batch"] != batch]
-        if len(rest):
-            everything = pd.concat([here, rest.assign(picture=_picture(rest))], ignore_index=True)
+        everything = pd.concat([here, others[others["batch"] != batch]], ignore_index=True)
     tables: dict[Unit, pd.DataFrame] = {
         "file": _files(here, rejections, everything),
         "image": _images(here, everything),
@@ -116,9 +114,10 @@ def _files(here: pd.DataFrame, rejections: pd.DataFrame, everything: pd.DataFram
 
 
 def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
-    varied = everything[everything["picture"] == "varied"]
-    content = here["pixels"].where(here["picture"] == "varied", None)
-    own = varied.assign(place=varied["patient"] + " " + varied["pixels"])
+    picture = _picture(here)
+    # Blank pictures are all alike; that is a fault of its own.
+    content = here["pixels"].where(picture == "varied", None)
+    own = everything.assign(place=everything["patient"] + " " + everything["pixels"])
     radiology = here["modality"].isin(_WITH_BODY_PART)
     return pd.DataFrame(
         {
@@ -127,11 +126,11 @@ def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
             "body_part_state": words(given(here["body_part"]).isna(), "missing", "given", here.index).where(
                 radiology, None
             ),
-            "picture": here["picture"],
+            "picture": picture,
             "shorter_side": here[["rows", "columns"]].min(axis=1),
             "origin": _origin(here),
             "pixel_range": _pixel_range(here),
-            "patients_of_picture": distinct(varied, "pixels", "patient", content),
+            "patients_of_picture": distinct(everything, "pixels", "patient", content),
             "copies_of_picture": distinct(own, "place", "instance", here["patient"] + " " + content),
         }
     )
