@@ -15,6 +15,8 @@ _DAGSTER_YAML = """\
 # Written by meta_dx when it is missing; edit freely. Production examples: docs/operations.md.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 """
 
 DEFAULT_COHORT = "examples/demo.toml"
