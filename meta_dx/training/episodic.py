@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from meta_dx.learners.registry import build_head
 from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes, feasible
 
@@ -54,10 +54,10 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     if (done := finished(folder, key)) is not None:
         return done
     fabric = open_fabric(task)
-    encoder = build_encoder(task.backbone, task.channels, task.spatial_dims)
+    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
     encoder.load_state_dict(start.best["encoder"])
-    torch.manual_seed(step_seed(task.seed, f"{learner.name} head", 0))
-    head = build_head(learner.name, encoder.embedding_size, options=learner).to(fabric.device)
+    with seeded(step_seed(task.seed, f"{learner.name} head", 0)):
+        head = build_head(learner.name, encoder.embedding_size, options=learner).to(fabric.device)
     encoder = encoder.to(fabric.device, memory_format=memory_format(encoder))  # type: ignore[call-overload]
     learning = _Episodes(task, fabric, encoder, head)
     stage = Stage(

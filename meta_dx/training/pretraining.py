@@ -15,7 +15,7 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment, mixed
 from meta_dx.training.drawing import Batches
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes
 
@@ -52,10 +52,10 @@ def pretrain(task: TrainingTask, progress: Progress = silent) -> StageResult:
         return done
     options = task.options
     fabric = open_fabric(task)
-    torch.manual_seed(step_seed(task.seed, "initial weights", 0) % 2**63)
-    encoder = build_encoder(task.backbone, task.channels, task.spatial_dims)
+    with seeded(step_seed(task.seed, "initial weights", 0)):
+        encoder = build_encoder(task.backbone, task.channels, task.spatial_dims)
+        classifier = nn.Linear(encoder.embedding_size, len(task.common.diseases))
     encoder.set_normalisation(*_statistics(task))
-    classifier = nn.Linear(encoder.embedding_size, len(task.common.diseases))
     encoder = encoder.to(fabric.device, memory_format=memory_format(encoder))  # type: ignore[call-overload]
     classifier = classifier.to(fabric.device)
     learning = _Classification(task, fabric, encoder, classifier, Pictures(task.images, fabric.device))

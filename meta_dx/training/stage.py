@@ -349,6 +349,14 @@ def _serialised(content: Any) -> bytes:
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator of the CPU for what the block builds, and put its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def deterministic() -> Iterator[None]:
     """Ask torch for algorithms that give the same bits every time, and put its setting back afterwards.
 

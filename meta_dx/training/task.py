@@ -97,8 +97,12 @@ def open_fabric(task: TrainingTask) -> Fabric:
     MetaDxError
         ``no_cuda`` when a GPU is asked for and there is none.
     """
+    import logging
+
     import torch
     from lightning_fabric import Fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its arithmetic each time
 
     gpu = torch.cuda.is_available()
     if task.device == "cuda" and not gpu:
