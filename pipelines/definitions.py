@@ -21,8 +21,7 @@ defs = dg.Definitions(
     schedules=[nightly],
     sensors=[inbox],
     resources={"meta_dx": meta_dx_resource()},
-    # One process: a step of its own process costs three seconds before it does anything. Production examples with
-    # other executors: docs/operations.md.
+    # One process: a step in a process of its own costs three seconds before it does anything.
     executor=dg.in_process_executor,
     loggers={"console": step_lines},
 )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 _DAGSTER_YAML = """\
-# Written by meta_dx when it is missing; edit freely. Production examples: docs/operations.md.
+# Written by meta_dx when it is missing; edit freely.
 telemetry:
   enabled: false
 nux:
