@@ -331,12 +331,24 @@ def test_codes_that_only_look_alike_are_different_diseases() -> None:
 
 
 def test_a_tie_with_what_most_others_share_is_no_shortcut() -> None:
+    """Chance would hardly do this, but who guesses the disease from a modality of most patients is mostly wrong."""
     cohort = Cohort()
     images = cohort.batch.instances
-    images["modality"] = np.where(images["study"].str[-1] == "0", "DX", images["modality"])
-    tie(cohort, modality="DX")
+    number = pd.factorize(images["patient"])[0]
+    images["modality"] = np.where(number % 9 < 5, "DX", "MR")
+    patients = len(set(tie(cohort, modality="DX")))
     report = cohort.validate()
+    assert 0.6**patients < 0.01 / 6
     assert report["disease_not_tied_to_modality"].passed
+
+
+def test_a_study_with_two_diagnoses_is_no_example_of_either() -> None:
+    cohort = Cohort()
+    cohort.put([11, 12], code="RARE1", meaning="Seen twice")
+    assert not cohort.validate().failures
+    cohort.repeat([12], code="1E51.1", meaning="Invented disease no. 1")
+    failed = {failure.name for failure in cohort.validate().failures}
+    assert failed == {"study_of_one_diagnosis", "disease_of_two_patients"}
 
 
 def test_a_disease_with_few_patients_is_not_called_tied() -> None:
