@@ -18,6 +18,11 @@ ingest_job = dg.define_asset_job(
     selection=_BATCH,
     description="Take in and validate one ingest batch.",
 )
+inbox_job = dg.define_asset_job(
+    "inbox_job",
+    selection=_BATCH | dg.AssetSelection.assets("batch_predictions"),
+    description="Take in, validate and predict one ingest batch with the bundle and the support set at hand.",
+)
 train_job = dg.define_asset_job(
     "train_job",
     selection=dg.AssetSelection.all() - _BATCH - _PREDICTIONS - _REPORT,

@@ -7,9 +7,13 @@ import logging
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from meta_dx.errors import MetaDxError
 from pipelines.instance import cohort_file, home_root, open_instance
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 log = logging.getLogger("meta_dx")
 
@@ -50,8 +54,6 @@ def _run() -> int:
     from meta_dx.steps import open_project
 
     project = open_project(cohort_file(), home_root())
-    import dagster as dg
-
     from pipelines.batches import register_new_batches
     from pipelines.definitions import defs
     from pipelines.resources import meta_dx_resource
@@ -61,33 +63,37 @@ def _run() -> int:
     with open_instance() as instance:
         waiting = register_new_batches(meta_dx_resource(), instance)
         for batch in waiting:
-            _execute(defs, "ingest_job", instance, dg, f"Ingest batch {batch}", batch)
-        _execute(defs, "train_job", instance, dg, "Cohort, training, bundle, evaluation")
+            _execute(defs, "ingest_job", instance, f"Ingest batch {batch}", batch)
+        _execute(defs, "train_job", instance, "Cohort, training, bundle, evaluation")
         from meta_dx.steps.incoming import finished_batches
 
         for batch in finished_batches(project):
-            _execute(defs, "predict_job", instance, dg, f"Predictions for batch {batch}", batch)
-        _execute(defs, "report_job", instance, dg, "Report")
+            _execute(defs, "predict_job", instance, f"Predictions for batch {batch}", batch)
+        _execute(defs, "report_job", instance, "Report")
     from meta_dx.steps.summary import summary_lines
 
     sys.stdout.write("\n".join(summary_lines(project, time.monotonic() - started)) + "\n")
     return 0
 
 
-def _execute(defs, name, instance, dg, title, batch=None) -> None:  # type: ignore[no-untyped-def]
+def _execute(
+    defs: dg.Definitions, name: str, instance: dg.DagsterInstance, title: str, batch: str | None = None
+) -> None:
+    from dagster._core.errors import DagsterAssetCheckFailedError  # not exported, raised by every run
+
     log.info("\n%s", title)
     job = defs.resolve_job_def(name)
-    result = job.execute_in_process(
-        instance=instance, partition_key=batch, run_config={"loggers": {"console": {}}}
-    )
-    failed = [check for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
-    if failed:
-        names = ", ".join(sorted(check.check_name for check in failed))
+    try:
+        job.execute_in_process(
+            instance=instance, partition_key=batch, run_config={"loggers": {"console": {}}}
+        )
+    except DagsterAssetCheckFailedError as fault:
         raise MetaDxError(
             "blocking_check",
-            f"{title}: the blocking checks {names} failed, so nothing was built on this data: "
-            "open the Data Docs named above, mend the export or the label table, and run again.",
-        )
+            f"{title}: a blocking check failed (the lines above name it), so nothing was built on this data: "
+            f"see the Data Docs in {home_root() / 'validation' / 'data_docs'}, mend the export or the label table, "
+            "and run again.",
+        ) from fault
 
 
 if __name__ == "__main__":

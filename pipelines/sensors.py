@@ -1,24 +1,28 @@
 """The inbox: new studies are taken in, validated and predicted within minutes, without any training."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
-from pipelines.jobs import ingest_job
+from pipelines.jobs import inbox_job, ingest_job
 
 
 @dg.sensor(
-    job=ingest_job,
+    jobs=[inbox_job, ingest_job],
     minimum_interval_seconds=120,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Looks into the sources every two minutes; new files become an ingest batch.",
+    description="Looks into the sources every two minutes; new files become an ingest batch and are predicted.",
 )
 def inbox(context: dg.SensorEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Ask for an ingest of each waiting batch, once."""
+    """Ask for a run for each waiting batch; before the first bundle exists, batches are only taken in."""
     waiting = register_new_batches(meta_dx, context.instance)
     if not waiting:
         yield dg.SkipReason("No new or changed file in the sources.")
+    job = inbox_job if (meta_dx.open().home.bundles / "latest.json").exists() else ingest_job
+    # Once an hour a batch whose run failed is asked for again; a key that never changed would bar it for good.
+    hour = datetime.now(UTC).strftime("%Y%m%dT%H")
     for batch in waiting:
-        yield dg.RunRequest(run_key=f"inbox-{batch}", partition_key=batch)
+        yield dg.RunRequest(run_key=f"inbox-{batch}-{hour}", job_name=job.name, partition_key=batch)

@@ -83,7 +83,7 @@ def _picture(instances: pd.DataFrame) -> pd.Series:
 
 
 def _files(here: pd.DataFrame, rejections: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
-    """One row per file that was taken or refused; other files and copies do not count."""
+    """One row per file that was taken or refused, or is a copy; other files do not count."""
     taken = pd.DataFrame(
         {
             "file": here["instance"],
@@ -110,7 +110,10 @@ def _files(here: pd.DataFrame, rejections: pd.DataFrame, everything: pd.DataFram
             "contents_of_uid": np.where(code == "conflicting_instance", 2.0, np.nan),
         }
     )
-    return pd.concat([left_out, taken], ignore_index=True)
+    # A copy of what the home already holds arrived whole: a batch that is sent again is not a damaged one.
+    copies = rejections[rejections["outcome"] == "duplicate"]
+    whole = pd.DataFrame({"file": copies["file"], "condition": "taken", "refused_for": "nothing"})
+    return pd.concat([left_out, taken, whole], ignore_index=True)
 
 
 def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
