@@ -80,13 +80,13 @@ class TrainingOptions:
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    mixup: float = 0.2
+    mixup: float = 0.3
     balance: float = 0.5
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
-    rotate: float = 10.0
+    rotate: float = 15.0
     shift: float = 0.05
-    zoom: float = 0.1
-    gain: float = 0.2
+    zoom: float = 0.15
+    gain: float = 0.3
     cutout: float = 0.0
     episodes: int = 200
     episodes_per_step: int = 1

@@ -107,6 +107,7 @@ class _Classification:
         partner = torch.arange(len(labels), device=device)
         if options.mixup:
             share = float(np.random.default_rng(seed).beta(options.mixup, options.mixup))
+            share = max(share, 1 - share)  # the same mixtures, named by what prevails
             partner = torch.randperm(len(labels), generator=generator, device=device)
             images = mixed(images, partner, share)
         logits = self._logits(images)

@@ -136,7 +136,9 @@ def test_gradients_stay_finite_when_classes_are_absent_and_reach_the_embeddings(
     def loss_at(bend: float) -> float:
         moved = weight.detach().clone()
         moved[1, 2] += bend
-        return float(head.loss(episode.with_x(episode.support_x @ moved, episode.query_x @ moved))[0])
+        return float(
+            head.loss(episode.with_x(episode.support_x @ moved, episode.query_x @ moved))[0].detach()
+        )
 
     slope = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5
     assert float(gradients["weight"][1, 2]) == pytest.approx(slope, rel=1e-6)
