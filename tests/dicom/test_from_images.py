@@ -18,10 +18,12 @@ from pydicom.dataset import Dataset
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import import_diagnoses
 from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.dicom import from_images
 from meta_dx.dicom.from_images import images_to_dicom
 from meta_dx.dicom.picture_table import code_of
 from meta_dx.dicom.pictures import bare_jpeg
-from meta_dx.dicom.pixels import physical_pixels
+from meta_dx.dicom.pixels import StoredPixels, physical_pixels
+from meta_dx.dicom.rejections import RefusedError, RejectionCode
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 
@@ -198,6 +200,51 @@ def test_other_jpegs_are_decoded_and_upright(tmp_path, data):
     np.testing.assert_array_equal(dataset.pixel_array, expected)
 
 
+def test_a_rotated_jpeg_is_turned_even_where_both_ways_look_nearly_alike(tmp_path):
+    pale = np.full((32, 32), 200, np.uint8)
+    pale[:2, :2] = 230
+    exif = Image.Exif()
+    exif[274] = 3
+    dataset = converted(tmp_path, saved(Image.fromarray(pale), exif=exif), "a_jpg")
+    assert dataset.pixel_array[-1, -1] > 215
+
+
+@pytest.mark.parametrize("kind", ["another picture", "refusal"])
+def test_a_jpeg_that_ingest_would_read_differently_is_decoded_instead(tmp_path, monkeypatch, kind):
+    def decode(dataset: Dataset) -> StoredPixels:
+        if kind == "refusal":
+            raise RefusedError(RejectionCode.DAMAGED_PIXELS)
+        return StoredPixels(np.zeros((1, dataset.Rows, dataset.Columns, 3), np.uint8), 8)
+
+    monkeypatch.setattr(from_images, "decode", decode)
+    data = saved(photo())
+    dataset = converted(tmp_path, data, "a_jpg")
+    assert (dataset.file_meta.TransferSyntaxUID.is_encapsulated, dataset.PhotometricInterpretation) == (
+        False,
+        "RGB",
+    )
+    np.testing.assert_array_equal(dataset.pixel_array, np.asarray(Image.open(BytesIO(data))))
+
+
+def test_the_thumbnail_of_a_jfif_segment_stays_behind():
+    data = saved(photo())
+    assert data[2:11] == b"\xff\xe0\x00\x10JFIF\0"
+    with_thumbnail = data[:5] + b"\x13" + data[6:18] + b"\x01\x01" + b"abc" + data[20:]
+    assert bare_jpeg(with_thumbnail) == bare_jpeg(data) is not None
+
+
+def test_a_picture_that_changes_during_the_run_stops_it(tmp_path):
+    put(tmp_path, a_png=GREY)
+    table = table_of(tmp_path, "path,patient,diagnosis\na.png,P1,d")
+
+    def change(done: int, total: int, message: str = "") -> None:
+        put(tmp_path, a_png=DEEP)
+
+    with pytest.raises(MetaDxError, match="changed"):
+        images_to_dicom(table, tmp_path / "out", progress=change)
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_but_the_picture_leaves_the_file(tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "Secret Maker"
@@ -266,6 +313,17 @@ def test_rows_of_one_study_become_one_study_in_the_order_of_the_table(tmp_path):
     assert {(d.PatientAge, d.StudyDate) for d in study} == {("031Y", "20200506")}
     for dataset, pixels in zip(study, (COLOUR[::-1], GREY, COLOUR), strict=True):
         np.testing.assert_array_equal(dataset.pixel_array, pixels)
+
+
+def test_the_same_file_again_is_another_picture_or_another_study(tmp_path):
+    put(tmp_path, a_png=GREY)
+    rows = ["a.png,P1,d,S", "a.png,P1,d,S", "a.png,P1,d,", "a.png,P1,d,", "a.png,P2,d,"]
+    table = table_of(tmp_path, "\n".join(["path,patient,diagnosis,study", *rows]))
+    summary = images_to_dicom(table, tmp_path / "out")
+    assert (summary.images, summary.studies, summary.patients) == (5, 4, 2)
+    datasets = written(tmp_path / "out")
+    assert len({d.SOPInstanceUID for d in datasets}) == 5
+    assert len({d.StudyInstanceUID for d in datasets}) == 4
 
 
 def test_the_diagnosis_table_names_each_study_once_for_each_code(tmp_path):
