@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,6 @@ def check_specs(asset: str, checks: Any) -> list[dg.AssetCheckSpec]:
 def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
-    return round(value, 4) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else ""  # the UI cannot show NaN
+    return value

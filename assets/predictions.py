@@ -50,7 +50,7 @@ def batch_predictions(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.
         metadata={
             "studies": made.studies,
             "offered_diseases": made.diseases,
-            "mean_entropy_nats": made.mean_entropy,
+            **({} if made.mean_entropy is None else {"mean_entropy_nats": made.mean_entropy}),
             "bundle": made.bundle,
             "support_version": made.support_version,
         },

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from meta_dx.backbones import BackboneOptions
 from meta_dx.cohort.holdout import InboxOptions
 from meta_dx.cohort.images import ImageOptions
+from meta_dx.cohort.ingest import IngestOptions
 from meta_dx.cohort.splits import SplitOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.options import EvaluationOptions
@@ -83,6 +84,7 @@ class Settings:
     """Everything in ``cohort.toml``; one field a section, declared by the room that uses it."""
 
     cohort: CohortOptions
+    ingest: IngestOptions = field(default_factory=IngestOptions)
     images: ImageOptions = field(default_factory=ImageOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)

@@ -21,14 +21,15 @@ def register_new_batches(meta_dx: MetaDx, instance: dg.DagsterInstance) -> list[
     Returns
     -------
     list of str
-        Batches that wait to be taken in: new ones, and ones whose ingest never finished.
+        Batches that are not in use yet: new ones, and ones whose ingest or validation never ended well.
     """
-    from meta_dx.steps.incoming import pending_batches
+    from meta_dx.steps.incoming import usable_batches, waiting_batches
 
     project = meta_dx.open()
-    waiting = [batch.id for batch in pending_batches(project)]
+    waiting = waiting_batches(project)
     known = set(instance.get_dynamic_partitions(str(ingest_batches.name)))
-    missing = [batch for batch in waiting if batch not in known]
+    # Batches that another command took in, or that an earlier instance knew, get their partition too.
+    missing = sorted({*waiting, *usable_batches(project)} - known)
     if missing:
         instance.add_dynamic_partitions(str(ingest_batches.name), missing)
     return waiting

@@ -17,6 +17,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# One run at a time: two runs on one home would train the same thing twice.
+concurrency:
+  runs:
+    max_concurrent_runs: 1
 """
 
 DEFAULT_COHORT = "examples/demo.toml"

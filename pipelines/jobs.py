@@ -20,7 +20,7 @@ ingest_job = dg.define_asset_job(
 )
 inbox_job = dg.define_asset_job(
     "inbox_job",
-    selection=_BATCH | dg.AssetSelection.assets("batch_predictions"),
+    selection=_BATCH | dg.AssetSelection.assets("diagnosis_table", "batch_predictions"),
     description="Take in, validate and predict one ingest batch with the bundle and the support set at hand.",
 )
 train_job = dg.define_asset_job(

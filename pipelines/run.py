@@ -65,9 +65,9 @@ def _run() -> int:
         for batch in waiting:
             _execute(defs, "ingest_job", instance, f"Ingest batch {batch}", batch)
         _execute(defs, "train_job", instance, "Cohort, training, bundle, evaluation")
-        from meta_dx.steps.incoming import finished_batches
+        from meta_dx.steps.incoming import usable_batches
 
-        for batch in finished_batches(project):
+        for batch in usable_batches(project):
             _execute(defs, "predict_job", instance, f"Predictions for batch {batch}", batch)
         _execute(defs, "report_job", instance, "Report")
     from meta_dx.steps.summary import summary_lines

@@ -19,10 +19,17 @@ from pipelines.jobs import all_assets_job
 def nightly(
     context: dg.ScheduleEvaluationContext, meta_dx: MetaDx
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Ask for one run for each waiting batch; a night without new files asks for none."""
+    """Ask for one run for each waiting batch; without any, for one over the newest batch.
+
+    A night without new files still sees a changed table of diagnoses or cohort file; what has not changed is not
+    computed again.
+    """
+    from meta_dx.steps.incoming import usable_batches
+
     waiting = register_new_batches(meta_dx, context.instance)
-    if not waiting:
-        yield dg.SkipReason("No new or changed file in the sources.")
+    batches = waiting or usable_batches(meta_dx.open())[-1:]
+    if not batches:
+        yield dg.SkipReason("No file in the sources, and no batch in the home.")
     day = context.scheduled_execution_time.date().isoformat()
-    for batch in waiting:
+    for batch in batches:
         yield dg.RunRequest(run_key=f"nightly-{day}-{batch}", partition_key=batch)

@@ -25,4 +25,13 @@ def inbox(context: dg.SensorEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.R
     # Once an hour a batch whose run failed is asked for again; a key that never changed would bar it for good.
     hour = datetime.now(UTC).strftime("%Y%m%dT%H")
     for batch in waiting:
+        if _at_work(context.instance, batch):
+            continue
         yield dg.RunRequest(run_key=f"inbox-{batch}-{hour}", job_name=job.name, partition_key=batch)
+
+
+def _at_work(instance: dg.DagsterInstance, batch: str) -> bool:
+    """Tell whether a run of this batch waits or works already."""
+    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    same = dg.RunsFilter(tags={"dagster/partition": batch}, statuses=unfinished)
+    return bool(instance.get_runs(filters=same, limit=1))

@@ -47,6 +47,8 @@ def phantom(
     from meta_dx.progress import bar
 
     if if_missing and (out / "diagnoses.csv").exists():
+        if json:
+            emit_json({"written": False})
         return
     with bar("drawing studies") as progress:
         summary = write_phantom(out, seed=seed, diseases=diseases, without=without, progress=progress)
@@ -104,14 +106,30 @@ def ingest(
     )
 
 
-def validate(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption = False) -> int:
+def validate(
+    accept: Annotated[
+        str | None, typer.Option(help="Accept this batch although a blocking check failed; needs --reason.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why a batch is accepted; kept.")] = "",
+    cohort: CohortOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Check every batch and the diagnosis table with Great Expectations, and write the Data Docs."""
+    from meta_dx.cohort.catalog import Catalog
     from meta_dx.steps import incoming
 
     project = project_of(cohort, home)
-    incoming.take_in_diagnoses(project)
-    reports = [incoming.validate(project, batch) for batch in incoming.finished_batches(project)]
-    reports.append(incoming.validate_diagnoses(project))
+    if accept is not None:
+        incoming.accept(project, accept, reason)
+    reports = [incoming.validate(project, batch) for batch in Catalog(project.home).batches()]
+    if project.settings.cohort.diagnoses:
+        incoming.take_in_diagnoses(project)
+        reports.append(incoming.validate_diagnoses(project))
+    if not reports:
+        raise MetaDxError(
+            "nothing_ingested", f"The home {project.home.root} holds no batch yet: run 'make run'."
+        )
     results = [result for report in reports for result in report.results]
     if json:
         emit_json({"data_docs": str(reports[-1].data_docs), "results": [vars(result) for result in results]})
@@ -122,7 +140,10 @@ def validate(cohort: CohortOption = None, home: HomeOption = None, json: JsonOpt
         say(
             f"{len(results) - len(failed)} of {len(results)} checks passed. Data Docs: {reports[-1].data_docs}"
         )
-    return 0 if all(report.passed_blocking for report in reports) else 2
+    accepted = incoming.accepted_batches(project)
+    for report in reports:
+        if report.batch not in accepted:
+            incoming.require_blocking(report)
 
 
 @split_app.command("show")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from meta_dx.cli.output import emit_json, say
+from meta_dx.errors import MetaDxError
 from meta_dx.home import DEFAULT_HOME
 
 _GIB = 1024**3
@@ -32,7 +33,7 @@ def doctor(
         Path | None, typer.Option(help="Home to look at; META_DX_HOME or .meta_dx if absent.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> int:
+) -> None:
     """Say what this machine can do, and what to do about what is missing."""
     root = Path(home or os.environ.get("META_DX_HOME") or DEFAULT_HOME)
     findings = [_machine(), *_training(), *_runtime(), *_decoders(), _disk(root), *_home(root)]
@@ -44,7 +45,9 @@ def doctor(
             say(f"{marks[finding.state]}  {finding.what:<16} {finding.answer}")
             if finding.advice:
                 say(f"{'':<24}→ {finding.advice}")
-    return 2 if any(finding.state == "fault" for finding in findings) else 0
+    faults = [finding.what for finding in findings if finding.state == "fault"]
+    if faults:
+        raise MetaDxError("machine", f"This machine needs mending: {', '.join(faults)} (see above).")
 
 
 def _machine() -> Finding:

@@ -25,7 +25,10 @@ def train(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption
     for batch in incoming.pending_batches(project):
         with bar(f"reading {batch.id}") as progress:
             incoming.take_in(project, batch.id, progress)
+    for waiting in incoming.waiting_batches(project):
+        incoming.require_blocking(incoming.validate(project, waiting))
     incoming.take_in_diagnoses(project)
+    incoming.require_blocking(incoming.validate_diagnoses(project))
     cohorts.freeze_and_assemble(project)
     with bar("pre-training") as progress:
         training.pretrain(project, progress)

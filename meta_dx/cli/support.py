@@ -50,10 +50,10 @@ def show(
     cases = [case for case in shown.cases if code in (None, case.code)]
     originals = desk.original_studies([case.study for case in cases])
     if json:
-        emit_json(_as_json(shown, cases, originals))
+        emit_json(_as_json(desk, shown, cases, originals))
         return
     say(f"support set version {shown.version}, {shown.created_at[:19]}, by {shown.author}: {shown.reason}")
-    rows = [[c.code, c.meaning, originals[c.study], c.confirmed_by, c.confirmed_on, c.basis] for c in cases]
+    rows = [[c.code, c.meaning, originals[c.study], c.confirmed_by, desk.true_day(c), c.basis] for c in cases]
     table(["code", "meaning", "study", "confirmed by", "on", "basis"], rows)
 
 
@@ -133,15 +133,21 @@ def _done(made: SupportSetVersion, json: bool) -> None:
         say(f"support set version {made.version}: {len(made.diseases)} diseases, {len(made.cases)} cases")
 
 
-def _as_json(version: SupportSetVersion, cases: Sequence[Any], originals: dict[str, str]) -> dict[str, Any]:
-    fields = ("code", "scheme", "meaning", "confirmed_by", "confirmed_on", "basis", "origin")
+def _as_json(
+    desk: SupportDesk, version: SupportSetVersion, cases: Sequence[Any], originals: dict[str, str]
+) -> dict[str, Any]:
+    fields = ("code", "scheme", "meaning", "confirmed_by", "basis", "origin")
     return {
         "version": version.version,
         "created_at": version.created_at,
         "author": version.author,
         "reason": version.reason,
         "cases": [
-            {"study_instance_uid": originals[case.study], **{name: getattr(case, name) for name in fields}}
+            {
+                "study_instance_uid": originals[case.study],
+                "confirmed_on": desk.true_day(case),
+                **{name: getattr(case, name) for name in fields},
+            }
             for case in cases
         ],
     }

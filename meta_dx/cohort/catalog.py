@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,20 @@ class Catalog:
     ----------
     home : Home
         The home.
+    only : collection of str, optional
+        A view of these batches, as if there were no others.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, only: Collection[str] | None = None) -> None:
         self._root = home.catalog
         self._home = home
+        self._only = None if only is None else frozenset(only)
 
     def batches(self) -> list[str]:
         """Return the identifiers of all finished batches, in order."""
         names = (folder.name for folder in self._root.iterdir() if (folder / "summary.json").is_file())
-        return sorted(name for name in names if not name.startswith("."))
+        seen = (name for name in names if self._only is None or name in self._only)
+        return sorted(name for name in seen if not name.startswith("."))
 
     def summary(self, batch: str) -> dict[str, Any]:
         """Return the summary of one batch: its counts, and the SHA-256 of each table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,7 @@ def evaluate_episodes(
     seed: int,
     heads: Sequence[str] = ("prototypical", *BASELINES),
     extra: Mapping[str, npt.NDArray[np.floating]] | None = None,
+    ancestors: Mapping[str, Collection[str]] | None = None,
     progress: Progress = silent,
 ) -> EpisodicResult:
     """Score a bundle and its baselines on the same seeded episodes.
@@ -102,6 +103,8 @@ def evaluate_episodes(
     extra : mapping of str to ndarray, shape (n, d), optional
         Features for baselines that do not see the embeddings (``"shortcut"``): logistic regression in each
         episode.
+    ancestors : mapping of str to collection of str, optional
+        Diseases above each code; an episode never holds a disease together with one of its ancestors.
     progress : Progress
         Told the episodes finished, over all methods.
 
@@ -114,7 +117,7 @@ def evaluate_episodes(
     MetaDxError
         ``too_few_diseases`` when fewer than ``ways`` diseases have shots + 2 patients.
     """
-    sampler = EpisodeSampler(examples, ways, shots, queries, seed)
+    sampler = EpisodeSampler(examples, ways, shots, queries, seed, ancestors=ancestors)
     plans = list(sampler.plans(episodes))
     asked = Asked.of(plans, examples)
     methods = methods_of(predictor, embeddings, heads, extra or {})

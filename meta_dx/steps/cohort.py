@@ -14,7 +14,7 @@ import pandas as pd
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses
-from meta_dx.cohort.duplicates import near_duplicate_groups
+from meta_dx.cohort.duplicates import CORRELATION, HASH_DISTANCE, near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.fingerprint import write_fingerprint
 from meta_dx.cohort.holdout import choose_holdout
@@ -30,9 +30,13 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import fingerprint_of, write_json
 from meta_dx.progress import Progress, silent
 from meta_dx.steps import Project
+from meta_dx.steps.incoming import usable_batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_FEWEST, _DISEASES = 3, 2  # patients of a disease, and diseases, without which no episode can be drawn
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,16 @@ class CohortData:
             batch=batch,
         )[0]
 
+    def everybody(self) -> Examples:
+        """Return the labelled examples of all roles, hidden patients excepted."""
+        parts = [self.by_role[role] for role in ROLES]
+        return Examples(
+            np.concatenate([part.study for part in parts]),
+            np.concatenate([part.patient for part in parts]),
+            np.concatenate([part.code for part in parts]),
+            tuple(rows for part in parts for rows in part.images),
+        )
+
     def meanings(self) -> dict[str, str]:
         """Return disease code → name for people."""
         named = self.diagnoses.dropna(subset=["meaning"])
@@ -117,6 +131,11 @@ class CohortData:
 def build_images(project: Project, progress: Progress = silent) -> ImageStore:
     """Preprocess every image of new batches; finished shards are kept."""
     return ImageStore.build(project.home, Catalog(project.home), project.settings.images, progress=progress)
+
+
+def usable_catalog(project: Project) -> Catalog:
+    """Return the catalog of the batches that passed their blocking checks."""
+    return Catalog(project.home, only=usable_batches(project))
 
 
 def contact_sheet(project: Project, store: ImageStore) -> Path:
@@ -169,7 +188,16 @@ def freeze_and_assemble(project: Project) -> CohortData:
         groups=groups,
         created_from={"images": store.version, "catalog": catalog.version},
     )
-    return assemble(project)
+    data = assemble(project)
+    for role, examples in data.by_role.items():
+        usable = [code for code, n in examples.patients_per_disease().items() if n >= _FEWEST]
+        if len(usable) < _DISEASES:
+            raise MetaDxError(
+                "too_few_diseases",
+                f"Role '{role}' has {len(usable)} disease(s) with {_FEWEST} patients or more, and needs {_DISEASES}: "
+                f"change {role}_min or list codes under [split], then 'meta-dx split thaw --reason …'.",
+            )
+    return data
 
 
 def assemble(project: Project) -> CohortData:
@@ -189,7 +217,7 @@ def assemble(project: Project) -> CohortData:
     store, groups, catalog = _stored(project)
     studies, diagnoses = catalog.studies(), active_diagnoses(project.home)
     everything, left_out = labelled_examples(studies, store.index, diagnoses, split=split, groups=groups)
-    hidden = _hidden(project, everything.with_codes(split.codes("rare")))
+    hidden = _hidden(project, split, everything.with_codes(split.codes("rare")))
     by_role = {
         role: labelled_examples(
             studies, store.index, diagnoses, split=split, role=role, groups=groups, hidden=hidden
@@ -197,6 +225,7 @@ def assemble(project: Project) -> CohortData:
         for role in ROLES
     }
     codes = project.settings.cohort.codes
+    ancestors = read_ancestors(Path(codes)) if codes else {}
     version = fingerprint_of(
         {
             "images": _images_version(
@@ -208,6 +237,7 @@ def assemble(project: Project) -> CohortData:
                 for role, e in by_role.items()
             },
             "hidden": sorted(hidden),
+            "ancestors": {code: sorted(above) for code, above in ancestors.items()},
         }
     )
     return CohortData(
@@ -219,7 +249,7 @@ def assemble(project: Project) -> CohortData:
         by_role=by_role,
         left_out=left_out,
         hidden=hidden,
-        ancestors=read_ancestors(Path(codes)) if codes else {},
+        ancestors=ancestors,
         version=version,
     )
 
@@ -227,17 +257,24 @@ def assemble(project: Project) -> CohortData:
 def fingerprint(project: Project) -> dict[str, Any]:
     """Write the dataset fingerprint of the cohort and return it."""
     data = assemble(project)
-    return write_fingerprint(project.home, data.store, Catalog(project.home).instances(), data.by_role)
+    return write_fingerprint(project.home, data.store, usable_catalog(project).instances(), data.by_role)
 
 
-def _hidden(project: Project, offered: Examples) -> dict[str, str]:
+def _hidden(project: Project, split: Split, offered: Examples) -> dict[str, str]:
+    """Return the hidden studies; once chosen under a split they stay, so that no prediction becomes its own support."""
     count = project.settings.inbox.holdout
-    if not count:
-        return {}
-    keep = max(project.settings.evaluation.shots) + 2
-    studies = choose_holdout(offered, count, project.settings.cohort.seed, keep=keep)
-    code_of = dict(zip(offered.study.tolist(), offered.code.tolist(), strict=True))
-    return {study: code_of[study] for study in sorted(studies)}
+    path = project.home.splits / f"hidden-{split.lineage}.json"
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if count and len(kept) < count:
+        keep = max(project.settings.evaluation.shots) + 2
+        others = offered.take(~np.isin(offered.study, sorted(kept)))
+        more = choose_holdout(others, count - len(kept), project.settings.cohort.seed, keep=keep)
+        code_of = dict(zip(offered.study.tolist(), offered.code.tolist(), strict=True))
+        grown = {**kept, **{study: code_of[study] for study in sorted(more)}}
+        if grown != kept:
+            write_json(path, grown)
+        kept = grown
+    return kept if count else {}
 
 
 def _images_version(store: ImageStore, rows: npt.NDArray[np.int64]) -> str:
@@ -248,7 +285,7 @@ def _images_version(store: ImageStore, rows: npt.NDArray[np.int64]) -> str:
 
 
 def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:
-    catalog = Catalog(project.home)
+    catalog = usable_catalog(project)
     store = ImageStore.build(project.home, catalog, project.settings.images)
     path = _groups_file(project, store)
     if not path.exists():
@@ -257,4 +294,5 @@ def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:
 
 
 def _groups_file(project: Project, store: ImageStore) -> Path:
-    return project.home.store("duplicates") / f"{store.version}.json"
+    rule = fingerprint_of([store.version, HASH_DISTANCE, CORRELATION])
+    return project.home.store("duplicates") / f"{rule}.json"

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meta_dx.cohort.examples import Examples
+from meta_dx.episodes.plan import eligible_diseases
+from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.deployment import DeploymentResult, evaluate_deployment
 from meta_dx.evaluation.episodic import EpisodicResult, evaluate_episodes
+from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.evaluation.record import from_json, to_json
 from meta_dx.evaluation.shortcut import shortcut_features
 from meta_dx.home import fingerprint_of, write_json
@@ -22,7 +26,8 @@ from meta_dx.steps.cohort import CohortData, assemble
 from meta_dx.steps.external import serving_first
 from meta_dx.steps.predictions import serving_of, table_cases
 
-PROTOCOL = "rare diseases, episodes and deployment view"
+#: Raise when the same bundle on the same data would give other figures than before.
+EVALUATION_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -89,35 +94,36 @@ def evaluate_rare(project: Project, progress: Progress = silent) -> RareEvaluati
     """
     data = assemble(project)
     bundle = latest_bundle(project.home)
-    options, serve = project.settings.evaluation, project.settings.serve
-    name = fingerprint_of({"bundle": bundle.id, "data": data.version, "evaluation": options, "serve": serve})
+    asked = {
+        "version": EVALUATION_VERSION,
+        "evaluation": project.settings.evaluation,
+        "serve": project.settings.serve,
+        "seed": project.settings.cohort.seed,
+    }
+    name = fingerprint_of({"bundle": bundle.id, "data": data.version, **asked})
+    # Everything that sets the figures: another number of shots is another look.
+    protocol = f"rare diseases {fingerprint_of(asked, 8)}"
     folder = project.home.evaluations / name
     results = folder / "results.json"
     records = Records.open(project.home)
-    lineage = data.split.lineage
-    # Counted before any figure exists: a look that crashes is a look all the same.
-    record_opening(records, bundle=bundle.id, split_version=lineage, protocol=PROTOCOL, by="meta_dx")
     if not results.exists():
-        episodic, deployment = _measure(project, data, bundle, progress)
-        numbers = {"episodic": [to_json(e) for e in episodic], "deployment": to_json(deployment)}
-        write_json(results, numbers)
-        save_evaluation(
-            records,
-            Evaluation(
-                bundle=bundle.id,
-                protocol=PROTOCOL,
-                split_version=data.split.version,
-                data_version=data.version,
-                numbers=numbers,
-            ),
+        # Counted before any figure exists: a look that crashes is a look all the same.
+        record_opening(
+            records, bundle=bundle.id, split_version=data.split.lineage, protocol=protocol, by="meta_dx"
         )
+        episodic, deployment = _measure(project, data, bundle, progress)
+        found = {"episodic": [to_json(e) for e in episodic], "deployment": to_json(deployment)}
+        record = {"protocol": protocol, "split_version": data.split.version, "data_version": data.version}
+        # The row first: a run that is killed in between measures again and replaces it by the same figures.
+        save_evaluation(records, Evaluation(bundle=bundle.id, **record, numbers=found))
+        write_json(results, found)
     numbers = json.loads(results.read_text())
     return RareEvaluation(
         id=name,
         folder=folder,
         episodic=tuple(from_json(EpisodicResult, e) for e in numbers["episodic"]),
         deployment=from_json(DeploymentResult, numbers["deployment"]),
-        openings=count_openings(records, lineage),
+        openings=count_openings(records),
     )
 
 
@@ -128,37 +134,62 @@ def _measure(
     predictor = Predictor(bundle, device=project.settings.cohort.device)
     rare = data.by_role["rare"]
     vectors = predictor.embed_studies(data.store.images, rare.images)
-    extra = {"shortcut": shortcut_features(rare, data.store.images, data.store.index)}
     heads = serving_first(bundle)
+    shortcut = shortcut_features(rare, data.store.images, data.store.index)
     episodic = [
         evaluate_episodes(
             predictor,
             vectors,
             rare,
-            ways=options.ways,
+            ways=ways,
             shots=shots,
             queries=options.queries,
             episodes=options.episodes,
             seed=seed,
             heads=heads,
-            extra=extra,
+            extra={"shortcut": shortcut},
+            ancestors=data.ancestors,
             progress=progress,
         )
-        for shots in sorted(options.shots)
+        for ways, shots in feasible_tasks(rare, options)
     ]
     serving = serving_of(project, data, table_cases(data))
+    everybody = data.everybody().with_codes(set(serving.codes))
     deployment = evaluate_deployment(
         predictor,
-        vectors,
-        rare,
-        # Diseases that the bundle was trained or chosen on may be offered, but not tested.
-        offered=[code for code in serving.codes if code in set(rare.diseases)],
+        predictor.embed_studies(data.store.images, everybody.images),
+        everybody,
+        offered=serving.codes,
+        # Diseases that the bundle was trained or chosen on are among the answers, but nobody asks about them.
+        tested=[code for code in serving.codes if code in set(rare.diseases)],
         cap=project.settings.serve.max_shots,
         seed=seed,
         repeats=options.repeats,
         prior=project.settings.serve.prior,
         heads=heads,
-        extra=extra,
+        extra={"shortcut": shortcut_features(everybody, data.store.images, data.store.index)},
         progress=progress,
     )
     return episodic, deployment
+
+
+def feasible_tasks(rare: Examples, options: EvaluationOptions) -> list[tuple[int, int]]:
+    """Return the (ways, shots) that the rare diseases permit: fewer ways where fewer have enough patients.
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases`` when not even two diseases have enough patients for any of the shots.
+    """
+    tasks = []
+    for shots in sorted(options.shots):
+        enough = len(eligible_diseases(rare, shots)[0])
+        if enough >= 2:
+            tasks.append((min(options.ways, enough), shots))
+    if not tasks:
+        raise MetaDxError(
+            "too_few_diseases",
+            f"No two rare diseases have the {min(options.shots) + 2} patients that {min(options.shots)}-shot episodes "
+            "need: lower [evaluation] shots, or change the thresholds of [split].",
+        )
+    return tasks

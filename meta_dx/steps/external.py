@@ -73,7 +73,8 @@ def taken_folder(
     Taken
     """
     with tempfile.TemporaryDirectory(prefix="meta_dx-") as scratch:
-        opened = Home.open(home or Path(scratch) / "home")
+        # A pipeline's home is refused: its label table and its batches are not to be mixed with a test's.
+        opened = Home.open(home or Path(scratch) / "home", "external-evaluation")
         ingest_folder(opened, folder, progress=progress)
         catalog = Catalog(opened)
         store = ImageStore.build(opened, catalog, bundle.image_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,89 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses
 from meta_dx.cohort.ingest import Batch, IngestSummary, ingest_batch, plan_batches
 from meta_dx.errors import MetaDxError
+from meta_dx.home import write_json
 from meta_dx.progress import Progress, silent
 from meta_dx.steps import Project
 
 if TYPE_CHECKING:
     from meta_dx.cohort.validation import ValidationReport
 
+_ACCEPTED = "accepted.json"
+
 
 def pending_batches(project: Project) -> list[Batch]:
-    """List the batches that wait to be taken in: new or changed files of each source, or an unfinished ingest."""
+    """List the batches to ingest: new or changed files of each source, or an ingest that never finished."""
     return plan_batches(project.home, project.settings.sources)
 
 
-def finished_batches(project: Project) -> list[str]:
-    """List the batches in the catalog, oldest first."""
-    return list(Catalog(project.home).batches())
+def waiting_batches(project: Project) -> list[str]:
+    """List the batches that are not in use yet: to be ingested, or ingested and not validated, or refused."""
+    ingested = set(Catalog(project.home).batches())
+    new = [batch.id for batch in pending_batches(project)]
+    return sorted({*new, *ingested} - set(usable_batches(project)))
+
+
+def usable_batches(project: Project) -> list[str]:
+    """List the batches that training and prediction may use: no blocking check failed, or a person accepted it."""
+    from meta_dx.cohort.validation.data_docs import stored_reports
+
+    passed = {
+        report.batch
+        for report in stored_reports(project.home)
+        if report.suite == "ingest" and report.passed_blocking
+    }
+    allowed = passed | set(accepted_batches(project))
+    return [batch for batch in Catalog(project.home).batches() if batch in allowed]
+
+
+def accepted_batches(project: Project) -> dict[str, str]:
+    """Return the batches that a person accepted although a blocking check failed, and why."""
+    path = project.home.validation / _ACCEPTED
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def accept(project: Project, batch: str, reason: str) -> None:
+    """Accept a batch although a blocking check failed.
+
+    Parameters
+    ----------
+    project : Project
+        Cohort and home.
+    batch : str
+        An ingested batch.
+    reason : str
+        Why; kept for those who wonder later.
+
+    Raises
+    ------
+    MetaDxError
+        ``unknown_batch``, or ``no_reason``.
+    """
+    Catalog(project.home).summary(batch)
+    if not reason.strip():
+        raise MetaDxError(
+            "no_reason", f"Batch {batch} failed a blocking check: to accept it, give a --reason."
+        )
+    write_json(project.home.validation / _ACCEPTED, {**accepted_batches(project), batch: reason.strip()})
+
+
+def require_blocking(report: ValidationReport) -> None:
+    """Raise when a blocking check of a report failed.
+
+    Raises
+    ------
+    MetaDxError
+        ``blocking_check``.
+    """
+    failed = [result for result in report.failures if result.severity == "blocking"]
+    if failed:
+        named = "; ".join(f"{one.name} ({one.failed} of {one.checked})" for one in failed)
+        raise MetaDxError(
+            "blocking_check",
+            f"Blocking checks failed on {report.suite} of batch {report.batch}: {named}. Nothing is built on this "
+            f"data: see {report.data_docs}, mend the export or the label table, or accept a batch with "
+            "'meta-dx validate --accept BATCH --reason WHY'.",
+        )
 
 
 def take_in(project: Project, batch: str, progress: Progress = silent) -> IngestSummary:
@@ -52,7 +121,7 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
         return _summary(catalog, batch)
     for planned in pending_batches(project):
         if planned.id == batch:
-            return ingest_batch(project.home, planned, progress=progress)
+            return ingest_batch(project.home, planned, progress=progress, options=project.settings.ingest)
     raise MetaDxError(
         "unknown_batch", f"Batch {batch} was never planned in {project.home.root}: run the ingest again."
     )

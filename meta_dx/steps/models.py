@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from meta_dx.cohort.fingerprint import read_fingerprint
 from meta_dx.episodes.plan import EpisodeSampler, eligible_diseases
 from meta_dx.errors import MetaDxError
 from meta_dx.home import fingerprint_of, write_json
 from meta_dx.inference.bundle import Bundle, BundleParts, make_latest, write_bundle
 from meta_dx.steps import Project
-from meta_dx.steps.cohort import CohortData, assemble
+from meta_dx.steps.cohort import CohortData, assemble, fingerprint
 from meta_dx.steps.training import select
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from meta_dx.episodes.episode import Episode
     from meta_dx.training.selection import TrainingResult
 
+#: Raise when the same choice on the same data would give another bundle than before.
+EXPORT_VERSION = 1
 _WAYS = (2, 3, 5, 10, 20, 50)
 _SHOTS = (1, 2, 5, 10, 20)
 _EPISODES = 40  # for each number of ways and shots
@@ -42,7 +43,7 @@ def export(project: Project) -> Bundle:
     """
     data = assemble(project)
     chosen = select(project)
-    name = fingerprint_of([chosen.version, data.version, project.settings.images])
+    name = fingerprint_of([EXPORT_VERSION, chosen.version, data.version, project.settings.images])
     memo = project.home.store("exports") / f"{name}.json"
     if memo.exists():
         known = project.home.bundles / json.loads(memo.read_text())["bundle"]
@@ -77,7 +78,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         cohort=project.settings.cohort.name,
         data_version=data.version,
         split_version=data.split.version,
-        fingerprint=read_fingerprint(project.home) or {},
+        fingerprint=fingerprint(project),
         diseases=data.split.diseases,
         validation={"chosen": chosen.note, "candidates": chosen.rows},
     )

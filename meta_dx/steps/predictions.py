@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from meta_dx.cohort.examples import Examples
+from meta_dx.dicom.identity import Surrogates
 from meta_dx.errors import MetaDxError
+from meta_dx.home import fingerprint_of
+from meta_dx.inference.bundle import Bundle, latest_bundle
 from meta_dx.inference.serving import choose_cases, class_prior, offered_diseases
 from meta_dx.records.database import Records
-from meta_dx.records.predictions import NearestCase, PredictedStudy, PredictionRun, save_prediction_run
+from meta_dx.records.predictions import (
+    NearestCase,
+    PredictedStudy,
+    PredictionRun,
+    latest_predictions,
+    save_prediction_run,
+)
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
+from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble
 
@@ -28,7 +39,7 @@ class BatchPredictions:
 
     studies: int
     diseases: int
-    mean_entropy: float
+    mean_entropy: float | None
     bundle: str
     support_version: int
 
@@ -103,8 +114,26 @@ def serving_of(project: Project, data: CohortData, confirmed: Sequence[SupportCa
             f"[serve] offers {len(codes)} disease(s) with a confirmed study: a diagnosis needs at "
             "least 2 to choose between; widen [serve], or add cases with 'meta-dx support add'.",
         )
-    cases = [case for case in confirmed if case.code in set(codes) and case.study in usable]
+    shift_days = Surrogates(Vault.open(project.home).key).shift_days
+    cases = [
+        # Near-duplicate patients count as one. Dates are shifted per patient: to order them, shift them back.
+        replace(
+            case,
+            patient=data.groups.get(case.patient, case.patient),
+            confirmed_on=unshifted(case.confirmed_on, shift_days(case.patient)),
+        )
+        for case in confirmed
+        if case.code in set(codes) and case.study in usable
+    ]
     return Serving(tuple(codes), tuple(choose_cases(cases, options)))
+
+
+def unshifted(day: str | None, days: int) -> str | None:
+    """Return the true day of a shifted ISO date; what is no date stays as it is."""
+    try:
+        return None if day is None else (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+    except ValueError:
+        return day
 
 
 def predict_batch(project: Project, batch: str) -> BatchPredictions:
@@ -126,10 +155,6 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
     MetaDxError
         ``no_bundle``, ``no_support_set``, or from :func:`serving_of`.
     """
-    from meta_dx.inference.bundle import latest_bundle
-    from meta_dx.inference.predictor import Predictor, entropy, nearest_support
-    from meta_dx.inference.support import adapted_state
-
     data = assemble(project)
     records = Records.open(project.home)
     version = SupportSets(records).current()
@@ -138,48 +163,68 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
             "no_support_set", f"The home {project.home.root} has no support set yet: run 'make run'."
         )
     serving = serving_of(project, data, version.cases)
+    confirmed = {case.study for case in version.cases}
+    queries = data.to_predict(batch)
+    queries = queries.take(~np.isin(queries.study, sorted(confirmed)))
     made = latest_bundle(project.home)
+    run = PredictionRun(
+        bundle=made.id,
+        support_version=version.version,
+        split_version=data.split.version,
+        # What was asked and how: other options of [serve] or other studies are another run.
+        data_version=fingerprint_of([data.version, project.settings.serve, serving, queries.study.tolist()]),
+        batch=batch,
+    )
+    answers = _kept(records, run)
+    if answers is None:
+        # A patient with any confirmed case is flagged, whether or not the case is among the K.
+        known = {data.groups.get(case.patient, case.patient) for case in version.cases}
+        answers = _answers(project, data, serving, made, queries, known) if len(queries) else []
+        save_prediction_run(records, run, answers)
+    mean = float(np.mean([answer.entropy for answer in answers])) if answers else None
+    return BatchPredictions(len(answers), len(serving.codes), mean, made.id, version.version)
+
+
+def _kept(records: Records, run: PredictionRun) -> list[PredictedStudy] | None:
+    """Return the answers of the same run, if it was made before."""
+    for saved in latest_predictions(records, run.batch):
+        if replace(saved.run, created_at=run.created_at) == run:
+            return list(saved.studies)
+    return None
+
+
+def _answers(
+    project: Project, data: CohortData, serving: Serving, made: Bundle, queries: Examples, known: set[str]
+) -> list[PredictedStudy]:
+    """Adapt to the confirmed cases and answer the queries."""
+    from meta_dx.inference.predictor import Predictor, entropy, nearest_support
+    from meta_dx.inference.support import adapted_state
+
     predictor = Predictor(made, device=project.settings.cohort.device)
     rows = {study: group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
     support_x = predictor.embed_studies(data.store.images, [rows[case.study] for case in serving.cases])
     labels = np.array([serving.codes.index(case.code) for case in serving.cases], dtype=np.int64)
     state = adapted_state(project.home, predictor, support_x, labels, len(serving.codes))
     prior = class_prior(serving.codes, [case.code for case in serving.cases], project.settings.serve)
-    queries = data.to_predict(batch)
-    answers: list[PredictedStudy] = []
-    if len(queries):
-        query_x = predictor.embed_studies(data.store.images, queries.images)
-        probabilities = predictor.predict(state, query_x, prior=prior)  # (Q, N)
-        entropies = entropy(probabilities)
-        nearest, similarity = nearest_support(
-            predictor.centred(support_x), predictor.centred(query_x), min(_NEAREST, len(serving.cases))
-        )
-        known = {data.groups.get(case.patient, case.patient) for case in serving.cases}
-        for at, study in enumerate(queries.study.tolist()):
-            evidence = tuple(
+    query_x = predictor.embed_studies(data.store.images, queries.images)
+    probabilities = predictor.predict(state, query_x, prior=prior)  # (Q, N)
+    entropies = entropy(probabilities)
+    nearest, similarity = nearest_support(
+        predictor.centred(support_x), predictor.centred(query_x), min(_NEAREST, len(serving.cases))
+    )
+    return [
+        PredictedStudy(
+            study=study,
+            probabilities=dict(zip(serving.codes, probabilities[at].tolist(), strict=True)),
+            entropy=float(entropies[at]),
+            nearest=tuple(
                 NearestCase(serving.cases[k].study, serving.cases[k].code, float(s))
                 for k, s in zip(nearest[at], similarity[at], strict=True)
-            )
-            answers.append(
-                PredictedStudy(
-                    study=study,
-                    probabilities=dict(zip(serving.codes, probabilities[at].tolist(), strict=True)),
-                    entropy=float(entropies[at]),
-                    nearest=evidence,
-                    support_patient=str(queries.patient[at]) in known,
-                )
-            )
-    run = PredictionRun(
-        bundle=made.id,
-        support_version=version.version,
-        split_version=data.split.version,
-        data_version=data.version,
-        batch=batch,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    save_prediction_run(records, run, answers)
-    mean = float(np.mean([answer.entropy for answer in answers])) if answers else float("nan")
-    return BatchPredictions(len(answers), len(serving.codes), mean, made.id, version.version)
+            ),
+            support_patient=str(queries.patient[at]) in known,
+        )
+        for at, study in enumerate(queries.study.tolist())
+    ]
 
 
 def _groups(data: CohortData, studies: set[str]) -> set[str]:

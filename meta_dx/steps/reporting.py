@@ -22,7 +22,6 @@ from meta_dx.records.support import SupportSets
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble, group_near_duplicates
 from meta_dx.steps.evaluation import evaluate_rare
-from meta_dx.steps.incoming import finished_batches
 from meta_dx.steps.training import select
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def score_hidden(project: Project, data: CohortData) -> HoldoutResult | None:
 def data_summary(project: Project, data: CohortData) -> DataSummary:
     """Count files, studies and patients, and say why the rest was left out."""
     catalog = Catalog(project.home)
-    summaries = [catalog.summary(batch) for batch in finished_batches(project)]
+    summaries = [catalog.summary(batch) for batch in catalog.batches()]
     rejected: Counter[str] = Counter()
     for summary in summaries:
         rejected.update(summary["rejected"])

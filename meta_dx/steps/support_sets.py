@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.dicom.identity import Surrogates
@@ -12,6 +13,7 @@ from meta_dx.home import Home
 from meta_dx.records.database import Records
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
 from meta_dx.records.vault import Vault
+from meta_dx.steps.predictions import unshifted
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class SupportDesk:
                 study=study,
                 patient=patient,
                 confirmed_by=confirmed_by,
-                confirmed_on=confirmed_on,
+                confirmed_on=self._shifted(confirmed_on, patient),
                 basis=basis,
             )
             for study, patient in patient_of.items()
@@ -105,6 +107,19 @@ class SupportDesk:
         """Give studies another disease."""
         studies = list(self._patients(originals))
         return self.sets.correct(studies, author=author, reason=reason, **particulars)
+
+    def true_day(self, case: SupportCase) -> str | None:
+        """Return the day on which a case was confirmed, as people wrote it; the store holds it shifted."""
+        return unshifted(case.confirmed_on, Surrogates(self.vault.key).shift_days(case.patient))
+
+    def _shifted(self, day: str | None, patient: str) -> str | None:
+        if day is None:
+            return None
+        try:
+            moved = Surrogates(self.vault.key).shift(date.fromisoformat(day), patient)
+        except ValueError as fault:
+            raise MetaDxError("bad_date", f"--confirmed-on is '{day}': write it as YYYY-MM-DD.") from fault
+        return None if moved is None else moved.isoformat()
 
     def _patients(self, originals: Sequence[str]) -> dict[str, str]:
         surrogates = Surrogates(self.vault.key)

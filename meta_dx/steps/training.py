@@ -42,6 +42,7 @@ def training_task(project: Project, data: CohortData) -> TrainingTask:
         images_version=data.images_version(rows),
         seed=settings.cohort.seed,
         device=settings.cohort.device,
+        ancestors=data.ancestors,
     )
     return replace(task, folder=project.home.checkpoints / task.key())
 

@@ -94,13 +94,14 @@ class _Episodes:
             (min(options.shots[0], shots), shots),
             options.queries,
             step_seed(task.seed, "episodes", 0),
+            ancestors=task.ancestors,
         )
         self._pictures = Pictures(task.images, fabric.device)
         self._parameters = {
             **{f"encoder.{name}": p for name, p in encoder.named_parameters()},
             **{f"head.{name}": p for name, p in head.named_parameters()},
         }
-        self._validation = ValidationEpisodes(task.validation, options, task.seed)
+        self._validation = ValidationEpisodes(task.validation, options, task.seed, task.ancestors)
 
     def gradients(self, step: int) -> tuple[Grads, Metrics]:
         """Embed this step's episodes, one image a study, and return the learner's gradients."""

@@ -91,7 +91,7 @@ class _Classification:
             **{f"encoder.{name}": p for name, p in encoder.named_parameters()},
             **{f"classifier.{name}": p for name, p in classifier.named_parameters()},
         }
-        self._validation = ValidationEpisodes(task.validation, task.options, task.seed)
+        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
         every = max(1, len(task.common) // _CENTRE_STUDIES)
         self._centre = task.common.take(np.arange(0, len(task.common), every))
 

@@ -154,7 +154,7 @@ def select(
     path = task.folder / SELECTED / _RESULT
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return load_result(task.folder)  # type: ignore[return-value] # it exists
-    episodes = ValidationEpisodes(task.validation, task.options, task.seed)
+    episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
     candidates = []
     for done, stage in enumerate(stages):
         progress(done, len(stages), f"comparing heads on {stage.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +51,8 @@ class TrainingTask:
         The one seed.
     device : {"auto", "cpu", "cuda"}
         Where to train.
+    ancestors : mapping of str to collection of str
+        Diseases above each code; an episode never holds a disease together with one of its ancestors.
     """
 
     common: Examples
@@ -62,6 +65,7 @@ class TrainingTask:
     images_version: str = ""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    ancestors: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -84,6 +88,7 @@ class TrainingTask:
                 "backbone": self.backbone.name,
                 "weights": _file_digest(self.backbone.weights),
                 "seed": self.seed,
+                "ancestors": {code: sorted(above) for code, above in sorted(self.ancestors.items())},
                 **more,
             }
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,8 @@ class ValidationEpisodes:
         Ways, shots, queries and number.
     seed : int
         Seed of the episodes.
+    ancestors : mapping of str to collection of str, optional
+        Diseases above each code, which are never in an episode with it.
 
     Raises
     ------
@@ -65,13 +67,21 @@ class ValidationEpisodes:
         ``too_few_diseases`` when not even two diseases have three patients.
     """
 
-    def __init__(self, examples: Examples, options: TrainingOptions, seed: int) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        options: TrainingOptions,
+        seed: int,
+        ancestors: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self.plans: dict[int, list[EpisodePlan]] = {}
         for wanted in options.validation_shots:
             ways, shots = feasible(examples, options.validation_ways, wanted)
             if shots in self.plans:
                 continue
-            sampler = EpisodeSampler(examples, ways, shots, options.validation_queries, seed)
+            sampler = EpisodeSampler(
+                examples, ways, shots, options.validation_queries, seed, ancestors=ancestors
+            )
             self.plans[shots] = list(sampler.plans(options.validation_episodes))
 
     def scores(self, head: Head, vectors: Vectors) -> list[Score]:
