@@ -16,20 +16,20 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]  # float32 all through
 
 #: Lesions per image and radius of one, by level of the family "number".
-_NUMBER = {"solitary": (1, 0.180), "triple": (3, 0.115), "multiple": (8, 0.068)}
+_NUMBER = {"solitary": (1, 0.125), "triple": (3, 0.110), "multiple": (8, 0.072)}
 #: Centre and half width of the region of each place, in body coordinates ``(u, v, half_u, half_v)``.
 _PLACE = {
-    "apical": (0.0, -0.54, 0.52, 0.22),
-    "basal": (0.0, 0.54, 0.52, 0.22),
-    "central": (0.0, 0.0, 0.38, 0.32),
-    "lateral": (0.62, 0.0, 0.14, 0.50),
+    "apical": (0.0, -0.57, 0.50, 0.17),
+    "basal": (0.0, 0.57, 0.50, 0.17),
+    "central": (0.0, 0.0, 0.32, 0.24),
+    "lateral": (0.64, 0.0, 0.12, 0.42),
 }
 #: Wavelength of the tissue texture in fractions of the shorter side, and its relative width.
 _WAVES = {
-    "granular": (0.070, 0.25),
-    "mottled": (0.190, 0.25),
-    "striated": (0.105, 0.18),
-    "reticular": (0.200, 0.30),
+    "granular": (0.090, 0.25),
+    "mottled": (0.200, 0.25),
+    "striated": (0.120, 0.15),
+    "reticular": (0.250, 0.30),
 }
 
 
@@ -80,11 +80,13 @@ def draw(
     grid = _Grid.lay(look, waves, rng)
     inside = _soft(1.0 - grid.radius, 0.06)  # 1 inside the body, 0 outside
     image = _anatomy(look, grid, waves, rng)
-    image += _texture(look, waves, rng) * _soft(0.92 - grid.radius, 0.08)
-    image += _lesions(look, grid, rng) * inside
+    texture = _texture(look, waves, rng) * _soft(0.92 - grid.radius, 0.08)
+    change, covered = _lesions(look, grid, rng)
+    image += change * inside + texture * (1 - np.float32(0.8) * covered)  # a lesion replaces the tissue
     image = image * inside + np.float32(0.06)
-    gamma = np.exp(0.18 * rng.standard_normal())
+    gamma = np.exp(0.12 * rng.standard_normal())
     image = np.clip(image, 0.0, 1.2) ** np.float32(gamma)
+    image = _blurred(image)
     noise = rng.standard_normal((rows, columns), dtype=np.float32)
     image += noise * (np.float32(0.09) * image if speckle else np.float32(0.022))
     gain, offset = rng.uniform(0.65, 0.85), rng.uniform(0.02, 0.14)
@@ -112,8 +114,8 @@ class _Grid:
         unit = min(rows, columns)
         y: Array = (np.arange(rows, dtype=np.float32)[:, None] + np.float32(0.5)) / np.float32(unit)
         x: Array = (np.arange(columns, dtype=np.float32)[None, :] + np.float32(0.5)) / np.float32(unit)
-        x = x + np.float32(0.011) * _slow(waves.shape, 0.22, rng)
-        y = y + np.float32(0.011) * _slow(waves.shape, 0.22, rng)
+        x = x + np.float32(0.008) * _slow(waves.shape, 0.22, rng)
+        y = y + np.float32(0.008) * _slow(waves.shape, 0.22, rng)
         wide, tall, square = look.build[:3]
         half = (
             (0.415 + 0.012 * float(np.tanh(wide))) * columns / unit,
@@ -170,6 +172,19 @@ def _slow(shape: tuple[int, int], length: float, rng: np.random.Generator) -> Ar
     return _standard(field)
 
 
+def _blurred(image: Array) -> Array:
+    """Smooth by the binomial filter 1 4 6 4 1, as a detector of finite sharpness does."""
+    for axis in (0, 1):
+        for _ in range(2):
+            padded = np.pad(image, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+            image = (
+                np.take(padded, range(0, padded.shape[axis] - 2), axis)
+                + 2 * image
+                + np.take(padded, range(2, padded.shape[axis]), axis)
+            ) / np.float32(4)
+    return image
+
+
 def _standard(field: Array) -> Array:
     scaled: Array = (field - field.mean()) / (field.std() + np.float32(1e-6))
     return scaled
@@ -219,7 +234,7 @@ def _anatomy(look: Look, grid: _Grid, waves: _Waves, rng: np.random.Generator) -
 
 def _texture(look: Look, waves: _Waves, rng: np.random.Generator) -> Array:
     level = look.levels["texture"]
-    strength = np.float32(0.065 * np.exp(0.15 * rng.standard_normal()))
+    strength = np.float32(0.072 * np.exp(0.12 * rng.standard_normal()))
     if level == "smooth":
         rng.standard_normal(
             waves.shape, dtype=np.float32
@@ -232,36 +247,41 @@ def _texture(look: Look, waves: _Waves, rng: np.random.Generator) -> Array:
         across = waves.fx * np.float32(np.cos(look.direction)) + waves.fy * np.float32(np.sin(look.direction))
         along = waves.fy * np.float32(np.cos(look.direction)) - waves.fx * np.float32(np.sin(look.direction))
         gain = np.exp(-0.5 * ((np.abs(across) * np.float32(length) - 1) / np.float32(width)) ** 2)
-        gain *= np.exp(-0.5 * (along * np.float32(1.1 * length)) ** 2)
+        gain *= np.exp(-0.5 * (along * np.float32(2.5 * length)) ** 2)
     field = waves.field(gain, rng)
     if level == "reticular":  # bright lines where the field crosses zero: a net
         field = np.exp(-((field / np.float32(0.30)) ** 2))
         field = _standard(field)
+    elif level == "granular":  # dark grains
+        field = -_standard(np.maximum(field - np.float32(0.5), 0))
+    elif level == "mottled":  # bright patches
+        field = np.float32(1.2) * _standard(np.maximum(field, 0))
     return strength * field
 
 
-def _lesions(look: Look, grid: _Grid, rng: np.random.Generator) -> Array:
-    """Draw the lesions as a change of intensity."""
+def _lesions(look: Look, grid: _Grid, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return the change of intensity by the lesions, and how far they cover the tissue."""
     count, size = _NUMBER[look.levels["number"]]
     size *= float(np.exp(0.08 * rng.standard_normal()))
+    turn = rng.uniform(0, 2 * np.pi)
     mask, halo, tail = (np.zeros(grid.x.shape, np.float32) for _ in range(3))
     for u, v in _centres(look.levels["place"], count, size, grid, rng):
         radius = size * float(np.exp(0.08 * np.clip(rng.standard_normal(), -2, 2)))
         x, y = grid.at(u, v)
         dx, dy = (grid.x - np.float32(x)) / np.float32(radius), (grid.y - np.float32(y)) / np.float32(radius)
-        outline = _outline(look.levels["shape"], dx, dy, rng.uniform(0, 2 * np.pi))
-        mask = np.maximum(mask, _soft(1.0 - outline, 0.55))
+        outline = _outline(look.levels["shape"], dx, dy, turn + rng.uniform(-0.25, 0.25))
+        mask = np.maximum(mask, _soft(1.0 - outline, 0.45))
         around = np.hypot(dx, dy)
         halo = np.maximum(halo, _soft(1.85 - around, 0.4))
         tail = np.maximum(tail, _soft(0.75 - np.abs(dx), 0.5) * _soft(dy - 0.6, 0.6) * _soft(3.4 - dy, 1.2))
-    strength = np.float32(0.34 * np.exp(0.12 * rng.standard_normal()))
+    strength = np.float32(0.42 * np.exp(0.10 * rng.standard_normal()))
     change = {
         "dense": mask,
         "lucent": -mask,
         "haloed": mask - np.float32(0.65) * halo * (1 - mask),
         "shadowed": mask - np.float32(0.75) * tail * (1 - mask),
     }[look.levels["contrast"]]
-    return strength * change
+    return strength * change, mask
 
 
 def _centres(
@@ -271,6 +291,8 @@ def _centres(
     u0, v0, half_u, half_v = _PLACE[place]
     du, dv = rng.uniform(-0.06, 0.06, 2)
     first_side = int(rng.integers(2))
+    spread = 0.75 + 0.09 * count
+    half_u, half_v = half_u * spread, half_v * spread
     centres: list[tuple[float, float]] = []
     for i in range(count):
         side = (1 if (i + first_side) % 2 else -1) if place == "lateral" else 1
@@ -301,7 +323,7 @@ def _outline(shape: str, dx: Array, dy: Array, turn: float) -> Array:
     if shape == "round":
         return rho
     if shape == "annular":
-        return 1 + np.abs(rho - np.float32(0.95)) - np.float32(0.27)
+        return 1 + np.abs(rho - np.float32(0.95)) - np.float32(0.33)
     if shape == "linear":
         return np.hypot(a / np.float32(2.0), b / np.float32(0.38))
     angle = np.arctan2(b, a)  # stellate

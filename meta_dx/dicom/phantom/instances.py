@@ -145,8 +145,8 @@ def stored_values(
     if machine.signed:  # Hounsfield units as they are
         return np.round(shown * 2000.0 - 1000.0).astype(np.int16)
     top = 2**machine.bits - 1
-    values = np.round((1.0 - shown if machine.inverted else shown) * (0.9 * top))
-    return values.astype(np.uint8 if machine.bits == 8 else np.uint16)
+    values = np.round((1 - shown if machine.inverted else shown) * np.float32(0.9 * top))
+    return values.astype(np.uint8) if machine.bits == 8 else values.astype(np.uint16)
 
 
 def file_bytes(dataset: Dataset) -> bytes:

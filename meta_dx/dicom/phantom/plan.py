@@ -21,6 +21,7 @@ BODIES = ("CHEST", "ABDOMEN", "HEAD")
 _FIRST_DAY, _DAYS = date(2021, 3, 1), 1400
 _SECOND_BATCH = 0.25  # share of the studies, the latest ones, that the second batch holds
 _SECOND_STUDY = 0.12  # share of the patients who come back
+_COMMON, _VALIDATION = 36 / 64, 10 / 64  # shares of the diseases; the others are rare
 _UNDIAGNOSED = 25 / 64  # studies without a diagnosis for each disease
 TWINS = 4  # patients who were registered twice: one study, sent under two identities
 
@@ -91,7 +92,7 @@ def uid_of(seed: int, *names: object) -> str:
 
 def case_numbers(diseases: int) -> list[int]:
     """Return the patients of each disease: common (22 and more), validation (12-19), rare (5-9)."""
-    common, validation = round(diseases * 36 / 64), round(diseases * 10 / 64)
+    common, validation = round(diseases * _COMMON), round(diseases * _VALIDATION)
     rare = diseases - common - validation
     numbers = [22 + round(42 * (1 - i / common) ** 3) for i in range(common)]
     numbers += [19 - round(7 * i / max(validation - 1, 1)) for i in range(validation)]
@@ -124,7 +125,7 @@ def make_plan(seed: int, diseases: int, without: str | None) -> Plan:
         raise MetaDxError(
             "unknown_family", f"There is no trait family '{without}': choose one of {', '.join(FAMILIES)}."
         )
-    kinds = invent_diseases(stream(seed, "diseases"), diseases)
+    kinds = invent_diseases(stream(seed, "diseases"), diseases, round(diseases * _COMMON))
     numbers = case_numbers(diseases)
     diagnosed = [kind for kind, number in zip(kinds, numbers, strict=True) for _ in range(number)]
     open_cases = _undiagnosed(stream(seed, "undiagnosed"), kinds, numbers)
@@ -154,7 +155,9 @@ def look_of(seed: int, patient: int, disease: Disease, without: str | None) -> L
     rng = stream(seed, "look", patient)
     levels = {family: str(rng.choice(names)) for family, names in FAMILIES.items()}
     levels |= {family: level for family, level in disease.levels.items() if family != without}
-    return Look(levels, str(rng.choice(BODIES)), rng.standard_normal(12), float(rng.uniform(0, np.pi)))
+    build, body = rng.standard_normal(12), str(rng.choice(BODIES))
+    tilt = float(np.pi / 2 + 0.35 * np.clip(rng.standard_normal(), -2, 2))
+    return Look(levels, body, build, tilt)
 
 
 def _undiagnosed(rng: np.random.Generator, kinds: list[Disease], numbers: list[int]) -> list[Disease]:

@@ -18,7 +18,7 @@ from meta_dx.errors import MetaDxError
 
 #: Each family with its levels, in the order in which names are built.
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "texture": ("smooth", "granular", "mottled", "striated", "reticular"),
+    "texture": ("smooth", "mottled", "striated", "reticular"),
     "contrast": ("dense", "lucent", "haloed", "shadowed"),
     "shape": ("round", "annular", "linear", "stellate"),
     "place": ("apical", "basal", "central", "lateral"),
@@ -29,10 +29,11 @@ SCHEME = "99PHANTOM"
 FEWEST, MOST = 5, 72
 
 _LEVELS = [(family, level) for family, levels in FAMILIES.items() for level in levels]
+_SIZES = [len(levels) for levels in FAMILIES.values()]
 _NOUNS = {"solitary": "solitarium", "triple": "triplex", "multiple": "multiplex"}
 _CHANCE = 1 / 12  # two diseases may look alike in at most this share of the patients of either
 _TWO_FAMILIES = 0.07  # share of the diseases that are built on two families only
-_ATTEMPTS = 20
+_ATTEMPTS, _ORDERS = 20, 200
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class Disease:
     levels: dict[str, str]
 
 
-def invent_diseases(rng: np.random.Generator, count: int) -> list[Disease]:
+def invent_diseases(rng: np.random.Generator, count: int, common: int) -> list[Disease]:
     """Invent diseases of which any two can be told apart.
 
     Two diseases differ in a family that both are built on, or else a patient of one shows the levels of the
-    other by chance in at most one case in twelve.
+    other by chance in at most one case in twelve. Each level, and each pair of levels, is used about as often by
+    the common diseases as by the others: what is learnt from the ones has to be of use for the others.
 
     Parameters
     ----------
@@ -66,11 +68,13 @@ def invent_diseases(rng: np.random.Generator, count: int) -> list[Disease]:
         Source of the draw.
     count : int
         Diseases to invent, 5 to 72.
+    common : int
+        How many of them, the first ones, will have many patients.
 
     Returns
     -------
     list of Disease
-        In random order; each level of each family is used about equally often.
+        The common ones first, otherwise in random order.
 
     Raises
     ------
@@ -82,16 +86,21 @@ def invent_diseases(rng: np.random.Generator, count: int) -> list[Disease]:
             "diseases_out_of_range",
             f"The demo cohort has {FEWEST} to {MOST} diseases, not {count}: choose a number in that range.",
         )
-    for _ in range(_ATTEMPTS):
-        combos = _combinations(rng, count)
-        if len(combos) == count:
-            codes = rng.permutation(count) + 1
-            order = rng.permutation(count)
-            return [
-                Disease(f"PX{codes[i]:03d}", name_of(combos[k]), combos[k])
-                for i, k in enumerate(order.tolist())
-            ]
-    raise RuntimeError(f"no set of {count} distinguishable diseases in {_ATTEMPTS} attempts")
+    drawn = [_combinations(rng, count) for _ in range(_ATTEMPTS)]
+    ordered = [_best_order(rng, combos, common) for combos in drawn if len(combos) == count]
+    if not ordered:
+        raise RuntimeError(f"no set of {count} distinguishable diseases in {_ATTEMPTS} attempts")
+    combos = min(ordered, key=lambda pair: pair[0])[1]
+    return [Disease(code_of(levels), name_of(levels), levels) for levels in combos]
+
+
+def code_of(levels: dict[str, str]) -> str:
+    """Return the code of a combination of traits, the same in every cohort whatever its seed.
+
+    One digit a family, 0 where the disease is not built on it.
+    """
+    digits = [FAMILIES[family].index(levels[family]) + 1 if family in levels else 0 for family in FAMILIES]
+    return "PX" + "".join(map(str, digits))
 
 
 def name_of(levels: dict[str, str]) -> str:
@@ -137,6 +146,28 @@ def _combinations(rng: np.random.Generator, count: int) -> list[dict[str, str]]:
         free &= agree[pick]
         used += shows[pick]
     return chosen
+
+
+def _best_order(
+    rng: np.random.Generator, combos: list[dict[str, str]], common: int
+) -> tuple[float, list[dict[str, str]]]:
+    """Return the order, of many random ones, whose first ``common`` combinations use the levels most evenly."""
+    shows = np.array(
+        [[levels.get(f) == level for f, level in _LEVELS] for levels in combos], dtype=np.float64
+    )
+    pairs = (shows[:, :, None] * shows[:, None, :]).reshape(len(combos), -1)
+    best: tuple[float, list[int]] = (np.inf, [])
+    for _ in range(_ORDERS):
+        order = rng.permutation(len(combos))
+        chosen = pairs[order[:common]]
+        singles = shows[order[:common]].sum(axis=0)
+        uneven = sum(
+            float(np.var(part)) for part in np.split(singles, np.cumsum(_SIZES)[:-1].tolist())
+        )  # levels of one family among the common diseases
+        split = float(((chosen.mean(axis=0) - pairs.mean(axis=0)) ** 2).sum()) * common
+        if uneven + split < best[0]:
+            best = (uneven + split, order.tolist())
+    return best[0], [combos[i] for i in best[1]]
 
 
 @cache
