@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]  # float32 all through
 
 #: Lesions per image and radius of one, by level of the family "number".
-_NUMBER = {"solitary": (1, 0.125), "triple": (3, 0.110), "multiple": (8, 0.072)}
+_NUMBER = {"solitary": (1, 0.175), "triple": (3, 0.135), "multiple": (7, 0.098)}
 #: Centre and half width of the region of each place, in body coordinates ``(u, v, half_u, half_v)``.
 _PLACE = {
     "apical": (0.0, -0.57, 0.50, 0.17),
@@ -84,11 +84,11 @@ def draw(
     change, covered = _lesions(look, grid, rng)
     image += change * inside + texture * (1 - np.float32(0.8) * covered)  # a lesion replaces the tissue
     image = image * inside + np.float32(0.06)
-    gamma = np.exp(0.12 * rng.standard_normal())
+    gamma = np.exp(0.08 * rng.standard_normal())
     image = np.clip(image, 0.0, 1.2) ** np.float32(gamma)
     image = _blurred(image)
     noise = rng.standard_normal((rows, columns), dtype=np.float32)
-    image += noise * (np.float32(0.09) * image if speckle else np.float32(0.022))
+    image += noise * (np.float32(0.07) * image if speckle else np.float32(0.016))
     gain, offset = rng.uniform(0.65, 0.85), rng.uniform(0.02, 0.14)
     shown: npt.NDArray[np.float32] = np.clip(image * np.float32(gain) + np.float32(offset), 0.0, 1.0)
     return shown
@@ -234,7 +234,7 @@ def _anatomy(look: Look, grid: _Grid, waves: _Waves, rng: np.random.Generator) -
 
 def _texture(look: Look, waves: _Waves, rng: np.random.Generator) -> Array:
     level = look.levels["texture"]
-    strength = np.float32(0.072 * np.exp(0.12 * rng.standard_normal()))
+    strength = np.float32(0.090 * np.exp(0.12 * rng.standard_normal()))
     if level == "smooth":
         rng.standard_normal(
             waves.shape, dtype=np.float32
@@ -274,7 +274,7 @@ def _lesions(look: Look, grid: _Grid, rng: np.random.Generator) -> tuple[Array, 
         around = np.hypot(dx, dy)
         halo = np.maximum(halo, _soft(1.85 - around, 0.4))
         tail = np.maximum(tail, _soft(0.75 - np.abs(dx), 0.5) * _soft(dy - 0.6, 0.6) * _soft(3.4 - dy, 1.2))
-    strength = np.float32(0.42 * np.exp(0.10 * rng.standard_normal()))
+    strength = np.float32(0.55 * np.exp(0.10 * rng.standard_normal()))
     change = {
         "dense": mask,
         "lucent": -mask,

@@ -156,7 +156,7 @@ def look_of(seed: int, patient: int, disease: Disease, without: str | None) -> L
     levels = {family: str(rng.choice(names)) for family, names in FAMILIES.items()}
     levels |= {family: level for family, level in disease.levels.items() if family != without}
     build, body = rng.standard_normal(12), str(rng.choice(BODIES))
-    tilt = float(np.pi / 2 + 0.35 * np.clip(rng.standard_normal(), -2, 2))
+    tilt = float(np.pi / 2 + 0.25 * np.clip(rng.standard_normal(), -2, 2))
     return Look(levels, body, build, tilt)
 
 

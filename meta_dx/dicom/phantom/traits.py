@@ -32,7 +32,7 @@ _LEVELS = [(family, level) for family, levels in FAMILIES.items() for level in l
 _SIZES = [len(levels) for levels in FAMILIES.values()]
 _NOUNS = {"solitary": "solitarium", "triple": "triplex", "multiple": "multiplex"}
 _CHANCE = 1 / 12  # two diseases may look alike in at most this share of the patients of either
-_TWO_FAMILIES = 0.07  # share of the diseases that are built on two families only
+_TWO_FAMILIES = 0.0  # share of the diseases that are built on two families only
 _ATTEMPTS, _ORDERS = 20, 200
 
 
