@@ -133,7 +133,17 @@ def test_evaluate_answers_the_contract_on_unseen_diseases(
     assert found["episodes"] == 20
     assert found["ci95"][0] <= found["accuracy"] <= found["ci95"][1]
     again = answer(capsys, *arguments, *options)
-    assert again == found, "the same seed must give the same episodes, whatever the temporary home's key"
+    # Another home has another key and so another order of rows: float32 sums differ in their last digits, no more.
+    assert rounded(again) == rounded(found), "the same seed must give the same episodes"
+
+
+def rounded(value: Any) -> Any:
+    """Round every number of a JSON value to five decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def unseen_part(ran: Ran, folder: Path) -> tuple[Path, Path]:

@@ -33,7 +33,7 @@ def test_new_files_become_a_batch_that_is_taken_in_and_predicted(copied: Ran) ->
         asked = [one for one in inbox(context) if isinstance(one, dg.RunRequest)]
         assert [one.partition_key for one in asked] == ["b0003", "b0004"]
         assert {one.job_name for one in asked} == {"inbox_job"}
-        assert set(instance.get_dynamic_partitions("ingest_batch")) == {"b0003", "b0004"}
+        assert set(instance.get_dynamic_partitions("ingest_batch")) == {"b0001", "b0002", "b0003", "b0004"}
         job = dg.Definitions(assets=defs.assets, jobs=defs.jobs, resources={"meta_dx": meta_dx})
         for one in asked:
             done = job.resolve_job_def("inbox_job").execute_in_process(
