@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never half of it."""
     with storage_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        beside = _beside(path)
         try:
             with beside.open("wb") as stream:
                 stream.write(data)
@@ -220,7 +221,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Path
         The temporary folder to fill.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside = _beside(path)
     with storage_faults(path):
         beside.mkdir(parents=True)
         try:
@@ -232,6 +233,16 @@ def new_folder(path: Path) -> Iterator[Path]:
                     raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return a temporary name beside a path, and clear away what killed processes of this machine left there."""
+    host = socket.gethostname().replace(".", "-")
+    for left in path.parent.glob(f".{path.name}.{host}-*.tmp"):
+        process = left.name.removesuffix(".tmp").rsplit(".", 1)[0].rsplit("-", 1)[1]
+        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}-{os.getpid()}.{uuid.uuid4().hex}.tmp")
 
 
 def fingerprint_of(value: Any, length: int = 16) -> str:

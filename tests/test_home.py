@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,24 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with new_folder(place) as beside:
         (beside / "whole").write_text("second")
     assert (place / "whole").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["shard"]
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    place = tmp_path / "shard"
+    code = (
+        "import os, sys, pathlib, meta_dx.home as h\n"
+        "with h.new_folder(pathlib.Path(sys.argv[1])) as beside:\n"
+        "    (beside / 'half').write_text('x')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1, "the killed process left its half"
+    with new_folder(place) as outer:
+        (outer / "whole").write_text("x")
+        with new_folder(place) as inner:
+            (inner / "other").write_text("y")
+        assert (outer / "whole").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["shard"]
 
 
