@@ -152,7 +152,8 @@ def weights_hash(module: nn.Module) -> str:
 def _network(name: str, channels: int, spatial_dims: int) -> tuple[nn.Module, int]:
     if name.startswith("resnet"):
         return _resnet(name, channels, spatial_dims)
-    return (_densenet if name == "densenet121" else _efficientnet)(channels, spatial_dims)
+    builders = {"densenet121": _densenet, "efficientnet-b0": _efficientnet, "conv4": _conv4}
+    return builders[name](channels, spatial_dims)
 
 
 def _resnet(name: str, channels: int, spatial_dims: int) -> tuple[nn.Module, int]:
@@ -201,3 +202,21 @@ def _efficientnet(channels: int, spatial_dims: int) -> tuple[nn.Module, int]:
     size = int(network._fc.in_features)
     network._fc = nn.Identity()
     return network, size
+
+
+def _conv4(channels: int, spatial_dims: int) -> tuple[nn.Module, int]:
+    """Build the four blocks of the few-shot papers: convolution of 64, batch norm, ReLU, max-pooling by 2."""
+    from monai.networks.blocks import Convolution
+    from monai.networks.layers import Pool
+
+    width, layers = 64, []
+    for before in (channels, width, width, width):
+        layers.append(
+            Convolution(
+                spatial_dims, before, width, kernel_size=3, adn_ordering="NA", act="RELU", norm="BATCH"
+            )
+        )
+        layers.append(Pool["MAX", spatial_dims](2))
+    # The papers flatten; on their 28 x 28 pictures one pixel is left and the average is the same.
+    layers += [Pool["ADAPTIVEAVG", spatial_dims](1), nn.Flatten()]
+    return nn.Sequential(*layers), width

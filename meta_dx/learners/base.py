@@ -1,8 +1,8 @@
 """What every learner is: adapt to a support set, predict queries, give meta-gradients, name its capabilities.
 
-A :class:`Head` works on embeddings, a :class:`BodyLearner` adapts the network's own weights. ``State`` is
-what ``adapt`` hands to ``predict``: a dict of tensors with leading axis E, so that it can be cached, tested
-against a formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
+A :class:`Head` works on embeddings; a :class:`~meta_dx.learners.body.BodyLearner` adapts the network's own
+weights. ``State`` is what ``adapt`` hands to ``predict``: a dict of tensors with leading axis E, so that it
+can be cached, tested against a formula, and passed from ``adapt.onnx`` to ``predict.onnx``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Prediction:
         Class scores for each of M noise samples (M = 1 for deterministic learners); -inf where
         ``class_mask`` is false.
     attention : Tensor or None, shape (E, Q, S)
-        Weight of each support row for each query, where the learner has one.
+        Weight of each support row for each query among the rows of its class, where the learner has one:
+        they sum to one over each class that takes part, and are zero where padded.
     """
 
     logits: Tensor
@@ -80,6 +81,10 @@ class Head(nn.Module, ABC):
     capabilities: Capabilities = Capabilities()
     #: Names of the tensors in the state, in the order in which the ONNX graphs pass them.
     state_names: tuple[str, ...] = ()
+    #: L, numbers of standard normal noise that a sample needs for each class; 0: the head is deterministic.
+    noise_size: int = 0
+    #: Meta-trained on embeddings of a frozen encoder, as its paper does; else together with the encoder.
+    frozen_encoder: bool = False
 
     @abstractmethod
     def adapt_tensors(self, support_x: Tensor, support_onehot: Tensor) -> State:
@@ -99,7 +104,7 @@ class Head(nn.Module, ABC):
         """
 
     @abstractmethod
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Score queries.
 
         Parameters
@@ -108,6 +113,8 @@ class Head(nn.Module, ABC):
             From :meth:`adapt_tensors`.
         query_x : Tensor, shape (E, Q, D)
             Embeddings.
+        noise : Tensor, optional, shape (E, M, N, L)
+            Standard normal numbers, where ``noise_size`` L is not 0; without it one sample at the mean.
 
         Returns
         -------
@@ -115,21 +122,41 @@ class Head(nn.Module, ABC):
             Logits; -inf for classes that do not take part.
         """
 
+    def attention_tensors(self, state: State, query_x: Tensor) -> Tensor | None:
+        """Return the weight of each support row for each query within its class, (E, Q, S), or None."""
+        return None
+
     def adapt(self, support: Support, *, noise: Tensor | None = None) -> State:
         """Adapt to a support set; pure: the head does not change."""
         return self.adapt_tensors(support.x, support.onehot())
 
     def predict(self, state: State, query: Query, *, noise: Tensor | None = None) -> Prediction:
-        """Predict queries from an adapted state."""
-        return Prediction(self.predict_tensors(state, query.x))
+        """Predict queries from an adapted state; the same noise gives the same answer, bit for bit."""
+        logits = self.predict_tensors(state, query.x, noise)
+        return Prediction(logits, self.attention_tensors(state, query.x))
 
-    def loss(self, episode: Episode) -> tuple[Tensor, Metrics]:
+    def draw_noise(
+        self, episode: Episode, samples: int, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Draw noise for M samples, shape (E, M, N, L); None for a deterministic head.
+
+        Drawn on the CPU from a generator of the CPU, so that every device gets the same numbers.
+        """
+        if not self.noise_size:
+            return None
+        tasks, ways = episode.class_mask.shape
+        drawn = torch.randn(tasks, samples, ways, self.noise_size, generator=generator)
+        return drawn.to(episode.query_x.device, episode.query_x.dtype)
+
+    def loss(self, episode: Episode, *, generator: torch.Generator | None = None) -> tuple[Tensor, Metrics]:
         """Return the loss that meta-training lowers.
 
         Parameters
         ----------
         episode : Episode
             Over embeddings.
+        generator : torch.Generator, optional
+            Source of noise on the CPU, for heads that need one.
 
         Returns
         -------
@@ -139,16 +166,7 @@ class Head(nn.Module, ABC):
             ``loss`` and ``accuracy`` (fraction of the real queries), detached scalars.
         """
         logits = self.predict(self.adapt(episode.support), episode.query).logits  # (E, M, Q, N)
-        mask = episode.query_mask
-        # Absent classes have -inf, where the gradient of a sum over M is NaN: pick the true class first.
-        label = episode.query_y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
-        picked = logits.log_softmax(-1).gather(-1, label).squeeze(-1)  # (E, M, Q)
-        log_p = picked.masked_fill(~mask.unsqueeze(1), 0.0).logsumexp(1) - math.log(logits.shape[1])  # (E, Q)
-        weight = mask.to(log_p.dtype)
-        loss = -(log_p * weight).sum() / weight.sum()
-        answer = logits.detach().softmax(-1).mean(1).argmax(-1)  # (E, Q)
-        right = ((answer == episode.query_y) & mask).sum() / weight.sum()
-        return loss, {"loss": loss.detach(), "accuracy": right}
+        return query_loss(logits, episode)
 
     def meta_gradients(
         self,
@@ -166,7 +184,7 @@ class Head(nn.Module, ABC):
         parameters : mapping of str to Parameter, optional
             What to differentiate by: the encoder's parameters and the head's. The head's own by default.
         generator : torch.Generator, optional
-            Source of noise, for learners that need one.
+            Source of noise on the CPU, for heads that need one.
 
         Returns
         -------
@@ -176,10 +194,39 @@ class Head(nn.Module, ABC):
             As in :meth:`loss`.
         """
         chosen = dict(self.named_parameters()) if parameters is None else parameters
-        loss, metrics = self.loss(episode)
+        loss, metrics = self.loss(episode, generator=generator)
         found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
         pairs = zip(chosen.items(), found, strict=True)
         return {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}, metrics
+
+
+def query_loss(logits: Tensor, episode: Episode) -> tuple[Tensor, Metrics]:
+    """Return the mean cross-entropy of the real queries under the mean of M samples, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (E, M, Q, N)
+        Class scores; -inf for absent classes.
+    episode : Episode
+        Labels and masks of the queries.
+
+    Returns
+    -------
+    loss : Tensor, scalar
+        -log of the mean over the M samples of the true class's probability, mean over real queries.
+    metrics : dict of str to Tensor
+        ``loss`` and ``accuracy`` (fraction of the real queries), detached scalars.
+    """
+    mask = episode.query_mask
+    # Absent classes have -inf, where the gradient of a sum over M is NaN: pick the true class first.
+    label = episode.query_y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
+    picked = logits.log_softmax(-1).gather(-1, label).squeeze(-1)  # (E, M, Q)
+    log_p = picked.masked_fill(~mask.unsqueeze(1), 0.0).logsumexp(1) - math.log(logits.shape[1])  # (E, Q)
+    weight = mask.to(log_p.dtype)
+    loss = -(log_p * weight).sum() / weight.sum()
+    answer = logits.detach().softmax(-1).mean(1).argmax(-1)  # (E, Q)
+    right = ((answer == episode.query_y) & mask).sum() / weight.sum()
+    return loss, {"loss": loss.detach(), "accuracy": right}
 
 
 def mask_absent_classes(logits: Tensor, class_count: Tensor) -> Tensor:

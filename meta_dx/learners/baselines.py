@@ -62,7 +62,7 @@ class SimpleShot(_Cl2n):
         """Average each class's CL2N features: ``centroids`` (E, N, D) and ``count`` (E, N)."""
         return class_means(self.normalised(support_x), support_onehot, ("centroids", "count"))
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Score queries by squared distance to the centroids, shape (E, 1, Q, N)."""
         logits = -self.scale * squared_distances(self.normalised(query_x), state["centroids"])
         return mask_absent_classes(logits.unsqueeze(1), state["count"])
@@ -118,7 +118,7 @@ class Logistic(_Cl2n):
         )
         return {"weight": weight, "bias": bias, "count": support_onehot.sum(1)}
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return linear scores, shape (E, 1, Q, N)."""
         features = self.scale * self.normalised(query_x)  # (E, Q, D)
         logits = features @ state["weight"].transpose(1, 2) + state["bias"].unsqueeze(1)

@@ -77,7 +77,7 @@ class Prototypical(Head):
         """
         return class_means(support_x, support_onehot, ("prototypes", "count"))
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Score queries by scaled distance (equation 2, before the softmax).
 
         Parameters

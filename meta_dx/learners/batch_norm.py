@@ -1,0 +1,120 @@
+"""Batch normalisation with an explicit mode, for learners that adapt a network's weights.
+
+What stands in for the mean and the variance decides the figures of MAML and Reptile, so the mode has a name
+and is printed beside them:
+
+``batch``
+    Statistics of whatever batch is put in, queries included: *transductive*, as in the published figures of
+    MAML (every query is normalised with all others of its task).
+``support``
+    Statistics of the support set, also for the queries: nothing of one query reaches another.
+``stored``
+    Running statistics from training, fixed: for networks that were pre-trained.
+
+Written out from mean and variance: ``torch.func.grad`` of ``vmap`` of ``grad`` through
+``torch.nn.BatchNorm2d`` gives silently wrong second-order gradients, this is exact. Running statistics are
+never updated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BatchNormMode = Literal["batch", "support", "stored"]
+#: Mean and variance (C,) of each batch-norm layer, by the layer's name.
+Statistics = dict[str, tuple[Tensor, Tensor]]
+
+
+class EpisodicBatchNorm(nn.Module):
+    """Batch normalisation over all axes but the channels', statistics as :func:`statistics` says.
+
+    Parameters
+    ----------
+    layer : nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d
+        Whose weights and running statistics are taken over.
+    name : str
+        Under which statistics are recorded and used.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, layer: nn.modules.batchnorm._BatchNorm, name: str) -> None:
+        super().__init__()
+        size = layer.num_features
+        self.name, self.eps = name, layer.eps
+        self.weight = nn.Parameter(
+            torch.ones(size) if layer.weight is None else layer.weight.detach().clone()
+        )
+        self.bias = nn.Parameter(torch.zeros(size) if layer.bias is None else layer.bias.detach().clone())
+        mean, var = layer.running_mean, layer.running_var
+        self.register_buffer("running_mean", torch.zeros(size) if mean is None else mean.detach().clone())
+        self.register_buffer("running_var", torch.ones(size) if var is None else var.detach().clone())
+        self.stored = False
+        self.record: Statistics | None = None
+        self.use: Statistics | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, *spatial)."""
+        if self.stored:
+            mean, var = self.running_mean, self.running_var
+        elif self.use is not None:
+            mean, var = self.use[self.name]
+        else:
+            axes = [0, *range(2, x.dim())]
+            mean = x.mean(axes)
+            var = (x - _shaped(mean, x)).square().mean(axes)  # biased, as torch normalises with
+        if self.record is not None:
+            self.record[self.name] = (mean, var)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return (x - _shaped(mean, x)) * _shaped(scale, x) + _shaped(self.bias, x)
+
+
+def episodic_batch_norm(network: nn.Module) -> nn.Module:
+    """Replace every batch-norm layer of a network, in place, by :class:`EpisodicBatchNorm`; returns it."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            parent = network.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], EpisodicBatchNorm(module, name))
+    return network
+
+
+@contextmanager
+def statistics(
+    network: nn.Module,
+    *,
+    stored: bool = False,
+    record: Statistics | None = None,
+    use: Statistics | None = None,
+) -> Iterator[None]:
+    """Choose the statistics of every batch-norm layer inside the block.
+
+    Parameters
+    ----------
+    network : nn.Module
+        After :func:`episodic_batch_norm`.
+    stored : bool
+        Use the running statistics.
+    record : dict, optional
+        Filled with the statistics that a pass through the network uses, with their gradients.
+    use : dict, optional
+        Statistics to use, recorded earlier.
+    """
+    layers = [module for module in network.modules() if isinstance(module, EpisodicBatchNorm)]
+    for layer in layers:
+        layer.stored, layer.record, layer.use = stored, record, use
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.stored, layer.record, layer.use = False, None, None
+
+
+def _shaped(values: Tensor, like: Tensor) -> Tensor:
+    """Return (C,) so that it broadcasts over (B, C, *spatial)."""
+    return values.reshape(1, -1, *[1] * (like.dim() - 2))
