@@ -13,7 +13,7 @@ import re
 import tomllib
 import types
 import typing
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -189,6 +189,11 @@ def _refuse_unknown(content: dict[str, Any], allowed: dict[str, Any], where: str
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            name = where.replace("] ", ".").partition("[")[2]
+            raise MetaDxError("bad_value", f"{where} is {value!r}: allowed is a section, written [{name}].")
+        return _section(kind, value, f"{where.rpartition('] ')[0]}.{where.rpartition('] ')[2]}]")  # type: ignore[arg-type]
     origin = get_origin(kind)
     if origin is Literal:
         if value not in get_args(kind):

@@ -111,3 +111,18 @@ def test_what_init_writes_is_valid_and_mentions_every_section(
     text = target.read_text()
     for section in Settings.__dataclass_fields__:
         assert f"[{section}]" in text
+
+
+def test_options_of_a_learner_stand_in_a_section_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text(
+        '[cohort]\nname = "a"\nsources = ["."]\n'
+        '[learner]\nname = "prototypical"\n[learner.prototypical]\ndistance = "cosine"\n'
+    )
+    assert load_settings(path).learner.prototypical.distance == "cosine"
+    path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[learner.prototypical]\ndistances = "cosine"\n')
+    with pytest.raises(MetaDxError, match=r"\[learner.prototypical\]: unknown key 'distances' .* 'distance'"):
+        load_settings(path)
+    path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[learner]\nprototypical = 3\n')
+    with pytest.raises(MetaDxError, match=r"allowed is a section, written \[learner.prototypical\]"):
+        load_settings(path)

@@ -7,7 +7,7 @@ no meta-training, and whichever head does best on the validation diseases serves
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from meta_dx.learners.prototypical import Prototypical
 
 
 def _prototypical(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
-    return Prototypical(size, options.distance, options.learned_scale)
+    return Prototypical(size, options.prototypical.distance, options.prototypical.learned_scale)
 
 
 def _simpleshot(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
@@ -75,14 +75,16 @@ def build_head(
 def head_payload(name: str, head: Head, embedding_size: int, options: LearnerOptions | None = None) -> Any:
     """Return what :func:`head_from_payload` rebuilds a head from: plain values and tensors."""
     state = {key: value.detach().cpu() for key, value in head.state_dict().items()}
-    options = options or LearnerOptions()
-    return {"name": name, "embedding_size": embedding_size, "options": asdict(options), "state": state}
+    own = getattr(options or LearnerOptions(), name, None)
+    plain = {} if own is None else asdict(own)
+    return {"name": name, "embedding_size": embedding_size, "options": plain, "state": state}
 
 
 def head_from_payload(payload: Mapping[str, Any]) -> Head:
     """Rebuild a head, in evaluation mode."""
-    head = build_head(
-        payload["name"], payload["embedding_size"], options=LearnerOptions(**payload["options"])
-    )
+    options = LearnerOptions()
+    if (default := getattr(options, payload["name"], None)) is not None:
+        options = replace(options, **{payload["name"]: type(default)(**payload["options"])})
+    head = build_head(payload["name"], payload["embedding_size"], options=options)
     head.load_state_dict(payload["state"])
     return head.eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from meta_dx.episodes.plan import EpisodeSampler, eligible_diseases
@@ -73,7 +72,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         calibrations={name: calibrate(head, episodes) for name, head in heads.items()},
         base_mean=chosen.base_mean.numpy(),
         backbone={"name": project.settings.backbone.name},
-        learner=asdict(project.settings.learner),
+        learner=project.settings.learner.own(),
         seed=project.settings.cohort.seed,
         cohort=project.settings.cohort.name,
         data_version=data.version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,7 +50,7 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     """
     options, learner = task.options, task.learner
     folder = task.folder / learner.name
-    key = task.key(stage=asdict(learner), start=start.version, options=_deciding(task))
+    key = task.key(stage=learner.own(), start=start.version, options=_deciding(task))
     if (done := finished(folder, key)) is not None:
         return done
     fabric = open_fabric(task)

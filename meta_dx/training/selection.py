@@ -148,9 +148,7 @@ def select(
     -------
     TrainingResult
     """
-    key = fingerprint_of(
-        [task.key(), asdict(task.learner), asdict(task.options), [s.version for s in stages]]
-    )
+    key = fingerprint_of([task.key(), task.learner.own(), asdict(task.options), [s.version for s in stages]])
     path = task.folder / SELECTED / _RESULT
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return load_result(task.folder)  # type: ignore[return-value] # it exists

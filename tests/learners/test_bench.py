@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from meta_dx.episodes.episode import Episode, Support
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
-from meta_dx.learners.options import LearnerOptions
+from meta_dx.learners.options import LearnerOptions, PrototypicalOptions
 from meta_dx.learners.registry import HEADS, build_head, head_from_payload, head_payload
 from tests.learners.episodes import only, random_episode
 
@@ -21,12 +22,14 @@ UNEVEN = [[1, 4, 2], [3, 3], [5, 1, 1, 2]]
 close = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def head_named(name: str, **options: object) -> Head:
+def head_named(name: str, **options: Any) -> Head:
     mean = torch.randn(SIZE, generator=torch.Generator().manual_seed(5))
-    return build_head(name, SIZE, base_mean=mean, options=LearnerOptions(**options)).double().eval()  # type: ignore[arg-type]
+    return build_head(name, SIZE, base_mean=mean, options=LearnerOptions(**options)).double().eval()
 
 
-HEADS_AND_OPTIONS = [(name, {}) for name in HEADS] + [("prototypical", {"distance": "cosine"})]
+HEADS_AND_OPTIONS = [(name, {}) for name in HEADS] + [
+    ("prototypical", {"prototypical": PrototypicalOptions(distance="cosine")})
+]
 each_head = pytest.mark.parametrize(
     "head", [head_named(name, **options) for name, options in HEADS_AND_OPTIONS], ids=str
 )
@@ -147,7 +150,7 @@ def test_gradients_stay_finite_when_classes_are_absent_and_reach_the_embeddings(
 @each_head
 def test_a_stored_head_answers_as_before(head: Head) -> None:
     name = type(head).__name__.lower()
-    options = LearnerOptions(distance=getattr(head, "distance", "euclidean"))
+    options = LearnerOptions(prototypical=PrototypicalOptions(getattr(head, "distance", "euclidean")))
     again = head_from_payload(head_payload(name, head, SIZE, options)).double()
     episode = random_episode(7, shots=UNEVEN)
     torch.testing.assert_close(probabilities(again, episode), probabilities(head, episode), **close)

@@ -14,7 +14,7 @@ import torch
 from meta_dx.backbones import BackboneOptions, build_encoder, save_encoder
 from meta_dx.backbones.encoder import weights_hash
 from meta_dx.errors import MetaDxError
-from meta_dx.learners.options import LearnerOptions
+from meta_dx.learners.options import LearnerOptions, PrototypicalOptions
 from meta_dx.training import stage as stages
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import meta_train
@@ -207,7 +207,8 @@ def test_progress_tells_stage_steps_loss_accuracy_and_time_left(tmp_path: Path) 
 
 def test_the_cosine_option_reaches_the_trained_head(tmp_path: Path) -> None:
     task = replace(
-        tiny_task(tmp_path, pretrain_epochs=1, episodes=3), learner=LearnerOptions(distance="cosine")
+        tiny_task(tmp_path, pretrain_epochs=1, episodes=3),
+        learner=LearnerOptions(prototypical=PrototypicalOptions(distance="cosine")),
     )
     assert train(task).heads()["prototypical"].distance == "cosine"
 
