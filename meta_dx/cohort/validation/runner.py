@@ -81,8 +81,11 @@ def _frames() -> Any:
     One for the process: making a data source serialises its configuration several times over, which takes
     longer than most runs.
     """
+    import logging
+
     import great_expectations as gx
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces folders that it never fills
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     asset = context.data_sources.add_pandas("catalog").add_dataframe_asset("table")
