@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         if self.linear is None:
             raise MetaDxError(
                 "no_last_layer",
-                "This classifier was built without a last layer: give it one from the support set, or build it with ways.",
+                "This classifier was built without a last layer: build one from the support set, or give it ways.",
             )
         logits: Tensor = self.linear(self.encoder(x))
         return logits
