@@ -154,7 +154,8 @@ def parse_settings(table: dict[str, Any], path: Path) -> Settings:
         diagnoses=_path(cohort.diagnoses, path, "diagnoses"),
         codes=_path(cohort.codes, path, "codes"),
     )
-    return replace(settings, cohort=anchored)
+    weights = _path(settings.backbone.weights, path, "weights", section="backbone")
+    return replace(settings, cohort=anchored, backbone=replace(settings.backbone, weights=weights))
 
 
 def _section(kind: type, content: dict[str, Any], where: str) -> Any:
@@ -223,14 +224,14 @@ def _scalar(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
-def _path(text: str, settings_file: Path, key: str) -> str:
+def _path(text: str, settings_file: Path, key: str, section: str = "cohort") -> str:
     if not text:
         return ""
     for name in re.findall(r"\$\{?(\w+)\}?", text):
         if name not in os.environ:
             raise MetaDxError(
                 "unset_variable",
-                f"{settings_file} [cohort] {key} uses the environment variable {name}, which is not set: "
+                f"{settings_file} [{section}] {key} uses the environment variable {name}, which is not set: "
                 f"run it with {name}=/path/to/the/data in front.",
             )
     filled = Path(os.path.expandvars(text)).expanduser()

@@ -126,3 +126,24 @@ def test_options_of_a_learner_stand_in_a_section_of_their_own(tmp_path: Path) ->
     path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[learner]\nprototypical = 3\n')
     with pytest.raises(MetaDxError, match=r"allowed is a section, written \[learner.prototypical\]"):
         load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "told"),
+    [
+        ("ingest", "workers = 0", "workers is 0: allowed is a whole number from 1"),
+        ("ingest", "max_file_bytes = -1", "max_file_bytes is -1"),
+        ("images", "window_width = 0.0", "window_width is 0.0: allowed is above 0"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(tmp_path: Path, section: str, line: str, told: str) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text(f'[cohort]\nname = "a"\nsources = ["."]\n[{section}]\n{line}\n')
+    with pytest.raises(MetaDxError, match=told):
+        load_settings(path)
+
+
+def test_weights_to_start_from_lie_beside_the_cohort_file(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[backbone]\nweights = "w.pt"\n')
+    assert load_settings(path).backbone.weights == str(tmp_path / "w.pt")

@@ -17,7 +17,8 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Home folder; META_DX_HOME or .meta_dx if absent.")
 ]
 CohortOption = Annotated[
-    Path | None, typer.Option("--cohort", help="cohort.toml; META_DX_COHORT or ./cohort.toml if absent.")
+    Path | None,
+    typer.Option("--cohort", help="cohort.toml; META_DX_COHORT, ./cohort.toml or the home's own if absent."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 
@@ -47,6 +48,9 @@ def existing_home(home: Path | None) -> Path:
 
 def project_of(cohort: Path | None, home: Path | None) -> Project:
     """Open the project that ``--cohort`` and ``--home`` name."""
-    from meta_dx.steps import open_project
+    from meta_dx.steps import cohort_file_of, open_project
 
-    return open_project(cohort or os.environ.get("META_DX_COHORT") or "cohort.toml", home_root(home))
+    root = home_root(home)
+    named = cohort or os.environ.get("META_DX_COHORT")
+    here = Path("cohort.toml")
+    return open_project(named or (here if here.exists() else cohort_file_of(root) or here), root)

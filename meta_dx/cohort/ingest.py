@@ -50,6 +50,13 @@ class IngestOptions:
     max_file_bytes: int = 2 << 30
     max_decoded_bytes: int = 4 << 30
 
+    def __post_init__(self) -> None:
+        for name in ("workers", "max_file_bytes", "max_decoded_bytes"):
+            if getattr(self, name) < 1:
+                raise MetaDxError(
+                    "bad_value", f"{name} is {getattr(self, name)}: allowed is a whole number from 1."
+                )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -241,6 +248,15 @@ def ingest_folder(
             "name the folder with DICOM files.",
         )
     return summary
+
+
+def instances_under(home: Home, folder: Path | str) -> frozenset[str]:
+    """Return the surrogate UIDs of the instances that lie in a folder, whenever they were taken in."""
+    with closing(Vault.open(home)) as vault:
+        known = vault.known_files()
+    paths = (str(file.path) for file in found_files(checked_folder(folder), without=home.root))
+    records = (known[path] for path in paths if path in known)
+    return frozenset(r.surrogate for r in records if r.surrogate and r.outcome in ("accepted", "duplicate"))
 
 
 def _is_new(file: FoundFile, known: dict[str, FileRecord], finished: set[str]) -> bool:

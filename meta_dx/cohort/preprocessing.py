@@ -79,6 +79,7 @@ class ImageOptions:
             ("intensity", self.intensity in ("percentile", "window", "range"), "percentile, window or range"),
             ("low", 0 <= self.low < self.high <= 100, "a percentile from 0 to 100 below high"),
             ("window_width", windowed or self.intensity != "window", "above 0, with a window_center"),
+            ("window_width", self.window_width is None or self.window_width > 0, "above 0"),
             ("max_images", self.max_images >= 1, "a whole number from 1"),
         ]
         for name, fine, allowed in checks:

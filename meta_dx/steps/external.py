@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from meta_dx.cohort.diagnoses import active_diagnoses, import_diagnoses
 from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.images import ImageStore
-from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.cohort.ingest import ingest_folder, instances_under
 from meta_dx.cohort.selection import labelled_examples, unlabelled_examples, with_original_identifiers
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.errors import MetaDxError
@@ -78,8 +78,13 @@ def taken_folder(
         ingest_folder(opened, folder, progress=progress)
         catalog = Catalog(opened)
         store = ImageStore.build(opened, catalog, bundle.image_options)
-        groups, _ = near_duplicate_groups(store.images, store.index["patient"].tolist())
-        yield Taken(opened, store, catalog.studies(), groups)
+        # A home that was kept may hold other folders too: only what lies in this one is asked about.
+        index = store.index[store.index["instance"].isin(instances_under(opened, folder))]
+        store = replace(store, index=index)
+        studies = catalog.studies()
+        pictures = store.images[index["row"].to_numpy()]
+        groups, _ = near_duplicate_groups(pictures, index["patient"].tolist())
+        yield Taken(opened, store, studies[studies["study"].isin(index["study"])], groups)
 
 
 def evaluate_folder(
