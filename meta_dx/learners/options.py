@@ -32,6 +32,93 @@ class PrototypicalOptions:
 
 
 @dataclass(frozen=True)
+class NeuralProcessOptions:
+    """Section ``[learner.anp]``."""
+
+    prior_head: Literal["logistic", "simpleshot", "prototypical"] = "logistic"
+    latent: bool = True
+    attention: bool = True
+    hidden: int = 128
+    heads: int = 8
+    latent_size: int = 32
+    blocks: int = 1
+    decoder: int = 64
+    samples: int = 4
+    kl_weight: float = 1.0
+    free_nats: float = 0.0
+    predictive: float = 0.0
+
+
+@dataclass(frozen=True)
+class LeoOptions:
+    """Section ``[learner.leo]``; penalties and dropout as the authors tuned them for five shots, rounded.
+
+    Parameters
+    ----------
+    latent_size : int
+        Numbers in the code of a class.
+    latent_steps : int
+        Steps of the inner loop in latent space.
+    finetuning_steps : int
+        Steps on the decoded weights that follow.
+    latent_rate : float
+        Step size in latent space at the start of meta-training, which learns it.
+    finetuning_rate : float
+        Step size on the weights at the start of meta-training, which learns it.
+    dropout : float
+        Share of the features that is hidden in training.
+    kl_weight : float
+        Weight of the divergence of the codes from a standard normal.
+    encoder_penalty : float
+        Weight of the distance between codes before and after the inner loop.
+    l2_penalty : float
+        Weight of the squared weights of all layers.
+    orthogonality_penalty : float
+        Weight of the correlations between the decoder's rows.
+    clip_value : float
+        Largest number in a meta-gradient.
+    clip_norm : float
+        Largest length of a parameter's meta-gradient, after that.
+    """
+
+    latent_size: int = 64
+    latent_steps: int = 5
+    finetuning_steps: int = 5
+    latent_rate: float = 1.0
+    finetuning_rate: float = 1e-3
+    dropout: float = 0.3
+    kl_weight: float = 0.5
+    encoder_penalty: float = 3e-7
+    l2_penalty: float = 9e-9
+    orthogonality_penalty: float = 1.5e-3
+    clip_value: float = 0.1
+    clip_norm: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks: list[tuple[str, bool, str]] = [
+            ("latent_size", self.latent_size >= 1, "a whole number from 1"),
+            ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            *((name, getattr(self, name) > 0, "greater than 0") for name in ("clip_value", "clip_norm")),
+            *((name, getattr(self, name) >= 0, "0 or greater") for name in _LEO_NOT_NEGATIVE),
+        ]
+        for name, fits, allowed in checks:
+            if not fits:
+                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+
+
+_LEO_NOT_NEGATIVE = (
+    "latent_steps",
+    "finetuning_steps",
+    "latent_rate",
+    "finetuning_rate",
+    "kl_weight",
+    "encoder_penalty",
+    "l2_penalty",
+    "orthogonality_penalty",
+)
+
+
+@dataclass(frozen=True)
 class MannOptions:
     """Section ``[learner.mann]``; the sizes are the paper's.
 
@@ -81,6 +168,99 @@ class MannOptions:
 
 
 @dataclass(frozen=True)
+class MamlOptions:
+    """Sections ``[learner.maml]``, ``[learner.anil]`` and ``[learner.proto_maml]``.
+
+    Parameters
+    ----------
+    order : {"second", "first"}
+        Differentiate through the inner gradients, or take them as constants (a third cheaper).
+    inner_rate : float
+        Step size of the inner loop; where rates are learned, their start.
+    steps : int
+        Inner steps in meta-training.
+    test_steps : int
+        Inner steps when adapting afterwards.
+    batch_norm : {"support", "batch", "stored", "per_step"}
+        What batch norm normalises with: the support set's statistics; those of whatever batch is put in, all
+        queries together (transductive, as in the published figures); running statistics of pre-training; or
+        running statistics, scale and shift of its own for each inner step, as in MAML++.
+    learned_rates : bool
+        Learn a rate for each layer and step (MAML++).
+    multi_step_loss : bool
+        Sum the query loss after every inner step, fading to the last one's (MAML++).
+    """
+
+    order: Literal["second", "first"] = "second"
+    inner_rate: float = 0.1
+    steps: int = 5
+    test_steps: int = 10
+    batch_norm: Literal["support", "batch", "stored", "per_step"] = "support"
+    learned_rates: bool = False
+    multi_step_loss: bool = False
+
+    def __post_init__(self) -> None:
+        modes = ("support", "batch", "stored", "per_step")
+        checks: list[tuple[str, bool, str]] = [
+            ("order", self.order in ("second", "first"), "second or first"),
+            ("inner_rate", self.inner_rate > 0, "above 0"),
+            ("steps", self.steps >= 0, "a whole number from 0"),
+            ("test_steps", self.test_steps >= 0, "a whole number from 0"),
+            ("batch_norm", self.batch_norm in modes, ", ".join(modes)),
+            ("learned_rates", self.steps > 0 or not self.learned_rates, "off where steps is 0"),
+            ("multi_step_loss", self.steps > 0 or not self.multi_step_loss, "off where steps is 0"),
+        ]
+        for name, good, allowed in checks:
+            if not good:
+                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+
+
+@dataclass(frozen=True)
+class MetaLstmOptions:
+    """Section ``[learner.meta_lstm]``.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the learned update rule; the authors take 12 at one shot and 8 at five.
+    units : int
+        Size of the rule's first layer.
+    keep_bias : float
+        The gate on the weights at the start, before its sigmoid: large, so that they are kept.
+    move_bias : float
+        The gate on the gradient at the start, before its sigmoid: small steps.
+    batch_norm : {"support", "batch", "stored"}
+        What batch norm normalises with: the support set's statistics; those of whatever batch is put in, all
+        queries together (transductive); or running statistics of pre-training.
+    learning_rate : float
+        Learning rate of meta-training (Adam).
+    clip_norm : float
+        Largest length of a meta-gradient over all parameters.
+    """
+
+    steps: int = 12
+    units: int = 20
+    keep_bias: float = 4.5
+    move_bias: float = -4.5
+    batch_norm: Literal["support", "batch", "stored"] = "support"
+    learning_rate: float = 1e-3
+    clip_norm: float = 0.25
+
+    def __post_init__(self) -> None:
+        modes = ("support", "batch", "stored")
+        checks: list[tuple[str, bool, str]] = [
+            ("steps", self.steps >= 1, "a whole number from 1"),
+            ("units", self.units >= 1, "a whole number from 1"),
+            ("batch_norm", self.batch_norm in modes, ", ".join(modes)),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("clip_norm", self.clip_norm > 0, "above 0"),
+        ]
+        for name, fits, allowed in checks:
+            if not fits:
+                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+
+
+@dataclass(frozen=True)
 class LearnerOptions:
     """Section ``[learner]``.
 
@@ -90,13 +270,24 @@ class LearnerOptions:
         The meta-learner.
     prototypical : PrototypicalOptions
         Prototypical Networks.
+    maml, anil, proto_maml : MamlOptions
+        Model-agnostic meta-learning, the same of the last layer only, and from a last layer of prototypes.
+    leo : LeoOptions
+        Latent Embedding Optimization.
     mann : MannOptions
         Memory-augmented neural network.
+    meta_lstm : MetaLstmOptions
+        A recurrent network as the optimiser.
     """
 
     name: LearnerName = "prototypical"
     prototypical: PrototypicalOptions = field(default_factory=PrototypicalOptions)
+    maml: MamlOptions = field(default_factory=MamlOptions)
+    anil: MamlOptions = field(default_factory=MamlOptions)
+    proto_maml: MamlOptions = field(default_factory=MamlOptions)
+    leo: LeoOptions = field(default_factory=LeoOptions)
     mann: MannOptions = field(default_factory=MannOptions)
+    meta_lstm: MetaLstmOptions = field(default_factory=MetaLstmOptions)
 
     def own(self) -> dict[str, Any]:
         """Return what decides the learner that is trained: its name and its own options, no others'."""
