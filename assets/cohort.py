@@ -2,9 +2,13 @@
 
 import dagster as dg
 
-from assets.common import CODE_VERSION, DATA_TEAM, table
+from assets.common import DATA_TEAM, table
 from assets.project import MetaDx
 from assets.validation import validated_batch, validated_diagnoses
+from meta_dx.cohort.preprocessing import PREPROCESSING_VERSION
+
+#: The first number is to be raised when the same images would give other groups or another split than before.
+_CODE_VERSION = f"1.{PREPROCESSING_VERSION}"
 
 
 @dg.asset(
@@ -12,7 +16,7 @@ from assets.validation import validated_batch, validated_diagnoses
     deps=[validated_batch],
     owners=DATA_TEAM,
     kinds={"numpy"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Every picture that counts, preprocessed once and memory-mapped; one shard per batch."""
@@ -42,7 +46,7 @@ def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
     deps=[image_store],
     owners=DATA_TEAM,
     kinds={"numpy"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def near_duplicates(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Patients that share nearly the same picture, joined into groups; a group counts as one patient."""
@@ -59,7 +63,7 @@ def near_duplicates(meta_dx: MetaDx) -> dg.MaterializeResult:
     deps=[near_duplicates, validated_diagnoses],
     owners=DATA_TEAM,
     kinds={"json"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def frozen_split(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Common, validation and rare diseases, and their patients; nothing ever changes side."""
@@ -83,7 +87,7 @@ def frozen_split(meta_dx: MetaDx) -> dg.MaterializeResult:
     deps=[frozen_split],
     owners=DATA_TEAM,
     kinds={"json"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def dataset_fingerprint(meta_dx: MetaDx) -> dg.MaterializeResult:
     """What the cohort looks like in numbers, so that a later batch can be compared with it."""

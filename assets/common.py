@@ -13,7 +13,6 @@ import dagster as dg
 DATA_TEAM = ["team:data-engineering"]
 MODEL_TEAM = ["team:machine-learning"]
 CLINICAL_TEAM = ["team:clinical"]
-CODE_VERSION = "1"
 
 _LARGEST_PICTURE = 100_000  # bytes; larger pictures make the event log slow
 

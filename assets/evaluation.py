@@ -2,10 +2,13 @@
 
 import dagster as dg
 
-from assets.common import CLINICAL_TEAM, CODE_VERSION, MODEL_TEAM, table
+from assets.common import CLINICAL_TEAM, MODEL_TEAM, table
 from assets.models import bundle
 from assets.predictions import batch_predictions
 from assets.project import MetaDx
+from meta_dx.evaluation.options import EVALUATION_VERSION
+
+_CODE_VERSION = str(EVALUATION_VERSION)
 
 
 @dg.asset(
@@ -13,7 +16,7 @@ from assets.project import MetaDx
     deps=[bundle],
     owners=MODEL_TEAM,
     kinds={"onnx"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Accuracy on diseases that nothing was trained or chosen on, through ONNX Runtime, beside the baselines."""
@@ -37,7 +40,7 @@ def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
     deps=[rare_disease_evaluation, batch_predictions],
     owners=CLINICAL_TEAM,
     kinds={"html"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def report(meta_dx: MetaDx) -> dg.MaterializeResult:
     """The report for doctors and researchers: what was measured, beside what, and how sure."""

@@ -2,9 +2,12 @@
 
 import dagster as dg
 
-from assets.common import CODE_VERSION, MODEL_TEAM
+from assets.common import MODEL_TEAM
 from assets.project import MetaDx
 from assets.training import selected_learner
+from meta_dx.inference import EXPORT_VERSION
+
+_CODE_VERSION = str(EXPORT_VERSION)
 
 
 @dg.asset(
@@ -12,7 +15,7 @@ from assets.training import selected_learner
     deps=[selected_learner],
     owners=MODEL_TEAM,
     kinds={"onnx", "monai"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def bundle(meta_dx: MetaDx) -> dg.MaterializeResult:
     """The immutable bundle: encoder, adapt and predict graphs, preprocessing and calibration, checked against torch."""

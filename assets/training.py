@@ -3,8 +3,11 @@
 import dagster as dg
 
 from assets.cohort import frozen_split
-from assets.common import CODE_VERSION, MODEL_TEAM, picture, table
+from assets.common import MODEL_TEAM, picture, table
 from assets.project import MetaDx
+from meta_dx.training.task import TRAINING_VERSION
+
+_CODE_VERSION = str(TRAINING_VERSION)
 
 
 @dg.asset(
@@ -12,7 +15,7 @@ from assets.project import MetaDx
     deps=[frozen_split],
     owners=MODEL_TEAM,
     kinds={"pytorch", "monai"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def pretrained_backbone(meta_dx: MetaDx) -> dg.MaterializeResult:
     """The backbone after learning to tell the common diseases apart; where every meta-learner starts."""
@@ -45,7 +48,7 @@ def meta_learner_asset(learner: str, description: str) -> dg.AssetsDefinition:
         deps=[pretrained_backbone],
         owners=MODEL_TEAM,
         kinds={"pytorch"},
-        code_version=CODE_VERSION,
+        code_version=_CODE_VERSION,
         description=description,
     )
     def trained(meta_dx: MetaDx) -> dg.MaterializeResult:
@@ -71,7 +74,7 @@ LEARNER_ASSETS = [prototypical_learner]
     deps=LEARNER_ASSETS,
     owners=MODEL_TEAM,
     kinds={"pytorch"},
-    code_version=CODE_VERSION,
+    code_version=_CODE_VERSION,
 )
 def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Checkpoint and serving head with the best accuracy on the validation diseases, baselines included."""

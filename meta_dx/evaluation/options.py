@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from meta_dx.errors import MetaDxError
 
+#: Raise when the same bundle on the same data would give other figures than before.
+EVALUATION_VERSION = 2
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:

@@ -12,7 +12,7 @@ from meta_dx.episodes.plan import eligible_diseases
 from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.deployment import DeploymentResult, evaluate_deployment
 from meta_dx.evaluation.episodic import EpisodicResult, evaluate_episodes
-from meta_dx.evaluation.options import EvaluationOptions
+from meta_dx.evaluation.options import EVALUATION_VERSION, EvaluationOptions
 from meta_dx.evaluation.record import from_json, to_json
 from meta_dx.evaluation.shortcut import shortcut_features
 from meta_dx.home import fingerprint_of, write_json
@@ -25,9 +25,6 @@ from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble
 from meta_dx.steps.external import serving_first
 from meta_dx.steps.predictions import serving_of, table_cases
-
-#: Raise when the same bundle on the same data would give other figures than before.
-EVALUATION_VERSION = 1
 
 
 @dataclass(frozen=True)

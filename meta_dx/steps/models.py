@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meta_dx.episodes.plan import EpisodeSampler, eligible_diseases
 from meta_dx.errors import MetaDxError
 from meta_dx.home import fingerprint_of, write_json
+from meta_dx.inference import EXPORT_VERSION
 from meta_dx.inference.bundle import Bundle, BundleParts, make_latest, write_bundle
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble, fingerprint
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from meta_dx.episodes.episode import Episode
     from meta_dx.training.selection import TrainingResult
 
-#: Raise when the same choice on the same data would give another bundle than before.
-EXPORT_VERSION = 1
 _WAYS = (2, 3, 5, 10, 20, 50)
 _SHOTS = (1, 2, 5, 10, 20)
 _EPISODES = 40  # for each number of ways and shots

@@ -57,6 +57,32 @@ def test_every_asset_is_described_owned_and_versioned(definitions: dg.Definition
         assert node.code_version, key
 
 
+@pytest.mark.parametrize(
+    ("module", "constant", "groups"),
+    [
+        ("meta_dx.cohort.preprocessing", "PREPROCESSING_VERSION", "cohort"),
+        ("meta_dx.training.task", "TRAINING_VERSION", "training"),
+        ("meta_dx.inference", "EXPORT_VERSION", "models"),
+        ("meta_dx.evaluation.options", "EVALUATION_VERSION", "evaluation"),
+    ],
+)
+def test_raising_the_version_of_a_step_raises_the_code_version_of_its_group_alone(
+    module: str, constant: str, groups: str
+) -> None:
+    code = (
+        f"import {module} as step\nstep.{constant} = 77\n"
+        "from pipelines.definitions import defs\n"
+        "graph = defs.resolve_asset_graph()\n"
+        "nodes = [graph.get(key) for key in graph.get_all_asset_keys()]\n"
+        "print(*sorted({node.group_name for node in nodes if '77' in node.code_version}))\n"
+        "print(*sorted({node.group_name for node in nodes if '77' not in node.code_version}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    raised, others = done.stdout.splitlines()
+    assert raised == groups
+    assert groups not in others.split()
+
+
 def test_the_code_location_loads_from_the_workspace_file() -> None:
     dagster = str(Path(sys.executable).with_name("dagster"))
     done = subprocess.run(
