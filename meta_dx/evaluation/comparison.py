@@ -89,6 +89,8 @@ class Comparison:
         The serving head first.
     differences : tuple of Difference
         Every other method against the best baseline, the serving head first.
+    against_served : tuple of Difference
+        Every other method against the serving head.
     per_disease : tuple of DiseaseRow
         Of the serving head, the least recognised first.
     confused : tuple of ConfusedPair
@@ -99,6 +101,7 @@ class Comparison:
     best_baseline: str
     methods: dict[str, MethodResult]
     differences: tuple[Difference, ...]
+    against_served: tuple[Difference, ...]
     per_disease: tuple[DiseaseRow, ...]
     confused: tuple[ConfusedPair, ...]
 
@@ -134,11 +137,13 @@ def compare(asked: Asked, answers: Mapping[str, Floats], serving: str, seed: int
     tally = Tally(asked, seed)
     ordered = [serving, *(name for name in answers if name != serving)]
     best, gaps = differences(tally, answers, serving)
+    others = [name for name in answers if name != serving]
     return Comparison(
         serving=serving,
         best_baseline=best,
         methods={name: method_result(tally, answers[name]) for name in ordered},
         differences=tuple(gaps),
+        against_served=tuple(paired(tally, answers, name, serving) for name in others),
         per_disease=tuple(disease_rows(tally, answers[serving])),
         confused=tuple(confused_pairs(asked, answers[serving])),
     )
@@ -163,15 +168,17 @@ def differences(tally: Tally, answers: Mapping[str, Floats], serving: str) -> tu
     list of Difference
         One for every other method, the serving one first.
     """
-    hit = {name: classification.hits(p, tally.asked.label) for name, p in answers.items()}
     baselines = [name for name in answers if name != serving]
-    best = max(baselines, key=lambda name: tally.mean(hit[name]))
-    found = []
-    for name in [serving, *baselines]:
-        if name != best:
-            gap = hit[name] - hit[best]
-            found.append(Difference(name, best, tally.mean(gap), tally.interval(gap)))
-    return best, found
+    label = tally.asked.label
+    best = max(baselines, key=lambda name: tally.mean(classification.hits(answers[name], label)))
+    return best, [paired(tally, answers, name, best) for name in [serving, *baselines] if name != best]
+
+
+def paired(tally: Tally, answers: Mapping[str, Floats], method: str, against: str) -> Difference:
+    """Return the accuracy of one method minus that of another, with its interval, on the same queries."""
+    label = tally.asked.label
+    gap = classification.hits(answers[method], label) - classification.hits(answers[against], label)
+    return Difference(method, against, tally.mean(gap), tally.interval(gap))
 
 
 def disease_rows(tally: Tally, probabilities: Floats) -> list[DiseaseRow]:

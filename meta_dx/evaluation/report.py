@@ -183,7 +183,8 @@ def _asides(report: ReportInput) -> list[str]:
         if at != main
     ]
     shortcut = wording.shortcut_sentence(protocols[main][1], protocols[main][2])
-    return [*lines, shortcut] if shortcut else lines
+    said = [*wording.learner_sentences(protocols[main][1]), *lines, shortcut]
+    return [line for line in said if line]
 
 
 def _opened(openings: int) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from meta_dx.evaluation.comparison import Comparison, Difference
 from meta_dx.evaluation.episodic import EpisodicResult
 from meta_dx.evaluation.figures import Ends
+from meta_dx.learners.options import LearnerName
 
 #: What limits every evaluation of this kind.
 LIMITS = (
@@ -47,8 +49,15 @@ _LABELS = {
     "prototypical": "Prototypical Networks",
     "simpleshot": "SimpleShot (CL2N)",
     "logistic": "Logistic regression",
+    "ridge": "Ridge regression",
+    "cosine": "Cosine classifier (Baseline++)",
+    "anp": "Attentive Neural Process",
+    "leo": "LEO",
+    "mann": "Memory-augmented network",
     "shortcut": "Border and header only",
 }
+#: Heads that were trained on episodes; the others are plain.
+META_LEARNED = frozenset(get_args(LearnerName))
 _DASH = "–"
 _THIN = "\u202f"  # narrow space that does not break
 _MINUS = "\u2212"
@@ -125,6 +134,23 @@ def headline(results: tuple[EpisodicResult, ...]) -> str:
         f"{percent(served.accuracy)}{_THIN}% of cases (95{_THIN}% interval {interval(served.ci95)}; "
         f"guessing {percent(result.chance, 0)}{_THIN}%); {verdict(comparison.against_best)}."
     )
+
+
+def learner_sentences(comparison: Comparison) -> list[str]:
+    """Say how each meta-learned head stands against the served one, where a plain head is served.
+
+    Empty where the served head is meta-learned itself: the headline compares it with the plain ones.
+    """
+    if comparison.serving in META_LEARNED:
+        return []
+    return [
+        f"The meta-learned head ({method_name(gap.method)}: "
+        f"{percent(comparison.methods[gap.method].accuracy)} %) is {gap.verdict}"
+        f"{' with' if gap.verdict == 'level' else ' than'} the plain head that is served "
+        f"({points(gap.estimate)} points, interval {points_interval(gap.ci95)})."
+        for gap in comparison.against_served
+        if gap.method in META_LEARNED
+    ]
 
 
 def shortcut_sentence(comparison: Comparison, chance: float) -> str:

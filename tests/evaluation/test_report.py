@@ -142,6 +142,28 @@ def test_the_headline_says_who_won(ends: tuple[float, float], says: str) -> None
     assert wording.points_interval(ends) in sentence
 
 
+def test_a_plain_head_that_is_served_is_set_beside_the_meta_learned_one() -> None:
+    comparison = filled().episodic[-1].comparison
+    assert comparison.serving == "prototypical"
+    assert wording.learner_sentences(comparison) == []
+    gap = Difference("prototypical", "logistic", -0.03, (-0.05, -0.01))
+    plain = replace(comparison, serving="logistic", against_served=(gap,))
+    (sentence,) = wording.learner_sentences(plain)
+    assert "Prototypical Networks" in sentence
+    assert "is worse than the plain head that is served" in sentence
+    assert wording.points_interval(gap.ci95) in sentence
+
+
+def test_each_method_is_paired_with_the_served_one() -> None:
+    for result in filled().episodic:
+        found = {gap.method: gap for gap in result.comparison.against_served}
+        assert set(found) == set(result.comparison.methods) - {result.comparison.serving}
+        for name, gap in found.items():
+            accuracy = {n: m.accuracy for n, m in result.comparison.methods.items()}
+            assert gap.estimate == pytest.approx(accuracy[name] - accuracy[result.comparison.serving])
+            assert gap.ci95[0] < gap.estimate < gap.ci95[1]
+
+
 def test_a_shortcut_that_works_is_called_one() -> None:
     comparison = filled().episodic[-1].comparison
     assert "no shortcut was found" in wording.shortcut_sentence(comparison, 0.2)
