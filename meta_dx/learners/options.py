@@ -33,7 +33,46 @@ class PrototypicalOptions:
 
 @dataclass(frozen=True)
 class NeuralProcessOptions:
-    """Section ``[learner.anp]``."""
+    """Section ``[learner.anp]``.
+
+    The papers' objective is ``kl_weight = 1``, ``free_nats = 0``, ``predictive_weight = 0``, ``pull = 0``,
+    ``rotate = false``.
+
+    Parameters
+    ----------
+    prior_head : {"logistic", "simpleshot", "prototypical"}
+        The plain head whose logits the neural process starts from.
+    latent : bool
+        Latent path; without it there is no epistemic uncertainty.
+    attention : bool
+        Self-attention and cross-attention; without it both paths take the mean of each class. Without both,
+        what is left is a conditional neural process.
+    hidden : int
+        Size of the representations, a multiple of ``heads``.
+    heads : int
+        Heads of each attention.
+    latent_size : int
+        Numbers in the latent variable of a class.
+    blocks : int
+        Self-attention blocks in each path.
+    decoder : int
+        Width of the decoder, which holds one such vector for each sample, query and class.
+    samples : int
+        Samples of the latent variable in a training step.
+    kl_weight : float
+        Weight of the divergence of the posterior from the prior; at 1 a residual on a strong plain head
+        leaves the latent variable unused.
+    free_nats : float
+        Divergence of a class below which it costs nothing.
+    predictive_weight : float
+        Weight of the error of predictions from the prior, as they are made in use, beside the bound.
+    pull : float
+        In training, the classes of an episode are moved towards their common mean by up to this share of the
+        way: the common diseases' embeddings are easier to tell apart than a new disease's.
+    rotate : bool
+        In training, turn all embeddings by one random rotation a step, so that no direction is learnt by
+        heart.
+    """
 
     prior_head: Literal["logistic", "simpleshot", "prototypical"] = "logistic"
     latent: bool = True
@@ -44,9 +83,28 @@ class NeuralProcessOptions:
     blocks: int = 1
     decoder: int = 64
     samples: int = 4
-    kl_weight: float = 1.0
+    kl_weight: float = 0.1
     free_nats: float = 0.0
-    predictive: float = 0.0
+    predictive_weight: float = 0.5
+    pull: float = 0.5
+    rotate: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = ("hidden", "heads", "latent_size", "blocks", "decoder", "samples")
+        weights = ("kl_weight", "free_nats", "predictive_weight")
+        checks: list[tuple[str, bool, str]] = [
+            ("prior_head", self.prior_head in _PRIOR_HEADS, ", ".join(_PRIOR_HEADS)),
+            *((name, getattr(self, name) >= 1, "a whole number from 1") for name in sizes),
+            *((name, getattr(self, name) >= 0, "0 or greater") for name in weights),
+            ("pull", 0 <= self.pull < 1, "from 0 to below 1"),
+            ("hidden", self.hidden % max(self.heads, 1) == 0, f"a multiple of heads ({self.heads})"),
+        ]
+        for name, fits, allowed in checks:
+            if not fits:
+                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+
+
+_PRIOR_HEADS = ("logistic", "simpleshot", "prototypical")
 
 
 @dataclass(frozen=True)
@@ -261,6 +319,50 @@ class MetaLstmOptions:
 
 
 @dataclass(frozen=True)
+class ReptileOptions:
+    """Section ``[learner.reptile]``; the defaults are the paper's for Omniglot, 5-way.
+
+    Parameters
+    ----------
+    inner_rate : float
+        Rate of the inner Adam.
+    inner_batch : int
+        Rows in an inner batch of meta-training.
+    steps : int
+        Inner steps in meta-training.
+    train_shots : int
+        Rows of each class in a training task, queries included.
+    test_batch : int
+        Rows in an inner batch when adapting afterwards.
+    test_steps : int
+        Inner steps when adapting afterwards.
+    transductive : bool
+        Batch norm sees all queries of a task together; else each query alone with the support set.
+    """
+
+    inner_rate: float = 1e-3
+    inner_batch: int = 10
+    steps: int = 5
+    train_shots: int = 10
+    test_batch: int = 5
+    test_steps: int = 50
+    transductive: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inner_rate > 0:
+            raise MetaDxError("bad_value", f"inner_rate is {self.inner_rate!r}: allowed is above 0.")
+        for name in ("inner_batch", "steps", "train_shots", "test_batch"):
+            if getattr(self, name) < 1:
+                raise MetaDxError(
+                    "bad_value", f"{name} is {getattr(self, name)!r}: allowed is a whole number from 1."
+                )
+        if self.test_steps < 0:
+            raise MetaDxError(
+                "bad_value", f"test_steps is {self.test_steps!r}: allowed is a whole number from 0."
+            )
+
+
+@dataclass(frozen=True)
 class LearnerOptions:
     """Section ``[learner]``.
 
@@ -270,8 +372,12 @@ class LearnerOptions:
         The meta-learner.
     prototypical : PrototypicalOptions
         Prototypical Networks.
+    anp : NeuralProcessOptions
+        Attentive Neural Process.
     maml, anil, proto_maml : MamlOptions
         Model-agnostic meta-learning, the same of the last layer only, and from a last layer of prototypes.
+    reptile : ReptileOptions
+        Reptile.
     leo : LeoOptions
         Latent Embedding Optimization.
     mann : MannOptions
@@ -282,9 +388,11 @@ class LearnerOptions:
 
     name: LearnerName = "prototypical"
     prototypical: PrototypicalOptions = field(default_factory=PrototypicalOptions)
+    anp: NeuralProcessOptions = field(default_factory=NeuralProcessOptions)
     maml: MamlOptions = field(default_factory=MamlOptions)
     anil: MamlOptions = field(default_factory=MamlOptions)
     proto_maml: MamlOptions = field(default_factory=MamlOptions)
+    reptile: ReptileOptions = field(default_factory=ReptileOptions)
     leo: LeoOptions = field(default_factory=LeoOptions)
     mann: MannOptions = field(default_factory=MannOptions)
     meta_lstm: MetaLstmOptions = field(default_factory=MetaLstmOptions)
