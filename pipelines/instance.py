@@ -21,6 +21,13 @@ nux:
 concurrency:
   runs:
     max_concurrent_runs: 1
+# A run whose process died is reported as failed, so that it does not hold up those that wait.
+run_launcher:
+  module: pipelines.launcher
+  class: WatchedRunLauncher
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
 """
 
 DEFAULT_COHORT = "examples/demo.toml"

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 from meta_dx.errors import MetaDxError
@@ -57,10 +58,12 @@ def _run() -> int:
     from pipelines.batches import register_new_batches
     from pipelines.definitions import defs
     from pipelines.resources import meta_dx_resource
+    from pipelines.working import end_dead_runs
 
     # The runner works in its own process, where no daemon and no UI listens: quiet, the instance keeps everything.
     logging.getLogger("dagster").setLevel(logging.ERROR)
     with open_instance() as instance:
+        end_dead_runs(instance)
         waiting = register_new_batches(meta_dx_resource(), instance)
         for batch in waiting:
             _execute(defs, "ingest_job", instance, f"Ingest batch {batch}", batch)
@@ -81,12 +84,15 @@ def _execute(
 ) -> None:
     from dagster._core.errors import DagsterAssetCheckFailedError  # not exported, raised by every run
 
+    from pipelines.working import working_on
+
     log.info("\n%s", title)
-    job = defs.resolve_job_def(name)
+    job, run_id = defs.resolve_job_def(name), str(uuid.uuid4())
     try:
-        job.execute_in_process(
-            instance=instance, partition_key=batch, run_config={"loggers": {"console": {}}}
-        )
+        with working_on(instance, run_id):
+            job.execute_in_process(
+                instance=instance, partition_key=batch, run_id=run_id, run_config={"loggers": {"console": {}}}
+            )
     except DagsterAssetCheckFailedError as fault:
         raise MetaDxError(
             "blocking_check",

@@ -7,6 +7,7 @@ import dagster as dg
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
 from pipelines.jobs import all_assets_job
+from pipelines.working import end_dead_runs
 
 
 @dg.schedule(
@@ -26,6 +27,7 @@ def nightly(
     """
     from meta_dx.steps.incoming import usable_batches
 
+    end_dead_runs(context.instance)
     waiting = register_new_batches(meta_dx, context.instance)
     batches = waiting or usable_batches(meta_dx.open())[-1:]
     if not batches:

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
 from pipelines.jobs import inbox_job, ingest_job
+from pipelines.working import end_dead_runs
 
 
 @dg.sensor(
@@ -18,6 +19,7 @@ from pipelines.jobs import inbox_job, ingest_job
 )
 def inbox(context: dg.SensorEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for a run for each waiting batch; before the first bundle exists, batches are only taken in."""
+    end_dead_runs(context.instance)
     waiting = register_new_batches(meta_dx, context.instance)
     if not waiting:
         yield dg.SkipReason("No new or changed file in the sources.")

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from pipelines.instance import cohort_file, home_root, prepare_instance_folder
+from pipelines.instance import cohort_file, home_root, open_instance
 
 
 def main() -> None:
@@ -18,7 +18,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["META_DX_HOME"] = str(home_root())
     os.environ["META_DX_COHORT"] = str(cohort_file())
-    prepare_instance_folder()
+    from pipelines.working import end_dead_runs
+
+    with open_instance() as instance:
+        end_dead_runs(instance)
     sys.stderr.write(
         f"Dagster UI: http://127.0.0.1:{arguments.port}  (Ctrl-C ends it)\n"
         f"  cohort {cohort_file()}\n  home   {home_root()}\n"
