@@ -255,8 +255,7 @@ class Mann(Head):
         MetaDxError
             ``other_ways`` when an episode does not have the N that the network was built for.
         """
-        for count in support.class_mask.sum(1).tolist():
-            self._check_ways(count)
+        self._check_episode(support.class_mask)
         return super().adapt(support)
 
     def loss(self, episode: Episode, *, generator: torch.Generator | None = None) -> tuple[Tensor, Metrics]:
@@ -278,9 +277,12 @@ class Mann(Head):
 
         Raises
         ------
+        MetaDxError
+            ``other_ways``.
         ValueError
             For ``"sequence"`` without a generator.
         """
+        self._check_episode(episode.class_mask)
         if self.objective == "query":
             return super().loss(episode)
         if generator is None:
@@ -297,6 +299,10 @@ class Mann(Head):
         right = right & (onehot.sum(-1) > 0)
         accuracy = right.sum() / episode.query_mask.sum()
         return loss, {"loss": loss.detach(), "accuracy": accuracy}
+
+    def _check_episode(self, class_mask: Tensor) -> None:
+        for ways in (*class_mask.sum(1).tolist(), class_mask.shape[1]):
+            self._check_ways(ways)
 
     def _check_ways(self, ways: int) -> None:
         if ways != self.ways:

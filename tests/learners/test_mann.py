@@ -215,10 +215,12 @@ def test_order_and_names_of_the_classes_do_change_its_answers() -> None:
 
 @pytest.mark.parametrize("shots", [[[1, 2]], [[1, 2, 1, 1]], [[1, 2, 1], [2, 2]]])
 def test_another_number_of_classes_is_refused(shots: list[list[int]]) -> None:
-    episode = random_episode(9, shots=shots)
-    with pytest.raises(MetaDxError, match=r"built for 3 classes; an episode has [24]") as told:
-        small(9).adapt(episode.support)
-    assert told.value.code == "other_ways"
+    episode, generator = random_episode(9, shots=shots), torch.Generator().manual_seed(0)
+    net, paper = small(9), small(9, objective="sequence")
+    for call in (lambda: net.adapt(episode.support), lambda: paper.loss(episode, generator=generator)):
+        with pytest.raises(MetaDxError, match=r"built for 3 classes; an episode has [24]") as told:
+            call()
+        assert told.value.code == "other_ways"
 
 
 def test_the_query_objective_is_the_error_of_the_forked_queries() -> None:
