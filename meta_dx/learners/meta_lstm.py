@@ -44,8 +44,8 @@ from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Maml
 from meta_dx.learners.options import MamlOptions, MetaLstmOptions
 
-_P = 10.0  # of the preprocessing, "worked well" for the paper
-_SPREAD = 0.01
+_P = 10.0  # p of the preprocessing
+_SPREAD = 0.01  # of the weights at the start, as in the authors' code
 
 
 def preprocess(x: Tensor, p: float = _P) -> Tensor:
