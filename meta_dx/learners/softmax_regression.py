@@ -62,7 +62,7 @@ def fit_softmax_regression(
     bias : Tensor, shape (E, N)
         Not penalised; sums to zero over the classes before the shift by the mean feature is undone.
     """
-    weights, absent = _row_weights(onehot, c, balanced)  # (E, S, 1), (E, 1, N)
+    weights, absent = row_weights(onehot, c, balanced)  # (E, S, 1), (E, 1, N)
     total = weights.sum(1, keepdim=True).clamp_min(_TINY)  # (E, 1, 1)
     mean = (weights * x).sum(1, keepdim=True) / total  # (E, 1, D)
     centred = (x - mean) * (weights > 0)  # (E, S, D)
@@ -81,7 +81,7 @@ def fit_softmax_regression(
     return weight, (bias - (weight @ mean.transpose(1, 2)).transpose(1, 2)).squeeze(1)
 
 
-def _row_weights(onehot: Tensor, c: float, balanced: bool) -> tuple[Tensor, Tensor]:
+def row_weights(onehot: Tensor, c: float, balanced: bool) -> tuple[Tensor, Tensor]:
     """Return the weight of each row (E, S, 1), zero where padded, and what hides absent classes (E, 1, N)."""
     count = onehot.sum(1, keepdim=True)  # (E, 1, N)
     present = (count > 0).to(onehot.dtype)
