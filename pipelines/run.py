@@ -55,6 +55,7 @@ def _run() -> int:
     from meta_dx.steps import open_project
 
     project = open_project(cohort_file(), home_root())
+    from meta_dx.steps.incoming import idle_sources, require_batch, usable_batches
     from pipelines.batches import register_new_batches
     from pipelines.definitions import defs
     from pipelines.resources import meta_dx_resource
@@ -65,11 +66,12 @@ def _run() -> int:
     with open_instance() as instance:
         end_dead_runs(instance)
         waiting = register_new_batches(meta_dx_resource(), instance)
+        require_batch(project)
+        for sentence in idle_sources(project):
+            log.warning("%s", sentence)
         for batch in waiting:
             _execute(defs, "ingest_job", instance, f"Ingest batch {batch}", batch)
         _execute(defs, "train_job", instance, "Cohort, training, bundle, evaluation")
-        from meta_dx.steps.incoming import usable_batches
-
         for batch in usable_batches(project):
             _execute(defs, "predict_job", instance, f"Predictions for batch {batch}", batch)
         _execute(defs, "report_job", instance, "Report")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from meta_dx.errors import MetaDxError
 
 if TYPE_CHECKING:
     from meta_dx.steps import Project
+
+log = logging.getLogger("meta_dx")
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Home folder; META_DX_HOME or .meta_dx if absent.")
@@ -54,3 +57,22 @@ def project_of(cohort: Path | None, home: Path | None) -> Project:
     named = cohort or os.environ.get("META_DX_COHORT")
     here = Path("cohort.toml")
     return open_project(named or (here if here.exists() else cohort_file_of(root) or here), root)
+
+
+def take_in_new(project: Project) -> None:
+    """Take in the new and changed files of all sources, with a bar for each batch.
+
+    Raises
+    ------
+    MetaDxError
+        From ingest, or because there is nothing to take in and nothing was taken in before.
+    """
+    from meta_dx.progress import bar
+    from meta_dx.steps import incoming
+
+    incoming.require_batch(project)
+    for sentence in incoming.idle_sources(project):
+        log.warning("%s", sentence)
+    for batch in incoming.pending_batches(project):
+        with bar(f"reading {batch.id}") as progress:
+            incoming.take_in(project, batch.id, progress)

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, existing_home, home_root, project_of
+from meta_dx.cli.common import (
+    CohortOption,
+    HomeOption,
+    JsonOption,
+    existing_home,
+    home_root,
+    project_of,
+    take_in_new,
+)
 from meta_dx.cli.output import emit_json, say, table
 from meta_dx.errors import MetaDxError
 
@@ -115,21 +123,18 @@ def validate(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check every batch and the diagnosis table with Great Expectations, and write the Data Docs."""
+    """Take in what is new, check every batch and the diagnosis table, and write the Data Docs."""
     from meta_dx.cohort.catalog import Catalog
     from meta_dx.steps import incoming
 
     project = project_of(cohort, home)
     if accept is not None:
         incoming.accept(project, accept, reason)
+    take_in_new(project)
     reports = [incoming.validate(project, batch) for batch in Catalog(project.home).batches()]
     if project.settings.cohort.diagnoses:
         incoming.take_in_diagnoses(project)
         reports.append(incoming.validate_diagnoses(project))
-    if not reports:
-        raise MetaDxError(
-            "nothing_ingested", f"The home {project.home.root} holds no batch yet: run 'make run'."
-        )
     results = [result for report in reports for result in report.results]
     if json:
         emit_json({"data_docs": str(reports[-1].data_docs), "results": [vars(result) for result in results]})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, project_of
+from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, project_of, take_in_new
 from meta_dx.cli.output import emit_json, say, table
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
@@ -22,9 +22,7 @@ def train(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption
     from meta_dx.steps import incoming, training
 
     project = project_of(cohort, home)
-    for batch in incoming.pending_batches(project):
-        with bar(f"reading {batch.id}") as progress:
-            incoming.take_in(project, batch.id, progress)
+    take_in_new(project)
     for waiting in incoming.waiting_batches(project):
         incoming.require_blocking(incoming.validate(project, waiting))
     incoming.take_in_diagnoses(project)

@@ -20,6 +20,7 @@ from meta_dx.cohort.catalog import Catalog, clear_unfinished, write_batch
 from meta_dx.cohort.ledger import Ledger
 from meta_dx.cohort.objects import ObjectStore
 from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.parsing import may_be_dicom
 from meta_dx.dicom.pool import can_be_opened, read_all, reading_pool
 from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.rejections import RejectionCode
@@ -124,7 +125,8 @@ def plan_batches(home: Home, sources: Sequence[Path | str]) -> list[Batch]:
     -------
     list of Batch
         One for each source with files that are new or changed; a batch that was planned before and never
-        finished comes back under its old identifier. None for a source without anything new.
+        finished comes back under its old identifier. None for a source without anything new, or in which
+        no file is DICOM.
 
     Raises
     ------
@@ -143,13 +145,34 @@ def plan_batches(home: Home, sources: Sequence[Path | str]) -> list[Batch]:
             batches = []
             for folder, files in listed.items():
                 name = waiting.get(folder)
-                if name is None and any(_is_new(file, known, finished) for file in files):
+                new = any(_is_new(file, known, finished) for file in files)
+                if name is None and new and _holds_dicom(files, known):
                     numbers.append(max(numbers, default=0) + 1)
                     name = f"b{numbers[-1]:04d}"
                     vault.add_batch(name, str(folder))
                 if name is not None:
                     batches.append(Batch(name, folder))
     return sorted(batches, key=lambda batch: batch.id)
+
+
+def require_dicom(home: Home, source: Path | str) -> None:
+    """Refuse a folder in which there is nothing to take in.
+
+    Raises
+    ------
+    MetaDxError
+        ``source_empty`` or ``source_without_dicom``; also what is wrong with the folder itself.
+    """
+    folder = checked_folder(source)
+    files = found_files(folder, without=home.root)
+    if not files:
+        raise MetaDxError(
+            "source_empty", f"The folder {folder} holds no file: name the folder with DICOM files."
+        )
+    with closing(Vault.open(home)) as vault:
+        known = vault.known_files()
+    if not _holds_dicom(files, known):
+        raise _without_dicom(folder, len(files))
 
 
 def ingest_batch(
@@ -233,20 +256,13 @@ def ingest_folder(
     """
     begun = time.monotonic()
     folder = checked_folder(source)
-    if not found_files(folder, without=home.root):
-        raise MetaDxError(
-            "source_empty", f"The folder {folder} holds no file: name the folder with DICOM files."
-        )
+    require_dicom(home, folder)
     batches = plan_batches(home, [folder])
     for batch in batches:
         ingest_batch(home, batch, progress=progress, executor=executor, options=options)
     summary = _account(home, folder, {batch.id for batch in batches}, begun)
-    if summary.found == summary.not_dicom:
-        raise MetaDxError(
-            "source_without_dicom",
-            f"The folder {folder} holds no DICOM file ({summary.found} files of other kinds): "
-            "name the folder with DICOM files.",
-        )
+    if summary.found == summary.not_dicom:  # something began like DICOM, and was none
+        raise _without_dicom(folder, summary.found)
     return summary
 
 
@@ -257,6 +273,26 @@ def instances_under(home: Home, folder: Path | str) -> frozenset[str]:
     paths = (str(file.path) for file in found_files(checked_folder(folder), without=home.root))
     records = (known[path] for path in paths if path in known)
     return frozenset(r.surrogate for r in records if r.surrogate and r.outcome in ("accepted", "duplicate"))
+
+
+def _without_dicom(folder: Path, files: int) -> MetaDxError:
+    return MetaDxError(
+        "source_without_dicom",
+        f"The folder {folder} holds no DICOM file ({files} files of other kinds): "
+        "name the folder with DICOM files.",
+    )
+
+
+def _holds_dicom(files: Sequence[FoundFile], known: dict[str, FileRecord]) -> bool:
+    """Tell whether any file may be DICOM; what has been read before is not opened again."""
+    for file in files:
+        record = known.get(str(file.path))
+        if record is not None and (record.size, record.mtime_ns) == (file.size, file.mtime_ns):
+            if record.outcome != "not_dicom":
+                return True
+        elif file.refused is not None or may_be_dicom(file.path):
+            return True
+    return False
 
 
 def _is_new(file: FoundFile, known: dict[str, FileRecord], finished: set[str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -31,6 +32,7 @@ _META_GROUP = 0x0002
 _LONG_META = (b"OB", b"OW", b"UN", b"UT")  # representations of the meta group with a length of 32 bits
 _DEFLATED = DeflatedExplicitVRLittleEndian.encode("ascii")
 _UNDEFINED = 0xFFFFFFFF
+_HEAD = 1 << 16  # bytes that tell whether a file may be DICOM
 _DELIMITER = 8  # bytes of a sequence delimitation item
 _MARKS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality")
 
@@ -80,6 +82,16 @@ def parse(data: bytes, largest: int) -> Dataset:
         raise RefusedError(RejectionCode.TRUNCATED)
     _name_transfer_syntax(dataset)
     return dataset
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Tell by its beginning whether a file may be DICOM; one that cannot be opened may be."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return True
+    return head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _looks_like_dicom(head)
 
 
 def _looks_like_dicom(data: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses
-from meta_dx.cohort.ingest import Batch, IngestSummary, ingest_batch, plan_batches
+from meta_dx.cohort.ingest import Batch, IngestSummary, ingest_batch, plan_batches, require_dicom
 from meta_dx.errors import MetaDxError
 from meta_dx.home import write_json
 from meta_dx.progress import Progress, silent
@@ -127,8 +127,52 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
     )
 
 
+def idle_sources(project: Project) -> list[str]:
+    """Say of each source in which there is nothing to take in what is the matter with it."""
+    sentences = []
+    for source in project.settings.sources:
+        try:
+            require_dicom(project.home, source)
+        except MetaDxError as fault:
+            sentences.append(str(fault))
+    return sentences
+
+
+def require_batch(project: Project) -> None:
+    """Refuse to go on while no batch was taken in and none waits.
+
+    Raises
+    ------
+    MetaDxError
+        ``source_empty`` or ``source_without_dicom``, of the first source.
+    """
+    if not Catalog(project.home).batches() and not pending_batches(project):
+        for source in project.settings.sources:
+            require_dicom(project.home, source)
+
+
+def require_images(project: Project) -> None:
+    """Refuse to go on while the home holds no image.
+
+    Raises
+    ------
+    MetaDxError
+        As :func:`require_batch`; ``nothing_accepted`` when every file was refused.
+    """
+    require_batch(project)
+    catalog = Catalog(project.home)
+    if not len(catalog.instances(columns=["instance"])):
+        codes = sorted(set(catalog.rejections()["code"]))
+        raise MetaDxError(
+            "nothing_accepted",
+            f"No file under {', '.join(map(str, project.settings.sources))} could be taken in "
+            f"({', '.join(codes)}): export the studies again (docs/rejections.md says what each code means).",
+        )
+
+
 def take_in_diagnoses(project: Project) -> DiagnosisSummary:
-    """Read the cohort's table of diagnoses into the home."""
+    """Read the cohort's table of diagnoses into the home, which must hold images already."""
+    require_images(project)
     table = project.settings.cohort.diagnoses
     if not table:
         raise MetaDxError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ import pandas as pd
 import pytest
 
 from meta_dx.cli.app import run as meta_dx
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.home import Home
+from meta_dx.records.vault import Vault
 from tests.dicom.builders import write_instance
 
 
@@ -58,6 +62,47 @@ def test_an_empty_or_missing_folder_and_one_without_dicom(tmp_path: Path, told) 
     assert "DICOM" in told("ingest", tmp_path / "letters", "--home", tmp_path / "h")
 
 
+@pytest.mark.parametrize("command", ["train", "validate"])
+def test_training_and_validation_say_what_ingest_says_of_such_a_folder_and_leave_no_batch(  # type: ignore[no-untyped-def]
+    tmp_path: Path, told, command: str
+) -> None:
+    some_studies(tmp_path / "elsewhere").to_csv(tmp_path / "diagnoses.csv", index=False)
+    (tmp_path / "studies").mkdir()
+    options = ("--cohort", cohort_file(tmp_path), "--home", tmp_path / "h")
+    assert told(command, *options) == told("ingest", tmp_path / "studies", "--home", tmp_path / "h")
+    (tmp_path / "studies" / "a.txt").write_text("not a picture")
+    (tmp_path / "studies" / "b.dcm").write_text("not a picture either")
+    sentence = told(command, *options)
+    assert "no DICOM file (2 files" in sentence
+    assert str(tmp_path / "studies") in sentence
+    assert sentence == told("ingest", tmp_path / "studies", "--home", tmp_path / "h")
+    home = Home.open(tmp_path / "h")
+    assert Catalog(home).batches() == []
+    assert Vault.open(home).batches() == []
+
+
+def test_files_that_are_all_damaged_are_told_with_their_codes(tmp_path: Path, told) -> None:  # type: ignore[no-untyped-def]
+    some_studies(tmp_path / "studies").to_csv(tmp_path / "diagnoses.csv", index=False)
+    for path in (tmp_path / "studies").rglob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:-700])
+    sentence = told("train", "--cohort", cohort_file(tmp_path), "--home", tmp_path / "h")
+    assert "(truncated)" in sentence
+    assert str(tmp_path / "studies") in sentence
+
+
+def test_validate_takes_the_cohort_in_and_checks_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some_studies(tmp_path / "studies").to_csv(tmp_path / "diagnoses.csv", index=False)
+    options = ("--cohort", str(cohort_file(tmp_path)), "--home", str(tmp_path / "h"))
+    assert meta_dx(["validate", *options, "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert {(one["name"], one["checked"]) for one in results} >= {
+        ("batch_has_images", 3),
+        ("study_ingested", 3),
+    }
+
+
 def test_diagnoses_with_missing_columns_name_the_columns(tmp_path: Path, told) -> None:  # type: ignore[no-untyped-def]
     some_studies(tmp_path / "studies").drop(columns="code").to_csv(tmp_path / "diagnoses.csv", index=False)
     sentence = told("train", "--cohort", cohort_file(tmp_path), "--home", tmp_path / "h")
@@ -88,8 +133,6 @@ def test_a_missing_diagnosis_table_is_named(tmp_path: Path, told) -> None:  # ty
 def test_a_corrupt_picture_is_rejected_with_a_code_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import json
-
     some_studies(tmp_path / "studies")
     victim = sorted((tmp_path / "studies").rglob("*.dcm"))[0]
     victim.write_bytes(victim.read_bytes()[:-700])
@@ -150,8 +193,6 @@ def test_a_full_disk_is_reported_and_the_run_ends_well_after_more_room(tmp_path:
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        import json
-
         assert json.loads(done.stdout)["accepted"] == 200
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
