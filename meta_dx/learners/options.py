@@ -363,6 +363,55 @@ class ReptileOptions:
 
 
 @dataclass(frozen=True)
+class FineTuningOptions:
+    """Section ``[learner.fine_tuning]``: a baseline that is not meta-trained.
+
+    Parameters
+    ----------
+    classifier_steps : int
+        Steps of Adam on the new classifier alone.
+    classifier_rate : float
+        Their rate.
+    network_steps : int
+        Steps of Adam on the whole network that follow; 0: the encoder stays as it is.
+    network_rate : float
+        Their rate.
+    views : int
+        Versions of each support image on which the classifier is fitted: itself and augmented ones.
+    batch_size : int
+        Most images in a step on the whole network.
+    batch_norm : {"stored", "support", "batch"}
+        Statistics of batch norm: the pre-training's; those of the support set; those of whatever batch is put
+        in, queries included (transductive).
+    seed : int
+        Of augmentation and batches, the same for every support set.
+    """
+
+    classifier_steps: int = 100
+    classifier_rate: float = 0.01
+    network_steps: int = 50
+    network_rate: float = 1e-4
+    views: int = 5
+    batch_size: int = 32
+    batch_norm: Literal["stored", "support", "batch"] = "stored"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        modes = ("stored", "support", "batch")
+        checks: list[tuple[str, bool, str]] = [
+            ("batch_norm", self.batch_norm in modes, ", ".join(modes)),
+            *((name, getattr(self, name) >= 1, "a whole number from 1") for name in ("views", "batch_size")),
+            *((name, getattr(self, name) >= 0, "0 or greater") for name in _FINE_TUNING_NOT_NEGATIVE),
+        ]
+        for name, fits, allowed in checks:
+            if not fits:
+                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+
+
+_FINE_TUNING_NOT_NEGATIVE = ("classifier_steps", "classifier_rate", "network_steps", "network_rate", "seed")
+
+
+@dataclass(frozen=True)
 class LearnerOptions:
     """Section ``[learner]``.
 
@@ -380,6 +429,8 @@ class LearnerOptions:
         Reptile.
     leo : LeoOptions
         Latent Embedding Optimization.
+    fine_tuning : FineTuningOptions
+        Fine-tuning, a baseline.
     mann : MannOptions
         Memory-augmented neural network.
     meta_lstm : MetaLstmOptions
@@ -394,6 +445,7 @@ class LearnerOptions:
     proto_maml: MamlOptions = field(default_factory=MamlOptions)
     reptile: ReptileOptions = field(default_factory=ReptileOptions)
     leo: LeoOptions = field(default_factory=LeoOptions)
+    fine_tuning: FineTuningOptions = field(default_factory=FineTuningOptions)
     mann: MannOptions = field(default_factory=MannOptions)
     meta_lstm: MetaLstmOptions = field(default_factory=MetaLstmOptions)
 

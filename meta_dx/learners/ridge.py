@@ -112,7 +112,7 @@ def fit_ridge(
     total = weights.sum(1, keepdim=True).clamp_min(_TINY)  # (E, 1, 1)
     mean_x = (weights * x).sum(1, keepdim=True) / total  # (E, 1, D)
     mean_y = (weights * onehot).sum(1, keepdim=True) / total  # (E, 1, N)
-    centred = (x - mean_x) * (weights > 0)  # (E, S, D): the intercept is gone
+    centred = x - mean_x  # (E, S, D): the intercept is gone, padded rows have no weight
     target = centred.transpose(1, 2) @ (weights * (onehot - mean_y))  # (E, D, N)
     length = target.square().sum(1, keepdim=True)  # (E, 1, N)
     step = _step(centred, weights, penalty, enough=_TOLERANCE**2 * length)
