@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.common import CLINICAL_TEAM, MODEL_TEAM, table
+from assets.common import CLINICAL_TEAM, MODEL_TEAM, picture, table
 from assets.models import bundle
 from assets.predictions import batch_predictions
 from assets.project import MetaDx
@@ -28,6 +28,10 @@ def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "results": table(record.rows()),
+            "reliability": picture(
+                record.reliability(),
+                "Bad: dots far from the dashed line; below it the model is surer than it is right.",
+            ),
             "openings_of_the_rare_diseases": record.openings,
             "folder": dg.MetadataValue.path(str(record.folder)),
         },

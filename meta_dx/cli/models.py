@@ -59,8 +59,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Same seed, same episodes for every method.")] = 0,
     deployment: Annotated[bool, typer.Option("--deployment", help="Also all diseases at once.")] = False,
     cap: Annotated[
-        int, typer.Option(min=1, help="Most confirmed patients of a disease with --deployment.")
-    ] = 10,
+        int | None,
+        typer.Option(min=1, help="Most confirmed patients of a disease with --deployment; the bundle's own."),
+    ] = None,
     home: Annotated[
         Path | None, typer.Option(help="Home to use and keep; a temporary one if absent.")
     ] = None,

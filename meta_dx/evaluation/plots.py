@@ -6,9 +6,11 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meta_dx.evaluation.figures import Ends, MethodResult
+from meta_dx.home import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,6 +90,18 @@ def reliability_curves(results: Sequence[tuple[str, MethodResult]]) -> str:
     str
         SVG.
     """
+    return _svg(_reliability(results), "reliability")
+
+
+def write_reliability(results: Sequence[tuple[str, MethodResult]], path: Path) -> Path:
+    """Write the same drawing as a PNG file, for pages that show no SVG."""
+    buffer = io.BytesIO()
+    _reliability(results).savefig(buffer, format="png", dpi=90, facecolor="white")
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _reliability(results: Sequence[tuple[str, MethodResult]]) -> Figure:
     figure = _figure(3.3 * len(results) + 0.5, 3.2)
     axes = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for (title, found), axis in zip(results, axes, strict=True):
@@ -110,7 +124,7 @@ def reliability_curves(results: Sequence[tuple[str, MethodResult]]) -> str:
         _quiet(axis)
         axis.grid(color=LINE, linewidth=0.8, zorder=0)
     axes[0].set_ylabel("how often it was right, %", fontsize=9, color=QUIET)
-    return _svg(figure, "reliability")
+    return figure
 
 
 def _figure(width: float, height: float) -> Figure:

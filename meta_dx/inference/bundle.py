@@ -78,6 +78,8 @@ class BundleParts:
         Disease code → role; only those that were seen (``common``, ``validation``) are kept.
     validation : mapping
         Figures on the validation diseases.
+    max_shots : int, optional
+        Cap on K that the cohort serves with, ``[serve] max_shots``.
     """
 
     encoder: nn.Module
@@ -96,6 +98,7 @@ class BundleParts:
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     diseases: Mapping[str, str] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)
+    max_shots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,12 @@ class Bundle:
         metadata = json.loads((folder / _METADATA).read_bytes())
         preprocessing = json.loads((folder / _PREPROCESSING).read_bytes())
         return cls(folder, _identity(content), metadata, preprocessing)
+
+    @property
+    def max_shots(self) -> int | None:
+        """Cap on the confirmed patients of a disease that its cohort serves with, if it said so."""
+        found: int | None = self._ours.get("max_shots")
+        return found
 
     @property
     def serving_head(self) -> str:
@@ -335,6 +344,7 @@ def _fill(draft: Path, parts: BundleParts) -> None:
         "split_version": parts.split_version,
         "diseases_seen": {c: role for c, role in sorted(parts.diseases.items()) if role in _SEEN},
         "validation": dict(parts.validation),
+        "max_shots": parts.max_shots,
     }
     metadata = metadata_of(ours, image_shape)
     write_json(draft / _METADATA, metadata)

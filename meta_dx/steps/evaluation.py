@@ -51,6 +51,14 @@ class RareEvaluation:
     deployment: DeploymentResult
     openings: int
 
+    def reliability(self) -> Path:
+        """Draw how often the served head was right against how sure it was; returns the PNG file."""
+        from meta_dx.evaluation.plots import write_reliability
+
+        shown = [(f"{e.ways}-way {e.shots}-shot", e.comparison.served) for e in self.episodic]
+        shown.append((f"all {len(self.deployment.offered)} at once", self.deployment.comparison.served))
+        return write_reliability(shown, self.folder / "reliability.png")
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row a protocol and method, for a table."""
         views = [(f"{e.ways}-way {e.shots}-shot", e.comparison) for e in self.episodic]

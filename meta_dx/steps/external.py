@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meta_dx.inference.bundle import Bundle
 
 _NEAREST = 3
+_CAP = 10  # confirmed patients of a disease, where the bundle does not say
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def evaluate_folder(
     episodes: int,
     seed: int,
     deployment: bool = False,
-    cap: int = 10,
+    cap: int | None = None,
     home: Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
@@ -117,8 +118,8 @@ def evaluate_folder(
         The episodic protocol (docs/sampling.md).
     deployment : bool
         Also all diseases at once, up to ``cap`` confirmed patients each.
-    cap : int
-        Most support patients of a disease in the deployment view.
+    cap : int, optional
+        Most support patients of a disease in the deployment view; what the bundle's cohort serves with, or 10.
     home : Path, optional
         Home to use and keep.
     device : str
@@ -161,7 +162,13 @@ def evaluate_folder(
         view = None
         if deployment:
             view = evaluate_deployment(
-                predictor, vectors, examples, offered=examples.diseases, cap=cap, seed=seed, heads=heads
+                predictor,
+                vectors,
+                examples,
+                offered=examples.diseases,
+                cap=cap or bundle.max_shots or _CAP,
+                seed=seed,
+                heads=heads,
             )
     return contract(result, view)
 

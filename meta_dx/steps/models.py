@@ -41,7 +41,15 @@ def export(project: Project) -> Bundle:
     """
     data = assemble(project)
     chosen = select(project)
-    name = fingerprint_of([EXPORT_VERSION, chosen.version, data.version, project.settings.images])
+    name = fingerprint_of(
+        [
+            EXPORT_VERSION,
+            chosen.version,
+            data.version,
+            project.settings.images,
+            project.settings.serve.max_shots,
+        ]
+    )
     memo = project.home.store("exports") / f"{name}.json"
     if memo.exists():
         known = project.home.bundles / json.loads(memo.read_text())["bundle"]
@@ -79,6 +87,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         fingerprint=fingerprint(project),
         diseases=data.split.diseases,
         validation={"chosen": chosen.note, "candidates": chosen.rows},
+        max_shots=project.settings.serve.max_shots,
     )
 
 
