@@ -1,0 +1,80 @@
+"""``docs/reproduction.md`` and its learning curves, written from the results; no figure is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reproduction.recipes import Figure, Recipe
+
+_HEAD = """# Reproduction on Omniglot
+
+Written by `python benchmarks/reproduce.py page` from the results in `docs/reproduction/`; no figure is typed in.
+
+Vinyals' split: training on 4800 classes (1200 characters and their rotations by 90°), test on 1692 rotated classes,
+or on the 423 upright ones. Accuracy in percent over 1000 episodes of 15 queries a class, ± 1.96 standard errors.
+*Difference* is ours minus the paper's; an interval that overlaps the paper's, or lies above, reproduces it.
+*Steps* are those of the run beside those of the paper.
+
+| method | mode | task | test classes | ours | paper | difference | steps of the paper's | hardware, threads | time |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def write_page(recipes: Mapping[str, Recipe], results: Mapping[str, dict[str, Any]], docs: Path) -> Path:
+    """Write the page and one picture of all learning curves; returns the page."""
+    rows = [row for recipe in recipes.values() for row in _rows(recipe, results.get(recipe.name))]
+    text = _HEAD + "\n".join(rows) + "\n"
+    if results:
+        _plot(recipes, results, docs / "pictures" / "reproduction.png")
+        text += "\n![Accuracy on the training episodes of every run](pictures/reproduction.png)\n\n"
+        text += "Accuracy on the training episodes as they come (each point the mean since the last).\n"
+    page = docs / "reproduction.md"
+    page.write_text(text)
+    return page
+
+
+def _rows(recipe: Recipe, result: dict[str, Any] | None) -> list[str]:
+    if result is None:
+        return [
+            f"| {recipe.method} | {recipe.mode} | {f.ways}-way {f.shots}-shot | | not run | {_paper(f)} | | | | |"
+            for f in recipe.figures
+        ]
+    published = {(f.ways, f.shots): f for f in recipe.figures}
+    of = f"{result['steps']:,} of " + (f"{recipe.iterations:,}" if recipe.iterations else "unstated")
+    minutes = f"{result['seconds'] / 60:.0f} min"
+    rows = []
+    for found in result["figures"]:
+        figure = published[found["ways"], found["shots"]]
+        difference = "" if figure.accuracy is None else f"{found['accuracy'] - figure.accuracy:+.2f}"
+        rows.append(
+            f"| {recipe.method} | {recipe.mode} | {found['ways']}-way {found['shots']}-shot | {found['pool']} "
+            f"| {found['accuracy']:.2f} ± {found['half']:.2f} | {_paper(figure)} | {difference} | {of} "
+            f"| {result['hardware']}, {result['threads']} | {minutes} |"
+        )
+    return rows
+
+
+def _paper(figure: Figure) -> str:
+    if figure.accuracy is None:
+        return "none published"
+    return f"{figure.accuracy}" + (f" ± {figure.half}" if figure.half is not None else "")
+
+
+def _plot(recipes: Mapping[str, Recipe], results: Mapping[str, dict[str, Any]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name in recipes:
+        if name in results and results[name]["curve"]:
+            curve = results[name]["curve"]
+            axes.plot([p["step"] for p in curve], [100 * p["accuracy"] for p in curve], label=name, lw=1.2)
+    axes.set(xlabel="meta-steps", ylabel="accuracy on training episodes, %", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
