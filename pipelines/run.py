@@ -16,6 +16,8 @@ from pipelines.instance import cohort_file, home_root, open_instance
 if TYPE_CHECKING:
     import dagster as dg
 
+    from meta_dx.steps import Project
+
 log = logging.getLogger("meta_dx")
 
 
@@ -57,7 +59,6 @@ def _run() -> int:
     project = open_project(cohort_file(), home_root())
     from meta_dx.steps.incoming import idle_sources, require_batch, usable_batches
     from pipelines.batches import register_new_batches
-    from pipelines.definitions import defs
     from pipelines.resources import meta_dx_resource
     from pipelines.working import end_dead_runs
 
@@ -70,11 +71,11 @@ def _run() -> int:
         for sentence in idle_sources(project):
             log.warning("%s", sentence)
         for batch in waiting:
-            _execute(defs, "ingest_job", instance, f"Ingest batch {batch}", batch)
-        _execute(defs, "train_job", instance, "Cohort, training, bundle, evaluation")
+            _execute(project, "ingest_job", instance, f"Ingest batch {batch}", batch)
+        _execute(project, "train_job", instance, "Cohort, training, bundle, evaluation")
         for batch in usable_batches(project):
-            _execute(defs, "predict_job", instance, f"Predictions for batch {batch}", batch)
-        _execute(defs, "report_job", instance, "Report")
+            _execute(project, "predict_job", instance, f"Predictions for batch {batch}", batch)
+        _execute(project, "report_job", instance, "Report")
     from meta_dx.steps.summary import summary_lines
 
     sys.stdout.write("\n".join(summary_lines(project, time.monotonic() - started)) + "\n")
@@ -82,10 +83,12 @@ def _run() -> int:
 
 
 def _execute(
-    defs: dg.Definitions, name: str, instance: dg.DagsterInstance, title: str, batch: str | None = None
+    project: Project, name: str, instance: dg.DagsterInstance, title: str, batch: str | None = None
 ) -> None:
     from dagster._core.errors import DagsterAssetCheckFailedError  # not exported, raised by every run
 
+    from meta_dx.steps.incoming import require_passed
+    from pipelines.definitions import defs
     from pipelines.working import working_on
 
     log.info("\n%s", title)
@@ -95,13 +98,9 @@ def _execute(
             job.execute_in_process(
                 instance=instance, partition_key=batch, run_id=run_id, run_config={"loggers": {"console": {}}}
             )
-    except DagsterAssetCheckFailedError as fault:
-        raise MetaDxError(
-            "blocking_check",
-            f"{title}: a blocking check failed (the lines above name it), so nothing was built on this data: "
-            f"see the Data Docs in {home_root() / 'validation' / 'data_docs'}, mend the export or the label table, "
-            "and run again.",
-        ) from fault
+    except DagsterAssetCheckFailedError:
+        require_passed(project, batch)
+        raise
 
 
 if __name__ == "__main__":

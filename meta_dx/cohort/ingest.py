@@ -275,6 +275,34 @@ def instances_under(home: Home, folder: Path | str) -> frozenset[str]:
     return frozenset(r.surrogate for r in records if r.surrogate and r.outcome in ("accepted", "duplicate"))
 
 
+def mended_files(home: Home, batch: str) -> frozenset[str]:
+    """Return the refused files of a batch that a later batch has taken in from the same place.
+
+    Parameters
+    ----------
+    home : Home
+        The home.
+    batch : str
+        The batch that refused them.
+
+    Returns
+    -------
+    frozenset of str
+        Their names in the table of rejections. A file that was refused again, or that is gone, is not among
+        them: nothing says that its images arrived.
+    """
+    catalog = Catalog(home)
+    finished, rejections = set(catalog.batches()) - {batch}, catalog.rejections([batch])
+    refused = rejections.loc[rejections["outcome"] == "rejected", "file"]
+    with closing(Vault.open(home)) as vault:
+        known, places = vault.known_files(), vault.originals("file", refused)
+    newest = {file: known[place] for file, place in places.items() if place in known}
+    taken = ("accepted", "duplicate")
+    return frozenset(
+        f for f, record in newest.items() if record.batch in finished and record.outcome in taken
+    )
+
+
 def _without_dicom(folder: Path, files: int) -> MetaDxError:
     return MetaDxError(
         "source_without_dicom",

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses
-from meta_dx.cohort.ingest import Batch, IngestSummary, ingest_batch, plan_batches, require_dicom
+from meta_dx.cohort.ingest import (
+    Batch,
+    IngestSummary,
+    ingest_batch,
+    mended_files,
+    plan_batches,
+    require_dicom,
+)
 from meta_dx.errors import MetaDxError
 from meta_dx.home import write_json
 from meta_dx.progress import Progress, silent
 from meta_dx.steps import Project
 
 if TYPE_CHECKING:
-    from meta_dx.cohort.validation import ValidationReport
+    from meta_dx.cohort.validation import CheckResult, ValidationReport
 
 _ACCEPTED = "accepted.json"
 
@@ -26,10 +33,14 @@ def pending_batches(project: Project) -> list[Batch]:
 
 
 def waiting_batches(project: Project) -> list[str]:
-    """List the batches that are not in use yet: to be ingested, or ingested and not validated, or refused."""
-    ingested = set(Catalog(project.home).batches())
+    """List the batches that are not in use yet: those to be ingested, then those not validated, or refused.
+
+    A new batch may mend a refused one, so it comes first.
+    """
+    ingested = Catalog(project.home).batches()
     new = [batch.id for batch in pending_batches(project)]
-    return sorted({*new, *ingested} - set(usable_batches(project)))
+    usable = set(usable_batches(project))
+    return [*new, *(batch for batch in ingested if batch not in usable)]
 
 
 def usable_batches(project: Project) -> list[str]:
@@ -90,9 +101,34 @@ def require_blocking(report: ValidationReport) -> None:
         raise MetaDxError(
             "blocking_check",
             f"Blocking checks failed on {report.suite} of batch {report.batch}: {named}. Nothing is built on this "
-            f"data: see {report.data_docs}, mend the export or the label table, or accept a batch with "
-            "'meta-dx validate --accept BATCH --reason WHY'.",
+            f"data: see {report.data_docs}, {_way_out(report, failed)}.",
         )
+
+
+def _way_out(report: ValidationReport, failed: list[CheckResult]) -> str:
+    if report.suite != "ingest":
+        return "mend the label table and run again"
+    accept = f"take the batch as it is with 'meta-dx validate --accept {report.batch} --reason WHY'"
+    if all(one.unit == "file" for one in failed):
+        return f"mend the files where they lie and run again, or {accept}"
+    return f"mend the export and take it in with a new --home (images once taken never change), or {accept}"
+
+
+def require_passed(project: Project, batch: str | None = None) -> None:
+    """Raise when a blocking check failed the last time that a batch, or the label table, was checked.
+
+    Raises
+    ------
+    MetaDxError
+        ``blocking_check``.
+    """
+    from meta_dx.cohort.validation import ALL
+    from meta_dx.cohort.validation.data_docs import stored_reports
+
+    wanted = ("diagnoses", ALL) if batch is None else ("ingest", batch)
+    for report in stored_reports(project.home):
+        if (report.suite, report.batch) == wanted:
+            require_blocking(report)
 
 
 def take_in(project: Project, batch: str, progress: Progress = silent) -> IngestSummary:
@@ -183,16 +219,20 @@ def take_in_diagnoses(project: Project) -> DiagnosisSummary:
 
 
 def validate(project: Project, batch: str) -> ValidationReport:
-    """Check one batch with Great Expectations and add it to the Data Docs."""
+    """Check one batch with Great Expectations and add it to the Data Docs.
+
+    A refused file that a later batch has taken in does not count against this one any more.
+    """
     from meta_dx.cohort.validation import validate_batch
 
     catalog = Catalog(project.home)
     only = [batch]
+    rejections = catalog.rejections(only)
     return validate_batch(
         project.home,
         batch,
         instances=catalog.instances(only),
-        rejections=catalog.rejections(only),
+        rejections=rejections[~rejections["file"].isin(mended_files(project.home, batch))],
         studies=catalog.studies(only),
         series=catalog.series(only),
         others=catalog.instances(),

@@ -53,6 +53,62 @@ def test_a_refused_batch_waits_on_and_is_in_no_catalog_that_is_used(project: Pro
     assert set(usable_catalog(project).instances()["batch"]) == {first}
 
 
+def test_a_refused_batch_is_in_use_when_its_files_were_mended_where_they_lie(
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["validate", "--cohort", str(tmp_path / "c.toml"), "--home", str(tmp_path / "home")]
+    assert meta_dx(options) == 2
+    assert "few_files_damaged (20 of 40)" in caplog.text
+    assert "mend the files where they lie and run again" in caplog.text
+    assert "meta-dx validate --accept b0002 --reason WHY" in caplog.text
+    mend(tmp_path / "cut")
+    assert meta_dx(options) == 0
+    assert usable_batches(project) == ["b0001", "b0002", "b0003"]
+    assert waiting_batches(project) == []
+    instances = usable_catalog(project).instances()
+    assert len(instances) == instances["instance"].nunique() == 46
+
+
+def test_files_that_are_gone_or_damaged_again_are_not_mended(project: Project, tmp_path: Path) -> None:
+    options = ["validate", "--cohort", str(tmp_path / "c.toml"), "--home", str(tmp_path / "home")]
+    assert meta_dx(options) == 2
+    damaged = sorted((tmp_path / "cut").rglob("*.dcm"), key=lambda path: path.stat().st_size)[:20]
+    for path in damaged[:10]:
+        path.unlink()
+    for path in damaged[10:]:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert meta_dx(options) == 2
+    assert usable_batches(project) == ["b0001"]
+
+
+def test_a_batch_with_few_damaged_files_left_passes(project: Project, tmp_path: Path) -> None:
+    options = ["validate", "--cohort", str(tmp_path / "c.toml"), "--home", str(tmp_path / "home")]
+    assert meta_dx(options) == 2
+    mend(tmp_path / "cut", keep=4)
+    assert meta_dx(options) == 0
+    report = validate(project, "b0002")
+    (damage,) = (result for result in report.results if result.name == "few_files_damaged")
+    assert (damage.failed, damage.checked) == (0, 24), "20 whole files, 4 refused, too few to block"
+
+
+def mend(folder: Path, keep: int = 0) -> None:
+    """Write the cut files again, whole, under their names; some stay as they are."""
+    whole = max(path.stat().st_size for path in folder.rglob("*.dcm"))
+    cut = [path for path in sorted(folder.rglob("*.dcm")) if path.stat().st_size < whole - 500]
+    rng = np.random.default_rng(1)
+    for number, path in enumerate(cut[keep:]):
+        pixels = rng.integers(0, 4000, (40, 40), dtype=np.uint16)
+        write_instance(folder, name=path.name, patient=f"M{number}", study=f"1.3.{number + 1}", pixels=pixels)
+
+
+def test_new_batches_come_before_refused_ones_which_they_may_mend(project: Project, tmp_path: Path) -> None:
+    for batch in pending_batches(project):
+        take_in(project, batch.id)
+        validate(project, batch.id)
+    mend(tmp_path / "cut")
+    assert waiting_batches(project) == ["b0003", "b0002"]
+
+
 def test_a_person_may_accept_a_refused_batch_with_a_reason(project: Project, tmp_path: Path) -> None:
     batches = [batch.id for batch in pending_batches(project)]
     for batch in batches:
