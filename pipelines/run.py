@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from meta_dx.errors import MetaDxError
+from pipelines.guard import guarded, require_room
 from pipelines.instance import cohort_file, home_root, open_instance
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ def main() -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    try:
-        return _run()
-    except MetaDxError as fault:
-        log.error("meta_dx: %s", " ".join(str(fault).split()))
-        return 2
-    except KeyboardInterrupt:
-        log.error("meta_dx: stopped. Nothing is half written; run the same command again to go on.")
-        return 130
+    return guarded(_run, home_root())
 
 
 def _run() -> int:
@@ -57,6 +50,7 @@ def _run() -> int:
     from meta_dx.steps import open_project
 
     project = open_project(cohort_file(), home_root())
+    require_room(home_root())
     from meta_dx.steps.incoming import idle_sources, require_batch, usable_batches
     from pipelines.batches import register_new_batches
     from pipelines.resources import meta_dx_resource

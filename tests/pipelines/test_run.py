@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.home import Home
 from meta_dx.steps import open_project
 from meta_dx.steps.cohort import usable_catalog
 from meta_dx.steps.incoming import usable_batches
+from pipelines.guard import guarded, require_room
 from tests.dicom.builders import write_instance
 from tests.pipelines.conftest import ROOT
 
@@ -53,6 +58,89 @@ def test_a_folder_without_dicom_is_named_and_leaves_no_batch(tmp_path: Path, fil
     sentence = refused(cohort(tmp_path), tmp_path / "home")
     assert f"The folder {tmp_path / 'studies'} holds no" in sentence
     assert Catalog(Home.open(tmp_path / "home")).batches() == []
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: full)
+    assert guarded(lambda: require_room(tmp_path / "home") or 0, tmp_path / "home") == 2  # type: ignore[func-returns-value]
+    assert f"Cannot work in {tmp_path / 'home'}: its disk has 1 MB left" in caplog.text
+    assert not (tmp_path / "home" / ".room").exists()
+
+
+def of_sqlite(code: int) -> Exception:
+    fault = sqlite3.OperationalError("anything")
+    fault.sqlite_errorcode = code
+    return OperationalError("INSERT", {}, fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        (of_sqlite(sqlite3.SQLITE_FULL), "disk is full"),
+        (of_sqlite(sqlite3.SQLITE_READONLY), "read-only"),
+        (OSError(errno.ENOSPC, "anything", "/somewhere"), "/somewhere: the disk is full"),
+        (OSError(errno.EROFS, "anything"), "read-only"),
+    ],
+)
+def test_a_disk_that_fails_in_the_middle_of_a_run_is_one_sentence(
+    fault: Exception, word: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run() -> int:
+        try:
+            raise fault
+        except Exception as cause:
+            raise RuntimeError("wrapped by the step that it met") from cause
+
+    assert guarded(run, tmp_path) == 2
+    (record,) = caplog.records
+    assert word in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "fault", [ValueError("bug"), of_sqlite(sqlite3.SQLITE_ERROR), OSError(errno.EIO, "bug")]
+)
+def test_a_fault_of_ours_stays_one(fault: Exception, tmp_path: Path) -> None:
+    def run() -> int:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        guarded(run, tmp_path)
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root to mount a disk")
+@pytest.mark.parametrize(
+    ("size", "remount", "word"), [("400k", "rw", "free some space"), ("90m", "ro", "read-only")]
+)
+def test_a_full_or_read_only_disk_is_one_sentence(tmp_path: Path, size: str, remount: str, word: str) -> None:
+    some_studies(tmp_path / "studies")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+    try:
+        Home.open(disk / "home", "c")
+        subprocess.run(["mount", "-o", f"remount,{remount}", str(disk)], check=True)
+        sentence = refused(cohort(tmp_path), disk / "home")
+        assert str(disk / "home") in sentence
+        assert word in sentence
+        if remount == "ro":
+            opened = subprocess.run(
+                [sys.executable, "-m", "pipelines.ui"],
+                cwd=ROOT,
+                env={**os.environ, "META_DX_HOME": str(disk / "home")},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert opened.returncode == 2, opened.stderr
+            assert "read-only" in opened.stderr
+            assert "Traceback" not in opened.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_mended_export_goes_on_after_it_was_refused(tmp_path: Path) -> None:
