@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 
+from meta_dx.cohort.validation import diagnosis_checks, ingest_checks
+
 
 class _StepLines(logging.Handler):
     """Print when a step starts and how long it took; the full event stream stays in the instance's log."""
@@ -35,11 +37,21 @@ class _StepLines(logging.Handler):
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.event_specific_data
             if not check.passed:
-                self._write(f"      check {check.check_name}: {check.severity.value.lower()}")
+                self._write(f"      {failed_check_line(check)}")
 
     def _write(self, line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+def failed_check_line(check: dg.AssetCheckEvaluation) -> str:
+    """Say in one line which check failed, how badly, on how many of how many, and what that means."""
+    failed, checked = (check.metadata[name].value for name in ("failed", "checked"))
+    fault = next(
+        spec.fault for spec in (*ingest_checks(), *diagnosis_checks()) if spec.name == check.check_name
+    )
+    word = "blocking" if check.severity is dg.AssetCheckSeverity.ERROR else "warning"
+    return f"check {check.check_name}: {word}, {failed} of {checked} failed: {fault.split(':')[0].rstrip('.')}"
 
 
 @dg.logger(description="One line a step on the console.")

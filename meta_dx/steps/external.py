@@ -6,6 +6,7 @@ the bundle's own preprocessing. Input tables and answers speak in original UIDs;
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.cohort.diagnoses import active_diagnoses, import_diagnoses
+from meta_dx.cohort.diagnoses import active_diagnoses, all_diagnoses, import_diagnoses
 from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.images import ImageStore
@@ -33,6 +34,8 @@ from meta_dx.records.vault import Vault
 
 if TYPE_CHECKING:
     from meta_dx.inference.bundle import Bundle
+
+log = logging.getLogger("meta_dx")
 
 _NEAREST = 3
 _CAP = 10  # confirmed patients of a disease, where the bundle does not say
@@ -145,7 +148,7 @@ def evaluate_folder(
     predictor = Predictor(bundle, device=device)
     heads = serving_first(bundle)
     with taken_folder(studies, bundle, home, progress) as taken:
-        examples = _unseen(bundle, taken, diagnoses)
+        examples = _unseen(bundle, taken, diagnoses, studies)
         vectors = predictor.embed_studies(taken.store.images, examples.images)
         result = evaluate_episodes(
             predictor,
@@ -179,8 +182,9 @@ def serving_first(bundle: Bundle) -> tuple[str, ...]:
     return tuple(dict.fromkeys([bundle.serving_head, *others]))
 
 
-def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path) -> Examples:
+def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path, folder: Path) -> Examples:
     import_diagnoses(taken.home, diagnoses)
+    _tell_left_out(taken, diagnoses, folder)
     examples, _ = labelled_examples(
         taken.studies, taken.store.index, active_diagnoses(taken.home), groups=taken.groups
     )
@@ -195,6 +199,14 @@ def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path) -> Examples:
     # Episodes are ordered by a hash of identifiers: under original ones they are the same in every home.
     kept = examples.with_codes(unseen)
     return with_original_identifiers(kept, taken.originals("study"), taken.originals("patient"), taken.groups)
+
+
+def _tell_left_out(taken: Taken, diagnoses: Path, folder: Path) -> None:
+    named = all_diagnoses(taken.home)["study"]
+    elsewhere = int((~named.isin(taken.studies["study"])).sum())
+    if elsewhere:
+        sentence = "%d of %d rows of %s name studies that are not in %s; they are left out"
+        log.warning(sentence, elsewhere, len(named), diagnoses, folder)
 
 
 def predict_folder(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -20,6 +21,7 @@ from meta_dx.steps import open_project
 from meta_dx.steps.cohort import usable_catalog
 from meta_dx.steps.incoming import usable_batches
 from pipelines.guard import guarded, require_room
+from pipelines.progress import failed_check_line
 from tests.dicom.builders import write_instance
 from tests.pipelines.conftest import ROOT
 
@@ -163,12 +165,28 @@ def test_a_mended_export_goes_on_after_it_was_refused(tmp_path: Path) -> None:
     assert len(usable_catalog(project).instances()) == 24
 
 
+def test_a_check_that_fails_is_one_line_with_its_counts_and_its_fault() -> None:
+    failed = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("validated_diagnoses"),
+        check_name="study_ingested",
+        passed=False,
+        metadata={"failed": dg.MetadataValue.int(3), "checked": dg.MetadataValue.int(18)},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+    assert failed_check_line(failed) == (
+        "check study_ingested: warning, 3 of 18 failed: A single row names a study that was never ingested"
+    )
+
+
 def test_a_refused_label_table_is_to_be_mended(tmp_path: Path) -> None:
     some_studies(tmp_path / "studies")
     header = "study_instance_uid,patient_id,accession_number,code,coding_scheme,meaning"
     rows = [f"1.2.{number + 1},P{number},,n/a,99T,Unknown" for number in range(3)]
     (tmp_path / "d.csv").write_text("\n".join([header, *rows]) + "\n")
-    sentence = refused(cohort(tmp_path, "d.csv"), tmp_path / "home")
+    done = run(cohort(tmp_path, "d.csv"), tmp_path / "home")
+    assert done.returncode == 2, done.stderr
+    assert "check code_not_placeholder: blocking, 3 of 3 failed: The code is a placeholder" in done.stderr
+    sentence = done.stderr.splitlines()[-1]
     assert "code_not_placeholder (3 of 3)" in sentence
     assert "mend the label table and run again" in sentence
     assert "--accept" not in sentence

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from meta_dx.cohort.images import ImageOptions
+from meta_dx.steps import external
 from meta_dx.steps.external import taken_folder
 from tests.dicom.builders import write_instance
 
@@ -37,3 +39,21 @@ def test_a_kept_home_answers_for_the_named_folder_only(tmp_path: Path) -> None:
     assert found(tmp_path / "a", home) == {"1.2.1", "1.2.2", "1.2.3"}
     assert found(tmp_path / "b", home) == {"1.2.3", "1.2.4", "1.2.5", "1.2.6"}
     assert found(tmp_path / "a", home) == {"1.2.1", "1.2.2", "1.2.3"}
+
+
+def test_rows_that_name_studies_outside_the_folder_are_counted_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    studies(tmp_path / "a", range(0, 3))
+    header = "study_instance_uid,patient_id,accession_number,code,coding_scheme,meaning"
+    rows = [f"1.2.{number + 1},P{number},,D{number % 2},99T,Disease {number % 2}" for number in range(5)]
+    table = tmp_path / "d.csv"
+    bundle: Any = SimpleNamespace(image_options=ImageOptions(size=16), seen_diseases=())
+    for rows_here, said in ((rows[:3], []), (rows, [f"2 of 5 rows of {table} name studies that are not in"])):
+        table.write_text("\n".join([header, *rows_here]) + "\n")
+        caplog.clear()
+        with taken_folder(tmp_path / "a", bundle) as taken:
+            assert len(external._unseen(bundle, taken, table, tmp_path / "a")) == 3
+        assert [
+            record.getMessage().split(str(tmp_path / "a"))[0].rstrip() for record in caplog.records
+        ] == said
