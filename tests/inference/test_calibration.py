@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from meta_dx.episodes.episode import Episode
-from meta_dx.inference.calibration import Calibration, calibrate, fit_temperature
+from meta_dx.inference.calibration import Calibration, _loss, _prepared, calibrate, fit_temperature
 from meta_dx.learners.base import Head, State, mask_absent_classes
 
 
@@ -140,7 +140,7 @@ class Centroids(Head):
         sums = torch.einsum("esd,esn->end", support_x, support_onehot)
         return {"centroids": sums / count.clamp_min(1.0).unsqueeze(-1), "class_count": count}
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         distance = (query_x[:, :, None, :] - state["centroids"][:, None, :, :]).square().sum(-1)
         return mask_absent_classes(-4.0 * distance.unsqueeze(1), state["class_count"])
 
@@ -178,3 +178,85 @@ def test_a_head_is_calibrated_on_episodes_without_their_padding() -> None:
     assert found.ece_after < 0.4 * found.ece_before
     # Better centroids justify more confidence.
     assert found.temperature(5, 5) < found.temperature(1, 5)
+
+
+# Heads that answer with samples
+
+
+def sampled(seed: int, scale: float, n: int = 4000, m: int = 6) -> tuple[np.ndarray, ...]:
+    """Logits (n, m, 8) of which softmax(z / scale), averaged over samples, is honest; labels, shots, ways."""
+    generator = np.random.default_rng(seed)
+    ways = generator.choice([5, 8], size=n)
+    honest = generator.normal(0, 1.5, size=(n, 1, 8)) + generator.normal(0, 1.5, size=(n, m, 8))
+    honest[np.broadcast_to((np.arange(8) >= ways[:, None])[:, None], honest.shape)] = -np.inf
+    share = np.exp(honest - honest.max(2, keepdims=True))
+    share = (share / share.sum(2, keepdims=True)).mean(1)
+    labels = (share.cumsum(1) > generator.random((n, 1))).argmax(1)
+    return honest * scale, labels, np.ones(n), ways.astype(float)
+
+
+def test_the_gradient_is_that_of_the_mean_over_samples() -> None:
+    logits, labels, _, ways = sampled(1, 2.0, n=40)
+    design = np.random.default_rng(2).normal(0, 0.3, size=(40, 4))
+    share = np.random.default_rng(3).dirichlet(np.ones(40))
+
+    def loss(parameters: np.ndarray) -> float:
+        z = logits / np.exp(design @ parameters)[:, None, None]
+        p = np.exp(z - z.max(2, keepdims=True))
+        p = (p / p.sum(2, keepdims=True)).mean(1)
+        own = p[np.arange(40), labels]
+        return float(-np.log(own) @ share + 0.5e-4 * (parameters[1:] ** 2).sum())
+
+    for at in np.random.default_rng(4).normal(0, 0.7, size=(6, 4)):
+        value, slope = _loss(at, _prepared(logits), labels, design, share)
+        assert value == pytest.approx(loss(at), rel=1e-12)
+        steps = 1e-6 * np.eye(4)
+        expected = [(loss(at + step) - loss(at - step)) / 2e-6 for step in steps]
+        np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-8)
+    assert (ways == 5).any()  # absent classes were among them
+
+
+def test_the_mean_over_samples_becomes_honest_and_not_the_mean_of_the_logits() -> None:
+    logits, labels, shots, ways = sampled(5, 3.0)
+    found = fit_temperature(logits, labels, shots, ways)
+    assert float(found.temperature(1, 8)) == pytest.approx(3.0, rel=0.1)
+    assert found.ece_after < 0.03
+    assert found.ece_before > 0.08
+    of_mean_logits = fit_temperature(logits.mean(1), labels, shots, ways)
+    assert float(of_mean_logits.temperature(1, 8)) > 3.5
+
+
+def test_equal_samples_are_one_sample() -> None:
+    logits, labels, shots, ways = planted(7, (0.6, -0.2, 0.1, 0.2), n=1500)
+    one = fit_temperature(logits, labels, shots, ways)
+    assert one == fit_temperature(logits[:, None], labels, shots, ways)
+    three = fit_temperature(np.repeat(logits[:, None], 3, axis=1), labels, shots, ways)
+    law = [(fit.a, fit.b, fit.c, fit.d) for fit in (one, three)]
+    assert law[0] == pytest.approx(law[1], abs=1e-4)
+
+
+class Uncertain(Centroids):
+    """Centroids that are known up to a noise of standard deviation 1 / sqrt(count)."""
+
+    noise_size = 8
+    asked: tuple[tuple[int, ...], ...] = ()
+
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
+        centroids = state["centroids"].unsqueeze(1)  # (E, 1, N, D)
+        if noise is not None:
+            self.asked = (*self.asked, tuple(noise.shape))
+            centroids = centroids + noise / state["class_count"].clamp_min(1).sqrt()[:, None, :, None]
+        distance = (query_x[:, None, :, None] - centroids.unsqueeze(2)).square().sum(-1)  # (E, M, Q, N)
+        return mask_absent_classes(-4.0 * distance, state["class_count"])
+
+
+def test_a_head_with_samples_is_calibrated_on_their_mean_from_a_fixed_seed() -> None:
+    drawn = [episodes(i, shots, ways) for i, (shots, ways) in enumerate([(1, 5), (5, 5), (5, 10)])]
+    head = Uncertain()
+    found = calibrate(head, drawn)
+    ways_of = [6] * 10 + [11] * 5  # four tasks at once, and one class that does not take part
+    assert all(shape[1:] == (16, ways, 8) for shape, ways in zip(head.asked, ways_of, strict=True))
+    assert calibrate(Uncertain(), drawn) == found
+    assert found.ece_after < 0.5 * found.ece_before
+    # 20 tasks: up to 20 evenly spaced queries of each, less the padding at the end.
+    assert found.queries == 20 * (17 + 17 + 18)

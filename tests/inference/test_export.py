@@ -100,7 +100,7 @@ def test_the_encoder_embeds_as_in_torch(batch: int, parts: BundleParts, predicto
 class Liar(Prototypical):
     """Answers otherwise in the exported graph than in torch."""
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         factor = 1.1 if torch.compiler.is_exporting() else 1.0
         return factor * super().predict_tensors(state, query_x)
 
@@ -130,7 +130,7 @@ class WithoutCount(Head):
     def adapt_tensors(self, support_x: Tensor, support_onehot: Tensor) -> State:
         return {"mean": support_x.mean(1)}
 
-    def predict_tensors(self, state: State, query_x: Tensor) -> Tensor:
+    def predict_tensors(self, state: State, query_x: Tensor, noise: Tensor | None = None) -> Tensor:
         return query_x[:, None]
 
 
