@@ -51,7 +51,9 @@ def failed_check_line(check: dg.AssetCheckEvaluation) -> str:
         spec.fault for spec in (*ingest_checks(), *diagnosis_checks()) if spec.name == check.check_name
     )
     word = "blocking" if check.severity is dg.AssetCheckSeverity.ERROR else "warning"
-    return f"check {check.check_name}: {word}, {failed} of {checked} failed: {fault.split(':')[0].rstrip('.')}"
+    return (
+        f"check {check.check_name}: {word}, {failed} of {checked} failed: {fault.split(':')[0].rstrip('.')}"
+    )
 
 
 @dg.logger(description="One line a step on the console.")

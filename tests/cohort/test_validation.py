@@ -268,3 +268,15 @@ def test_tables_are_left_as_they_were() -> None:
         Home(Path()), "b0002", taken, batch.refused(), studies_of(taken), series_of(taken), docs=False
     )
     pd.testing.assert_frame_equal(taken, before)
+
+
+def test_great_expectations_announces_nothing() -> None:
+    code = (
+        "import logging, sys\n"
+        "logging.basicConfig(level=logging.WARNING, stream=sys.stderr)\n"
+        "from meta_dx.cohort.validation.runner import _frames\n"
+        "_frames()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout == ""
