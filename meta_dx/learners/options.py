@@ -418,7 +418,10 @@ class LearnerOptions:
     Parameters
     ----------
     name : {"prototypical", "anp", "leo", "maml", "anil", "proto_maml", "reptile", "mann", "meta_lstm"}
-        The meta-learner.
+        The meta-learner. Those other than ``prototypical`` start from the encoder that Prototypical Networks
+        leave, or from the pre-trained one where that is better on the validation diseases.
+    compare : tuple of str
+        Other meta-learners to train and to set beside it.
     prototypical : PrototypicalOptions
         Prototypical Networks.
     anp : NeuralProcessOptions
@@ -438,6 +441,7 @@ class LearnerOptions:
     """
 
     name: LearnerName = "prototypical"
+    compare: tuple[LearnerName, ...] = ()
     prototypical: PrototypicalOptions = field(default_factory=PrototypicalOptions)
     anp: NeuralProcessOptions = field(default_factory=NeuralProcessOptions)
     maml: MamlOptions = field(default_factory=MamlOptions)
@@ -449,7 +453,11 @@ class LearnerOptions:
     mann: MannOptions = field(default_factory=MannOptions)
     meta_lstm: MetaLstmOptions = field(default_factory=MetaLstmOptions)
 
-    def own(self) -> dict[str, Any]:
-        """Return what decides the learner that is trained: its name and its own options, no others'."""
-        own = getattr(self, self.name, None)
-        return {"name": self.name, "options": {} if own is None else asdict(own)}
+    @property
+    def wanted(self) -> tuple[LearnerName, ...]:
+        """The learners to train beside Prototypical Networks, each once."""
+        return tuple(dict.fromkeys(name for name in (self.name, *self.compare) if name != "prototypical"))
+
+    def own(self, name: str) -> dict[str, Any]:
+        """Return what decides one learner: its name and its own options, no others'."""
+        return {"name": name, **asdict(getattr(self, name))}
