@@ -95,9 +95,14 @@ def episodic_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
+def norm_layers(network: nn.Module) -> list[EpisodicBatchNorm]:
+    """Return the batch-norm layers of a network after :func:`episodic_batch_norm`."""
+    return [module for module in network.modules() if isinstance(module, EpisodicBatchNorm)]
+
+
 @contextmanager
 def statistics(
-    network: nn.Module,
+    network: nn.Module | list[EpisodicBatchNorm],
     *,
     stored: bool = False,
     record: Statistics | None = None,
@@ -108,8 +113,8 @@ def statistics(
 
     Parameters
     ----------
-    network : nn.Module
-        After :func:`episodic_batch_norm`.
+    network : nn.Module or list of EpisodicBatchNorm
+        After :func:`episodic_batch_norm`, or its layers from :func:`norm_layers`, which saves the search.
     stored : bool
         Use the running statistics.
     record : dict, optional
@@ -120,7 +125,7 @@ def statistics(
         Use torch's own kernel where it does the same. Never inside ``torch.func.grad`` or ``vmap``: its second
         derivatives are wrong there.
     """
-    layers = [module for module in network.modules() if isinstance(module, EpisodicBatchNorm)]
+    layers = network if isinstance(network, list) else norm_layers(network)
     for layer in layers:
         layer.stored, layer.record, layer.use, layer.fused = stored, record, use, fused
     try:

@@ -35,10 +35,10 @@ from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Capabilities, Grads, Metrics, State
 from meta_dx.learners.batch_norm import (
-    EpisodicBatchNorm,
     Statistics,
     episodic_batch_norm,
     mean_statistics,
+    norm_layers,
     pack,
     statistics,
     unpack,
@@ -91,7 +91,7 @@ class Maml(BodyLearner):
         episodic_batch_norm(network)
         super().__init__(network, network.ways)
         self.options, self.vectorised, self.annealing = options or MamlOptions(), vectorised, 0.0
-        layers = [module for module in network.modules() if isinstance(module, EpisodicBatchNorm)]
+        self._layers = layers = norm_layers(network)
         mode = self.options.batch_norm
         self.capabilities = replace(self.capabilities, transductive=mode == "batch" and bool(layers))
         self.step_norm = StepNorm(layers, self.options.steps) if mode == "per_step" else None
@@ -230,7 +230,7 @@ class Maml(BodyLearner):
                 return _cross_entropy(logits, support_y)
 
             gradient = self._inner_gradient(run, loss, fast)
-            fast = {name: w - self._rate(step, name) * gradient[name] for name, w in fast.items()}
+            fast = {name: self._stepped(step, name, w, gradient[name]) for name, w in fast.items()}
             if not run.training:
                 fast = {name: w.detach().requires_grad_() for name, w in fast.items()}
             yield {**fixed, **fast}
@@ -243,8 +243,10 @@ class Maml(BodyLearner):
         gradients = torch.autograd.grad(loss(fast), list(fast.values()), create_graph=second)
         return dict(zip(fast, gradients, strict=True))
 
-    def _rate(self, step: int, name: str) -> Tensor | float:
-        return self.options.inner_rate if self.rates is None else self.rates.at(step, name)
+    def _stepped(self, step: int, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
+        if self.rates is None:
+            return torch.sub(weight, gradient, alpha=self.options.inner_rate)
+        return weight - self.rates.at(step, name) * gradient
 
     # What is lowered.
 
@@ -295,7 +297,7 @@ class Maml(BodyLearner):
                 use = self.step_norm.statistics(step)
         own = {n.removeprefix("encoder."): w for n, w in weights.items() if n.startswith("encoder.")}
         stored = self.options.batch_norm == "stored"
-        with statistics(self.network, stored=stored, record=record, use=use, fused=not run.vectorised):
+        with statistics(self._layers, stored=stored, record=record, use=use, fused=not run.vectorised):
             embeddings: Tensor = functional_call(self.network.encoder, own, (x,))
         return embeddings
 

@@ -39,7 +39,7 @@ from torch.func import functional_call, vmap
 
 from meta_dx.episodes.episode import Support
 from meta_dx.learners.base import Capabilities, Grads, Metrics, State
-from meta_dx.learners.batch_norm import EpisodicBatchNorm, episodic_batch_norm, statistics
+from meta_dx.learners.batch_norm import episodic_batch_norm, norm_layers, statistics
 from meta_dx.learners.body import BodyLearner, Task
 from meta_dx.learners.options import ReptileOptions
 
@@ -103,8 +103,8 @@ class Reptile(BodyLearner):
     def __init__(self, network: nn.Module, ways: int, options: ReptileOptions | None = None) -> None:
         super().__init__(episodic_batch_norm(network), ways)
         self.options = options or ReptileOptions()
-        self._batch_norm = any(isinstance(module, EpisodicBatchNorm) for module in network.modules())
-        transductive = self.options.transductive and self._batch_norm
+        self._layers = norm_layers(network)
+        transductive = self.options.transductive and bool(self._layers)
         self.capabilities = replace(self.capabilities, transductive=transductive)
         self._names = [name for name, _ in network.named_parameters()]
         self.moments = nn.ParameterList(torch.zeros_like(p) for p in network.parameters())
@@ -209,7 +209,7 @@ class Reptile(BodyLearner):
 
     @property
     def _needs_support(self) -> bool:
-        return self._batch_norm and not self.options.transductive
+        return bool(self._layers) and not self.options.transductive
 
     def _inner(self, x: Tensor, y: Tensor, batches: Tensor) -> tuple[list[Tensor], InnerAdam, Metrics]:
         """Return weights and optimizer after one step for each row of ``batches``, and their mean metrics."""
@@ -229,7 +229,7 @@ class Reptile(BodyLearner):
         return weights, adam, metrics
 
     def _logits(self, weights: State, x: Tensor, *, fused: bool = False) -> Tensor:
-        with statistics(self.network, fused=fused):
+        with statistics(self._layers, fused=fused):
             logits: Tensor = functional_call(self.network, weights, (x,))
         return logits
 
