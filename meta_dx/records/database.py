@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.schema import OwnerRow
-from meta_dx.records.sqlite import prepare, storage_error
+from meta_dx.records.sqlite import connect_for_reading, is_read_only, prepare, storage_error
 
 URL_VARIABLE = "META_DX_DATABASE_URL"
 HEAD = "0001"
@@ -198,10 +198,13 @@ def _address(home: Home, url: str | None) -> URL:
 
 def _engine(address: URL) -> Engine:
     sqlite = address.get_backend_name() == "sqlite"
+    file = Path(str(address.database))
+    # SQLite opens in a millisecond: no pool, so no connection is ever carried through a fork.
+    options: dict[str, Any] = {"poolclass": NullPool} if sqlite else {"pool_pre_ping": True}
+    if sqlite and is_read_only(file):
+        options["creator"] = lambda: connect_for_reading(file)
     try:
-        # SQLite opens in a millisecond: no pool, so no connection is ever carried through a fork.
-        pool: dict[str, Any] = {"poolclass": NullPool} if sqlite else {"pool_pre_ping": True}
-        engine = create_engine(address, **pool)
+        engine = create_engine(address, **options)
     except (NoSuchModuleError, ModuleNotFoundError) as fault:
         raise MetaDxError(
             "records_driver",
@@ -209,7 +212,8 @@ def _engine(address: URL) -> Engine:
             "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://.",
         ) from fault
     if sqlite:
-        event.listen(engine, "connect", lambda connection, _: prepare(connection))
+        if "creator" not in options:
+            event.listen(engine, "connect", lambda connection, _: prepare(connection))
         event.listen(engine, "begin", _begin)
     return engine
 

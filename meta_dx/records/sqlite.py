@@ -6,10 +6,13 @@ equally safe against a crash, a second writer and a full disk.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
 
 from meta_dx.errors import MetaDxError
 
@@ -36,6 +39,36 @@ _SENTENCES = {
 }
 
 
+def connect_for_reading(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """Open a database that :func:`is_read_only`, and set the connection up.
+
+    To read, SQLite wants a write-ahead log and its index, which it may not make here. Where there is no log,
+    nobody writes either, and the file can be read as it is.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    check_same_thread : bool
+        Whether only this thread may use the connection.
+
+    Returns
+    -------
+    sqlite3.Connection
+    """
+    log = path.with_name(f"{path.name}-wal")
+    quiet = not log.exists() or log.stat().st_size == 0
+    address = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if quiet else ''}"
+    connection = sqlite3.connect(address, uri=True, check_same_thread=check_same_thread)
+    _common(connection)
+    return connection
+
+
+def is_read_only(path: Path) -> bool:
+    """Tell whether a database is there, and it or its folder may not be written to."""
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
 def prepare(connection: sqlite3.Connection) -> None:
     """Set one new connection up: explicit transactions, WAL, waiting for other writers, foreign keys.
 
@@ -47,10 +80,14 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection : sqlite3.Connection
         A connection on which nothing has run yet.
     """
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    _common(connection)
     _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")  # a commit that was reported survives a power cut
+
+
+def _common(connection: sqlite3.Connection) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     connection.execute("PRAGMA foreign_keys = ON")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, storage_faults
 from meta_dx.records.schema import now
-from meta_dx.records.sqlite import database_faults, prepare
+from meta_dx.records.sqlite import connect_for_reading, database_faults, is_read_only, prepare
 
 KINDS = ("patient", "study", "series", "instance", "accession", "file")
 
@@ -103,12 +103,11 @@ class Vault:
         self._depth = 0
         self._process = os.getpid()
         with database_faults(self._where):
-            self._connection = sqlite3.connect(path, check_same_thread=False)
-            prepare(self._connection)
+            self._connection = _connection(path)
 
     @classmethod
     def open(cls, home: Home) -> Vault:
-        """Open the vault of a home, created with its key on first use.
+        """Open the vault of a home, created with its key on first use; in a read-only home it can be read.
 
         Parameters
         ----------
@@ -126,11 +125,12 @@ class Vault:
         """
         path = home.private / "identity.sqlite"
         with storage_faults(path):
-            _only_owner(path.parent, 0o700)
-            # Created by us, not by SQLite, so that it is never readable by others, not even for a moment.
-            # SQLite gives its journal files the mode of the database.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            _only_owner(path, 0o600)
+            if not is_read_only(path):
+                _only_owner(path.parent, 0o700)
+                # Created by us, not by SQLite, so that it is never readable by others, not even for a moment.
+                # SQLite gives its journal files the mode of the database.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                _only_owner(path, 0o600)
         vault = cls(path)
         vault._create()
         return vault
@@ -277,6 +277,14 @@ class Vault:
     def _same_process(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError("a vault was carried into another process, which can damage it: open it there")
+
+
+def _connection(path: Path) -> sqlite3.Connection:
+    if is_read_only(path):
+        return connect_for_reading(path, check_same_thread=False)
+    connection = sqlite3.connect(path, check_same_thread=False)
+    prepare(connection)
+    return connection
 
 
 def _only_owner(path: Path, mode: int) -> None:
