@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ from meta_dx.cohort.ingest import (
     plan_batches,
     require_dicom,
 )
+from meta_dx.dicom.sources import checked_folder
 from meta_dx.errors import MetaDxError
 from meta_dx.home import write_json
 from meta_dx.progress import Progress, silent
+from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
 
 if TYPE_CHECKING:
@@ -164,13 +167,16 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
 
 
 def idle_sources(project: Project) -> list[str]:
-    """Say of each source in which there is nothing to take in what is the matter with it."""
+    """Say what is the matter with each source from which nothing was ever taken in, and nothing can be now."""
+    with closing(Vault.open(project.home)) as vault:
+        taken = {batch.source for batch in vault.batches()}
     sentences = []
     for source in project.settings.sources:
-        try:
-            require_dicom(project.home, source)
-        except MetaDxError as fault:
-            sentences.append(str(fault))
+        if str(checked_folder(source)) not in taken:
+            try:
+                require_dicom(project.home, source)
+            except MetaDxError as fault:
+                sentences.append(str(fault))
     return sentences
 
 

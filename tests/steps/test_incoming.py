@@ -12,6 +12,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.steps import Project, open_project
 from meta_dx.steps.cohort import usable_catalog
 from meta_dx.steps.incoming import (
+    idle_sources,
     pending_batches,
     require_blocking,
     take_in,
@@ -99,6 +100,20 @@ def mend(folder: Path, keep: int = 0) -> None:
     for number, path in enumerate(cut[keep:]):
         pixels = rng.integers(0, 4000, (40, 40), dtype=np.uint16)
         write_instance(folder, name=path.name, patient=f"M{number}", study=f"1.3.{number + 1}", pixels=pixels)
+
+
+def test_a_source_that_never_had_dicom_is_named_and_one_that_was_emptied_is_not(tmp_path: Path) -> None:
+    write_instance(tmp_path / "full", patient="P", study="1.2.3")
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "letter.txt").write_text("letter")
+    (tmp_path / "w.toml").write_text('[cohort]\nname = "w"\nsources = ["full", "wrong"]\n')
+    opened = open_project(tmp_path / "w.toml", tmp_path / "home")
+    (batch,) = pending_batches(opened)
+    take_in(opened, batch.id)
+    for path in (tmp_path / "full").iterdir():
+        path.unlink()
+    (sentence,) = idle_sources(opened)
+    assert str(tmp_path / "wrong") in sentence
 
 
 def test_new_batches_come_before_refused_ones_which_they_may_mend(project: Project, tmp_path: Path) -> None:
