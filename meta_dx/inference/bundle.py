@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from meta_dx.learners.base import Head
 
+#: Samples of a latent variable in use; in the evaluation there are fewer.
+SAMPLES = 64
+
 _LAYOUT = 1
 _MANIFEST = "manifest.json"
 _METADATA = "configs/metadata.json"
@@ -80,6 +83,8 @@ class BundleParts:
         Figures on the validation diseases.
     max_shots : int, optional
         Cap on K that the cohort serves with, ``[serve] max_shots``.
+    samples : int
+        M, samples of the latent variable that an answer is the mean of, for heads that have one.
     """
 
     encoder: nn.Module
@@ -99,6 +104,7 @@ class BundleParts:
     diseases: Mapping[str, str] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)
     max_shots: int | None = None
+    samples: int = SAMPLES
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,11 @@ class Bundle:
         """Cap on the confirmed patients of a disease that its cohort serves with, if it said so."""
         found: int | None = self._ours.get("max_shots")
         return found
+
+    @property
+    def samples(self) -> int:
+        """M, samples of the latent variable that an answer is the mean of, for heads that have one."""
+        return int(self._ours.get("samples", SAMPLES))
 
     @property
     def serving_head(self) -> str:
@@ -345,6 +356,7 @@ def _fill(draft: Path, parts: BundleParts) -> None:
         "diseases_seen": {c: role for c, role in sorted(parts.diseases.items()) if role in _SEEN},
         "validation": dict(parts.validation),
         "max_shots": parts.max_shots,
+        "samples": parts.samples,
     }
     metadata = metadata_of(ours, image_shape)
     write_json(draft / _METADATA, metadata)

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,9 @@ def export_head(
     ``adapt``: ``support_x`` (E, S, D), ``support_onehot`` (E, S, N) → the tensors named by
     ``head.state_names``. ``predict``: those tensors and ``query_x`` (E, Q, D) → ``logits`` (E, M, Q, N), as
     the head gives them, and ``probabilities`` (E, Q, N), calibrated: the temperature is inside the graph.
+    Where the head needs noise, ``predict`` also takes ``noise`` (E, M, N, L) and gives ``samples``
+    (E, M, Q, N), the calibrated probabilities under each, whose mean ``probabilities`` is; where it attends
+    to its support, ``attention`` (E, Q, S), the weight of each case within its class.
 
     Parameters
     ----------
@@ -123,7 +127,8 @@ def export_head(
     calibration : Calibration, optional
         Temperature; 1 if absent.
     tolerance : float, optional
-        Largest difference of a probability; 1e-5, or 1e-4 for a head with ``iterations``.
+        Largest difference of a probability or weight; 1e-5, or 1e-4 where the head or a part of it has
+        ``iterations``.
 
     Raises
     ------
@@ -139,9 +144,11 @@ def export_head(
     adapt, predict = _Adapt(model).eval(), _Predict(model, calibration or Calibration()).eval()
     names = list(model.state_names)
     support, onehot, query = _episode(0, _Task(3, (2, 3, 1, 4, 1), 7), embedding_size)
+    noise = predict.draw(0, onehot, samples=6)
     axes = _state_axes(adapt, embedding_size)
     with torch.no_grad():
         state = adapt(support, onehot)
+        outputs = list(predict.named(query, *noise, *state))
     adapt_proto = _export(
         adapt,
         (support, onehot),
@@ -151,14 +158,15 @@ def export_head(
     )
     predict_proto = _export(
         predict,
-        (query, *state),
-        ["query_x", *names],
-        ["logits", "probabilities"],
-        ({0: "E", 1: "Q"}, tuple(axes)),
+        (query, *noise, *state),
+        ["query_x", *(["noise"] if noise else []), *names],
+        outputs,
+        ({0: "E", 1: "Q"}, (*({0: "E", 1: "M", 2: "N"} for _ in noise), *axes)),
     )
     adapt_data, predict_data = adapt_proto.SerializeToString(), predict_proto.SerializeToString()
     if tolerance is None:
-        tolerance = ITERATIVE_TOLERANCE if hasattr(head, "iterations") else PROBABILITY_TOLERANCE
+        iterative = any(hasattr(part, "iterations") for part in head.modules())
+        tolerance = ITERATIVE_TOLERANCE if iterative else PROBABILITY_TOLERANCE
     _check_head(adapt, predict, adapt_data, predict_data, embedding_size, tolerance)
     write_bytes(adapt_path, adapt_data)
     write_bytes(predict_path, predict_data)
@@ -177,17 +185,35 @@ class _Adapt(nn.Module):
 
 
 class _Predict(nn.Module):
-    """A head's ``predict_tensors`` followed by the calibrated softmax."""
+    """A head's ``predict_tensors`` followed by the calibrated softmax, and its attention where it has one."""
 
     def __init__(self, head: Head, calibration: Calibration) -> None:
         super().__init__()
         self.head = head
         self.fitted = (calibration.a, calibration.b, calibration.c, calibration.d)
 
-    def forward(self, query_x: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
-        named = dict(zip(self.head.state_names, state, strict=True))
-        logits = self.head.predict_tensors(named, query_x)  # (E, M, Q, N)
-        return logits, (logits / self.temperature(named[_COUNT])).softmax(-1).mean(1)
+    def forward(self, query_x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.named(query_x, *rest).values())
+
+    def named(self, query_x: Tensor, *rest: Tensor) -> dict[str, Tensor]:
+        """Answer from the noise, where the head needs it, and the state; outputs by name."""
+        noise, values = (rest[:1], rest[1:]) if self.head.noise_size else ((), rest)
+        state = dict(zip(self.head.state_names, values, strict=True))
+        logits = self.head.predict_tensors(state, query_x, *noise)  # (E, M, Q, N)
+        samples = (logits / self.temperature(state[_COUNT])).softmax(-1)
+        found = {"logits": logits, "probabilities": samples.mean(1)}
+        if noise:
+            found["samples"] = samples
+        attention = self.head.attention_tensors(state, query_x)
+        return found if attention is None else found | {"attention": attention}
+
+    def draw(self, seed: int, onehot: Tensor, samples: int) -> tuple[Tensor, ...]:
+        """Draw noise for an episode's labels (E, S, N): one tensor (E, M, N, L), or none."""
+        if not self.head.noise_size:
+            return ()
+        generator = torch.Generator().manual_seed(seed)
+        tasks, _, ways = onehot.shape
+        return (torch.randn(tasks, samples, ways, self.head.noise_size, generator=generator),)
 
     def temperature(self, count: Tensor) -> Tensor:
         """Return T from the support rows of each class (E, N), shape (E, 1, 1, 1)."""
@@ -272,24 +298,28 @@ def _check_head(
     names = list(adapt.head.state_names)
     for seed, task in enumerate(_CHECKED, start=1):
         support, onehot, query = _episode(seed, task, size)
+        noise = predict.draw(seed, onehot, samples=2 * seed)
         with torch.no_grad():
-            expected = adapt(support, onehot)
-            logits, probabilities = predict(query, *expected)
-            temperature = predict.temperature(expected[names.index(_COUNT)])
+            adapted = adapt(support, onehot)
+            expected = predict.named(query, *noise, *adapted)
+            temperature = predict.temperature(adapted[names.index(_COUNT)])
         state = adapt_session.run(names, {"support_x": support.numpy(), "support_onehot": onehot.numpy()})
-        found_logits, found = predict_session.run(
-            ["logits", "probabilities"], {"query_x": query.numpy(), **dict(zip(names, state, strict=True))}
-        )
-        difference = float((torch.from_numpy(found) - probabilities).abs().max())
+        inputs = {"query_x": query.numpy(), **dict(zip(names, state, strict=True))}
+        inputs |= {"noise": noise[0].numpy()} if noise else {}
+        answers = predict_session.run(list(expected), inputs)
+        found = {name: torch.from_numpy(a) for name, a in zip(expected, answers, strict=True)}
+        logits = expected["logits"]
         # Logits in the thousands (an unscaled distance of many features) have no more digits than this.
         sharpest = float((logits / temperature)[logits.isfinite()].abs().max())
         allowed = max(tolerance, torch.finfo(torch.float32).eps * sharpest)
-        same_form = found_logits.shape == logits.shape and found.shape == probabilities.shape
-        same_form = same_form and bool((torch.from_numpy(found_logits).isfinite() == logits.isfinite()).all())
-        if not (same_form and difference <= allowed):
+        same_form = all(found[name].shape == expected[name].shape for name in expected)
+        same_form = same_form and bool((found["logits"].isfinite() == logits.isfinite()).all())
+        compared = [name for name in expected if name != "logits"] if same_form else []
+        apart = [float((found[name] - expected[name]).abs().max()) for name in compared]
+        if not (same_form and all(difference <= allowed for difference in apart)):  # NaN must fail too
             raise ExportError(
-                f"{type(adapt.head).__name__}: probabilities differ by {difference:.1e} from torch's, "
-                f"more than {allowed:.0e}, on {task}"
+                f"{type(adapt.head).__name__}: probabilities differ by {max(apart, default=math.nan):.1e} "
+                f"from torch's, more than {allowed:.0e}, on {task}"
             )
 
 

@@ -9,6 +9,7 @@ import pytest
 from meta_dx.inference.bundle import Bundle, BundleParts
 from meta_dx.inference.predictor import Predictor
 from tests.inference.bundles import shared_bundle, small_parts
+from tests.inference.uncertain import uncertain_bundle
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def predictor(bundle: Bundle) -> Predictor:
     return Predictor(bundle, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def uncertain(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "uncertain_bundle"
+    folder.mkdir(exist_ok=True)
+    return Predictor(uncertain_bundle(folder), device="cpu", threads=1)
