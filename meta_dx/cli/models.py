@@ -30,8 +30,9 @@ def train(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption
     cohorts.freeze_and_assemble(project)
     with bar("pre-training") as progress:
         training.pretrain(project, progress)
-    with bar("meta-training") as progress:
-        training.meta_train(project, project.settings.learner.name, progress)
+    for name in ("prototypical", *project.settings.learner.wanted):
+        with bar(f"meta-training {name}") as progress:
+            training.meta_train(project, name, progress)
     chosen = training.select(project)
     if json:
         emit_json({"checkpoint": chosen.stage, "serving_head": chosen.head, "validation": chosen.rows})

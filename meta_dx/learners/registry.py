@@ -1,7 +1,8 @@
 """Learners by name: what ``[learner] name`` in ``cohort.toml`` may say, and the heads a bundle may serve.
 
 A *learner* is meta-trained on episodes. A *head* answers from embeddings; the baselines are heads that need
-no meta-training, and whichever head does best on the validation diseases serves.
+no meta-training, and whichever head does best on the validation diseases serves. A *body learner* adapts the
+weights of a network and is for comparison.
 """
 
 from __future__ import annotations
@@ -10,17 +11,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.baselines import Logistic, SimpleShot
+from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.classifier import Classifier
+from meta_dx.learners.cosine_classifier import CosineClassifier
+from meta_dx.learners.leo import Leo
+from meta_dx.learners.maml import Anil, Maml, ProtoMaml
+from meta_dx.learners.mann import Mann
+from meta_dx.learners.meta_lstm import MetaLstm
+from meta_dx.learners.neural_process import NeuralProcess
 from meta_dx.learners.options import LearnerOptions
 from meta_dx.learners.prototypical import Prototypical
+from meta_dx.learners.reptile import Reptile
+from meta_dx.learners.ridge import Ridge
 
 
 def _prototypical(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
     return Prototypical(size, options.prototypical.distance, options.prototypical.learned_scale)
+
+
+def _anp(options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
+    return NeuralProcess(size, mean, options.anp)
+
+
+def _leo(options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
+    return Leo(size, options.leo, mean)
+
+
+def _mann(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
+    return Mann(size, **asdict(options.mann))
 
 
 def _simpleshot(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
@@ -31,13 +54,28 @@ def _logistic(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
     return Logistic(size, mean)
 
 
+def _ridge(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
+    return Ridge(size, mean)
+
+
+def _cosine(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
+    return CosineClassifier(size, mean)
+
+
 _Builder = Callable[[LearnerOptions, int, Tensor | None], Head]
-#: Meta-trained learners.
-LEARNERS: Mapping[str, _Builder] = {"prototypical": _prototypical}
+#: Meta-trained learners that answer from embeddings.
+LEARNERS: Mapping[str, _Builder] = {"prototypical": _prototypical, "anp": _anp, "leo": _leo, "mann": _mann}
 #: Heads that need only an embedding and its mean over the common diseases.
-BASELINES: Mapping[str, _Builder] = {"simpleshot": _simpleshot, "logistic": _logistic}
+BASELINES: Mapping[str, _Builder] = {
+    "simpleshot": _simpleshot,
+    "logistic": _logistic,
+    "ridge": _ridge,
+    "cosine": _cosine,
+}
 #: Everything that can answer from embeddings, simplest meta-trained one first.
 HEADS: Mapping[str, _Builder] = {**LEARNERS, **BASELINES}
+#: Meta-trained learners that adapt a network's weights; they serve from no bundle.
+BODY_LEARNERS = ("maml", "anil", "proto_maml", "reptile", "meta_lstm")
 
 
 def build_head(
@@ -70,6 +108,51 @@ def build_head(
             "unknown_learner", f"There is no learner named '{name}': choose one of {', '.join(HEADS)}."
         )
     return HEADS[name](options or LearnerOptions(), embedding_size, base_mean)
+
+
+def build_body_learner(
+    name: str, encoder: nn.Module, embedding_size: int, ways: int, options: LearnerOptions | None = None
+) -> BodyLearner:
+    """Make a learner that adapts a network: the encoder with a last layer, untrained.
+
+    Parameters
+    ----------
+    name : str
+        One of ``BODY_LEARNERS``.
+    encoder : nn.Module
+        Examples to embeddings (B, D); taken over and changed in training.
+    embedding_size : int
+        D.
+    ways : int
+        N of the last layer; Proto-MAML builds its own for any N.
+    options : LearnerOptions, optional
+        What the learner's paper leaves open.
+
+    Returns
+    -------
+    BodyLearner
+
+    Raises
+    ------
+    MetaDxError
+        ``unknown_learner``.
+    """
+    chosen = options or LearnerOptions()
+    if name == "proto_maml":
+        return ProtoMaml(Classifier(encoder, embedding_size, None), chosen.proto_maml)
+    network = Classifier(encoder, embedding_size, ways)
+    if name == "maml":
+        return Maml(network, chosen.maml)
+    if name == "anil":
+        return Anil(network, chosen.anil)
+    if name == "reptile":
+        return Reptile(network, ways, chosen.reptile)
+    if name == "meta_lstm":
+        return MetaLstm(network, ways, chosen.meta_lstm)
+    raise MetaDxError(
+        "unknown_learner",
+        f"No learner named '{name}' adapts a network: choose one of {', '.join(BODY_LEARNERS)}.",
+    )
 
 
 def head_payload(name: str, head: Head, embedding_size: int, options: LearnerOptions | None = None) -> Any:

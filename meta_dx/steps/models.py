@@ -79,7 +79,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         calibrations={name: calibrate(head, episodes) for name, head in heads.items()},
         base_mean=chosen.base_mean.numpy(),
         backbone={"name": project.settings.backbone.name},
-        learner=project.settings.learner.own(),
+        learner=project.settings.learner.own(project.settings.learner.name),
         seed=project.settings.cohort.seed,
         cohort=project.settings.cohort.name,
         data_version=data.version,

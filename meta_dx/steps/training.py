@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.errors import MetaDxError
 from meta_dx.progress import Progress, silent
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, assemble
@@ -58,24 +57,27 @@ def pretrain(project: Project, progress: Progress = silent) -> StageResult:
     return run(training_task(project, assemble(project)), progress)
 
 
-def meta_train(project: Project, learner: str, progress: Progress = silent) -> StageResult:
-    """Train one meta-learner from the pre-trained backbone, or return the finished stage.
-
-    Raises
-    ------
-    MetaDxError
-        ``other_learner`` when the cohort asks for another learner.
-    """
+def meta_train(project: Project, learner: str, progress: Progress = silent) -> StageResult | None:
+    """Train one meta-learner, or return the finished stage; None where the cohort does not ask for it."""
+    from meta_dx.training.episodic import PROTOTYPICAL
     from meta_dx.training.episodic import meta_train as run
     from meta_dx.training.pretraining import pretrain as first
+    from meta_dx.training.selection import best_encoder
+    from meta_dx.training.train import train_learner
 
-    if learner != project.settings.learner.name:
-        raise MetaDxError(
-            "other_learner",
-            f"The cohort asks for [learner] name = '{project.settings.learner.name}', not '{learner}'.",
-        )
+    settings = project.settings
+    with_episodes = settings.training.episodes > 0
+    if learner == PROTOTYPICAL and not with_episodes:
+        return None
+    if learner != PROTOTYPICAL and learner not in settings.learner.wanted:
+        return None
     task = training_task(project, assemble(project))
-    return run(task, first(task), progress)
+    stages = [first(task)]
+    if learner == PROTOTYPICAL:
+        return run(task, stages[0], progress)
+    if with_episodes:
+        stages.append(run(task, stages[0]))
+    return train_learner(task, learner, best_encoder(task, stages), progress)
 
 
 def select(project: Project, progress: Progress = silent) -> TrainingResult:

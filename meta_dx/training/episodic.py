@@ -1,4 +1,8 @@
-"""Second stage: a meta-learner learns from episodes of the common diseases, from pre-trained weights."""
+"""Second stage: encoder and prototypes learn together from episodes of the common diseases.
+
+From the pre-trained weights. What comes out is a learner by itself and the encoder that the other learners
+start from (:mod:`meta_dx.training.frozen`, :mod:`meta_dx.training.body`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from meta_dx.backbones.encoder import Encoder, build_encoder
 from meta_dx.episodes.collate import episode_images
 from meta_dx.episodes.plan import EpisodeSampler
+from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Grads, Head, Metrics
 from meta_dx.learners.registry import build_head
 from meta_dx.progress import Progress, silent
@@ -23,11 +28,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _HEAD_RATE = 10.0  # times the encoder's: a head has few weights of its own and starts untrained
-_STEPS_PER_VALIDATION_UNIT = 10
+PROTOTYPICAL = "prototypical"
+#: ``validate_every`` counts epochs of pre-training; of episodes it counts so many steps.
+STEPS_PER_VALIDATION_UNIT = 10
 
 
 def meta_train(task: TrainingTask, start: StageResult, progress: Progress = silent) -> StageResult:
-    """Train the task's learner on episodes; a finished stage is only read.
+    """Train encoder and head of Prototypical Networks on episodes; a finished stage is only read.
 
     Parameters
     ----------
@@ -48,20 +55,20 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     MetaDxError
         ``no_cuda`` or ``too_few_diseases``.
     """
-    options, learner = task.options, task.learner
-    folder = task.folder / learner.name
-    key = task.key(stage=learner.own(), start=start.version, options=_deciding(task))
+    options, name = task.options, PROTOTYPICAL
+    folder = task.folder / name
+    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
     if (done := finished(folder, key)) is not None:
         return done
     fabric = open_fabric(task)
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
     encoder.load_state_dict(start.best["encoder"])
-    with seeded(step_seed(task.seed, f"{learner.name} head", 0)):
-        head = build_head(learner.name, encoder.embedding_size, options=learner).to(fabric.device)
+    with seeded(step_seed(task.seed, f"{name} head", 0)):
+        head = build_head(name, encoder.embedding_size, options=task.learner).to(fabric.device)
     encoder = encoder.to(fabric.device, memory_format=memory_format(encoder))  # type: ignore[call-overload]
     learning = _Episodes(task, fabric, encoder, head)
     stage = Stage(
-        name=learner.name,
+        name=name,
         key=key,
         folder=folder,
         modules={"encoder": encoder, "head": head},
@@ -73,12 +80,46 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
         steps=options.episodes,
         gradients=learning.gradients,
         validate=learning.validate,
-        validate_every=options.validate_every * _STEPS_PER_VALIDATION_UNIT,
+        validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
         patience=options.patience,
         checkpoint_seconds=options.checkpoint_seconds,
         seed=task.seed,
     )
     return run_stage(stage, fabric, progress)
+
+
+def episode_sampler(task: TrainingTask, ways: int | None = None) -> EpisodeSampler:
+    """Return the sampler of training episodes, as far as the common diseases permit.
+
+    Parameters
+    ----------
+    task : TrainingTask
+        Data and options.
+    ways : int, optional
+        Exactly so many diseases, for learners that need one number.
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases``.
+    """
+    options = task.options
+    fewest, most = (ways, ways) if ways else options.ways
+    possible, shots = feasible(task.common, most, options.shots[1])
+    if ways and possible < ways:
+        raise MetaDxError(
+            "too_few_diseases",
+            f"Training episodes of {ways} diseases need more: {possible} common diseases have enough patients; "
+            "lower [training] validation_ways, or the thresholds of [split].",
+        )
+    return EpisodeSampler(
+        task.common,
+        (min(fewest, possible), possible),
+        (min(options.shots[0], shots), shots),
+        options.queries,
+        step_seed(task.seed, "episodes", 0),
+        ancestors=task.ancestors,
+    )
 
 
 class _Episodes:
@@ -87,15 +128,7 @@ class _Episodes:
     def __init__(self, task: TrainingTask, fabric: Fabric, encoder: Encoder, head: Head) -> None:
         self._task, self._fabric, self._encoder, self._head = task, fabric, encoder, head
         options = task.options
-        ways, shots = feasible(task.common, options.ways[1], options.shots[1])
-        self._sampler = EpisodeSampler(
-            task.common,
-            (min(options.ways[0], ways), ways),
-            (min(options.shots[0], shots), shots),
-            options.queries,
-            step_seed(task.seed, "episodes", 0),
-            ancestors=task.ancestors,
-        )
+        self._sampler = episode_sampler(task)
         self._pictures = Pictures(task.images, fabric.device)
         self._parameters = {
             **{f"encoder.{name}": p for name, p in encoder.named_parameters()},

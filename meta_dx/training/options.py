@@ -57,6 +57,13 @@ class TrainingOptions:
         Query studies a disease at most.
     episode_learning_rate : float
         Highest learning rate of the network in episodic training; the head's own weights use ten times it.
+    head_steps : int
+        Steps of meta-training for learners on the embeddings of a frozen encoder (``anp``, ``leo``, ``mann``,
+        ``meta_lstm``), which are quick.
+    head_episodes_per_step : int
+        Episodes whose gradients make one such step.
+    head_learning_rate : float
+        Highest learning rate of such a learner.
     validate_every : int
         Validate after this many epochs of pre-training, and this many times ten steps of episodes.
     patience : int
@@ -69,6 +76,8 @@ class TrainingOptions:
         Query studies a disease at most in validation.
     validation_episodes : int
         Validation episodes for each number of shots; always the same ones.
+    body_validation_episodes : int
+        The same for learners that adapt the whole network, for which an episode takes seconds.
     checkpoint_seconds : float
         Save the state of a stage this often, so that a killed run loses no more than that.
     """
@@ -94,12 +103,16 @@ class TrainingOptions:
     shots: tuple[int, int] = (1, 5)
     queries: int = 5
     episode_learning_rate: float = 3e-4
+    head_steps: int = 1000
+    head_episodes_per_step: int = 4
+    head_learning_rate: float = 1e-3
     validate_every: int = 5
     patience: int = 0
     validation_ways: int = 5
     validation_shots: tuple[int, ...] = (1, 5)
     validation_queries: int = 10
     validation_episodes: int = 400
+    body_validation_episodes: int = 40
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
@@ -133,10 +146,13 @@ _POSITIVE = (
     "learning_rate",
     "episode_learning_rate",
     "episodes_per_step",
+    "head_episodes_per_step",
+    "head_learning_rate",
     "queries",
     "validate_every",
     "validation_queries",
     "validation_episodes",
+    "body_validation_episodes",
 )
 _NOT_NEGATIVE = (
     "threads",
@@ -146,6 +162,7 @@ _NOT_NEGATIVE = (
     "rotate",
     "shift",
     "episodes",
+    "head_steps",
     "patience",
     "checkpoint_seconds",
 )

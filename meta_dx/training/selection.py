@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -19,19 +19,27 @@ import torch
 from meta_dx.backbones.encoder import Encoder, build_encoder, load_encoder, save_encoder, weights_hash
 from meta_dx.home import fingerprint_of, write_bytes, write_json
 from meta_dx.learners.base import Head
+from meta_dx.learners.baselines import SimpleShot
 from meta_dx.learners.registry import BASELINES, build_head, head_from_payload, head_payload
 from meta_dx.progress import Progress, silent
+from meta_dx.training.body import build_on_images, image_recalls
 from meta_dx.training.curves import Curve, plot_curves
-from meta_dx.training.embedding import Vectors, embed_studies
+from meta_dx.training.embedding import Pictures, Vectors, embed_studies
+from meta_dx.training.episodic import PROTOTYPICAL
 from meta_dx.training.features import cached_features, study_features
+from meta_dx.training.frozen import FROZEN_LEARNERS, build_on_embeddings
 from meta_dx.training.stage import StageResult
 from meta_dx.training.task import TrainingTask, open_fabric
-from meta_dx.training.validation import Score, ValidationEpisodes
+from meta_dx.training.validation import Learner, Recalls, ValidationEpisodes, paired_interval
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SELECTED = "selected"
+#: Raise when the same stages would give another choice than before.
+SELECTION_VERSION = 2
+#: The head that also says how sure it is, and by how much less often right it may be (95 % interval) to serve.
+UNCERTAIN, MARGIN = "anp", 0.01
 _RESULT = "training.json"
 
 
@@ -103,15 +111,27 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class _Candidate:
+    """An encoder with every learner that answers from its embeddings."""
+
     stage: str
     encoder: Encoder
     base_mean: Tensor
-    heads: dict[str, Head]
-    scores: dict[str, list[Score]]
+    learners: dict[str, Learner]
+    recalls: dict[str, Recalls]
 
-    def mean(self, head: str) -> float:
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Return what can live in a bundle: any number of diseases, and a small state."""
+        return {name: head for name, head in self.learners.items() if _serves(head)}
+
+    def mean(self, learner: str) -> float:
         """Mean accuracy over the numbers of shots."""
-        return float(np.mean([score.accuracy for score in self.scores[head]]))
+        return float(np.mean([found[""].mean() for found in self.recalls[learner].values()]))
+
+
+def _serves(learner: Learner) -> TypeGuard[Head]:
+    able = learner.capabilities
+    return isinstance(learner, Head) and able.serves_from_state and not able.fixed_ways
 
 
 def load_result(folder: Path) -> TrainingResult | None:
@@ -148,25 +168,31 @@ def select(
     -------
     TrainingResult
     """
-    key = fingerprint_of([task.key(), task.learner.own(), asdict(task.options), [s.version for s in stages]])
+    version = [asdict(task.learner), asdict(task.options), [s.version for s in stages]]
+    key = fingerprint_of([SELECTION_VERSION, task.key(), *version])
     path = task.folder / SELECTED / _RESULT
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return load_result(task.folder)  # type: ignore[return-value] # it exists
     episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
-    candidates = []
+    candidates: list[_Candidate] = []
+    alone: dict[str, Recalls] = {}
     for done, stage in enumerate(stages):
-        progress(done, len(stages), f"comparing heads on {stage.name}")
-        candidates.append(_candidate(task, stage, episodes, features))
-    pairs = [(candidate, head) for candidate in candidates for head in candidate.heads]
-    chosen, head = max(pairs, key=lambda pair: pair[0].mean(pair[1]))  # the first of several that are level
+        progress(done, len(stages), f"comparing learners on {stage.name}")
+        if "learner" in stage.best:
+            alone[stage.name] = _network_recalls(task, stage, episodes)
+        elif stage.name in FROZEN_LEARNERS:
+            _add_learner(task, stage, candidates, episodes, features)
+        else:
+            candidates.append(_candidate(task, stage, episodes, features))
+    chosen, head, note = _choice(candidates)
     result = TrainingResult(
         folder=path.parent,
         stage=chosen.stage,
         head=head,
         embedding_size=chosen.encoder.embedding_size,
         version=fingerprint_of([weights_hash(chosen.encoder), head, weights_hash(chosen.heads[head])]),
-        selection=_table(pairs, chosen, head),
-        note=_note(candidates, chosen, head),
+        selection=_table(candidates, alone, episodes, chosen, head),
+        note=note,
         history={stage.name: stage.history for stage in stages},
     )
     _write(task, result, chosen, key)
@@ -174,23 +200,88 @@ def select(
     return result
 
 
+def best_encoder(task: TrainingTask, stages: Sequence[StageResult]) -> StageResult:
+    """Return the stage whose encoder is best on the validation diseases, by SimpleShot, which needs no training."""
+    episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+
+    def accuracy(stage: StageResult) -> float:
+        encoder = _encoder_of(task, stage)
+        common, validation = _embedded(task, encoder, None)
+        head = SimpleShot(encoder.embedding_size, torch.from_numpy(common.mean(0))).eval()
+        return episodes.accuracy(head, validation)
+
+    return stages[0] if len(stages) == 1 else max(stages, key=accuracy)
+
+
+def _encoder_of(task: TrainingTask, stage: StageResult) -> Encoder:
+    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()
+    encoder.load_state_dict(stage.best["encoder"])
+    return encoder
+
+
 def _candidate(
     task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes, features: Path | None
 ) -> _Candidate:
-    best = stage.best
-    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()
-    encoder.load_state_dict(best["encoder"])
+    encoder = _encoder_of(task, stage)
     common, validation = _embedded(task, encoder, features)
     base_mean = torch.from_numpy(common.mean(0))
-    names = [task.learner.name, *(name for name in BASELINES if name != task.learner.name)]
-    heads = {
+    heads: dict[str, Learner] = {
         name: build_head(name, encoder.embedding_size, base_mean=base_mean, options=task.learner).eval()
-        for name in names
+        for name in (PROTOTYPICAL, *BASELINES)
     }
-    if "head" in best:
-        heads[stage.name].load_state_dict(best["head"])
-    scores = {name: episodes.scores(head, validation) for name, head in heads.items()}
-    return _Candidate(stage.name, encoder, base_mean, heads, scores)
+    if "head" in stage.best:
+        heads[PROTOTYPICAL].load_state_dict(stage.best["head"])
+    recalls = {name: episodes.recalls(head, validation) for name, head in heads.items()}
+    return _Candidate(stage.name, encoder, base_mean, heads, recalls)
+
+
+def _add_learner(
+    task: TrainingTask,
+    stage: StageResult,
+    candidates: Sequence[_Candidate],
+    episodes: ValidationEpisodes,
+    features: Path | None,
+) -> None:
+    """Set a learner beside the others of the encoder whose embeddings it was trained on."""
+    name = weights_hash(_encoder_of(task, stage))
+    home = next(candidate for candidate in candidates if weights_hash(candidate.encoder) == name)
+    learner = build_on_embeddings(stage.name, home.encoder.embedding_size, task, base_mean=home.base_mean)
+    learner.load_state_dict(stage.best["head"])
+    home.learners[stage.name] = learner.eval()
+    _, validation = _embedded(task, home.encoder, features)
+    home.recalls[stage.name] = episodes.recalls(learner, validation)
+
+
+def _network_recalls(task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes) -> Recalls:
+    device = open_fabric(task).device
+    learner = build_on_images(stage.name, task)
+    learner.load_state_dict(stage.best["learner"])
+    return image_recalls(learner.to(device).eval(), episodes, task, Pictures(task.images, device))
+
+
+def _choice(candidates: Sequence[_Candidate]) -> tuple[_Candidate, str, str]:
+    """Return encoder, serving head, and the sentence that says why.
+
+    The best head that gives a plain answer, or the neural process where it is not worse by more than the margin: it
+    also says how sure it is, and why.
+    """
+    pairs = [(c, name) for c in candidates for name in c.heads if name != UNCERTAIN]
+    plain, head = max(pairs, key=lambda pair: pair[0].mean(pair[1]))  # the first of several that are level
+    text = f"{head} on the {plain.stage} checkpoint: {plain.mean(head):.1%} on the validation diseases."
+    for other in candidates:
+        if other is not plain:
+            name = max((n for n in other.heads if n != UNCERTAIN), key=other.mean)
+            lead = 100 * (plain.mean(head) - other.mean(name))
+            text += f" Not chosen: the {other.stage} checkpoint, at best {other.mean(name):.1%} ({name}),"
+            text += f" {lead:.1f} points lower."
+    for candidate in candidates:
+        if UNCERTAIN in candidate.heads:
+            gap, low, high = paired_interval(candidate.recalls[UNCERTAIN], plain.recalls[head])
+            measured = f"{100 * gap:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
+            if low >= -MARGIN:
+                return candidate, UNCERTAIN, f"{UNCERTAIN} serves, level with {text} ({measured})."
+            text += f" {UNCERTAIN} does not serve: it may be more than a point lower ({measured})."
+    return plain, head, text
 
 
 def _embedded(task: TrainingTask, encoder: Encoder, features: Path | None) -> tuple[Vectors, Vectors]:
@@ -208,40 +299,39 @@ def _embedded(task: TrainingTask, encoder: Encoder, features: Path | None) -> tu
     return found
 
 
-def _table(pairs: Sequence[tuple[_Candidate, str]], chosen: _Candidate, head: str) -> list[dict[str, Any]]:
+def _table(
+    candidates: Sequence[_Candidate],
+    alone: Mapping[str, Recalls],
+    episodes: ValidationEpisodes,
+    chosen: _Candidate,
+    head: str,
+) -> list[dict[str, Any]]:
+    """Return a row for each encoder, learner and number of shots; learners that adapt a network come last."""
+    answers = [(c, c.stage, name, c.recalls[name]) for c in candidates for name in c.learners]
+    answers += [(None, name, name, recalls) for name, recalls in alone.items()]  # type: ignore[misc] # no encoder
     return [
         {
-            "checkpoint": candidate.stage,
+            "checkpoint": stage,
             "head": name,
             **{key: round(value, 4) for key, value in asdict(score).items()},
-            "mean": round(candidate.mean(name), 4),
+            "mean": round(float(np.mean([found[""].mean() for found in recalls.values()])), 4),
+            "serves": candidate is not None and name in candidate.heads,
             "chosen": candidate is chosen and name == head,
         }
-        for candidate, name in pairs
-        for score in candidate.scores[name]
+        for candidate, stage, name, recalls in answers
+        for score in episodes.scored(recalls)
     ]
-
-
-def _note(candidates: Sequence[_Candidate], chosen: _Candidate, head: str) -> str:
-    best = chosen.mean(head)
-    text = f"{head} on the {chosen.stage} checkpoint: {best:.1%} on the validation diseases."
-    for other in candidates:
-        if other is not chosen:
-            name = max(other.heads, key=other.mean)
-            lead = 100 * (best - other.mean(name))
-            text += f" Not chosen: the {other.stage} checkpoint, at best {other.mean(name):.1%} ({name}),"
-            text += f" {lead:.1f} points lower."
-    return text
 
 
 def _write(task: TrainingTask, result: TrainingResult, chosen: _Candidate, key: str) -> None:
     size = result.embedding_size
-    ordered = [result.head, *(name for name in chosen.heads if name != result.head)]
+    heads = chosen.heads
+    ordered = [result.head, *(name for name in heads if name != result.head)]
     buffer = io.BytesIO()
     torch.save(
         {
             "base_mean": chosen.base_mean,
-            "heads": {name: head_payload(name, chosen.heads[name], size, task.learner) for name in ordered},
+            "heads": {name: head_payload(name, heads[name], size, task.learner) for name in ordered},
         },
         buffer,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,12 @@ class Stage:
         What the checkpoint holds, on the device.
     rates : mapping of str to float
         Highest learning rate of each module; modules without one are not trained.
+    optimizer : {"adamw", "sgd"}
+        What applies the gradients; ``sgd`` has neither momentum nor weight decay.
+    schedule : {"cosine", "linear"}
+        Warm-up and half a cosine, or a straight line to zero.
+    clip : callable, optional
+        Shortens the gradients as the learner's paper does; by their length over all parameters if absent.
     weight_decay : float
         Of matrices and convolutions; vectors such as biases have none.
     steps : int
@@ -133,6 +139,9 @@ class Stage:
     patience: int
     checkpoint_seconds: float
     seed: int
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "linear"] = "cosine"
+    clip: Callable[[Grads], Grads] | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by ``module.parameter``."""
@@ -201,12 +210,12 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
     if not state.history:
         _validate(stage, state)
     while state.step < stage.steps and not _stale(stage, state):
-        rate = _rate(state.step, stage.steps)
+        rate = _rate(state.step, stage.steps, stage.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["highest"]
         torch.manual_seed(step_seed(stage.seed, f"{stage.name}/network", state.step))
         gradients, metrics = stage.gradients(state.step)
-        _apply(optimizer, parameters, gradients)
+        _apply(optimizer, parameters, gradients, stage.clip or _shortened)
         state.step += 1
         for name in ("loss", "accuracy"):
             state.sums[name] += float(metrics[name])
@@ -225,17 +234,33 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
 
 
 def _apply(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], gradients: Grads
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    gradients: Grads,
+    clip: Callable[[Grads], Grads],
 ) -> None:
+    clipped = clip(gradients)
     for name, parameter in parameters.items():
-        parameter.grad = gradients[name]
-    nn.utils.clip_grad_norm_(list(parameters.values()), _LARGEST_GRADIENT)
+        parameter.grad = clipped[name]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def _rate(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate: linear warm-up, then half a cosine to zero."""
+def _shortened(gradients: Grads) -> Grads:
+    length = nn.utils.get_total_norm(list(gradients.values()))
+    factor = (_LARGEST_GRADIENT / (length + 1e-6)).clamp_max(1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}
+
+
+def unclipped(gradients: Grads) -> Grads:
+    """Leave gradients as they are."""
+    return gradients
+
+
+def _rate(step: int, steps: int, schedule: str) -> float:
+    """Return the share of the highest learning rate: linear warm-up, then half a cosine to zero; or a line."""
+    if schedule == "linear":
+        return 1 - step / steps
     warm = max(1, round(_WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
@@ -281,6 +306,12 @@ def _message(state: _State, loss: float, left: float) -> str:
 
 
 def _optimizer(stage: Stage) -> torch.optim.Optimizer:
+    if stage.optimizer == "sgd":
+        plain = [
+            {"params": list(stage.modules[name].parameters()), "highest": rate}
+            for name, rate in stage.rates.items()
+        ]
+        return torch.optim.SGD(plain, lr=0.0)
     groups: list[dict[str, Any]] = []
     for name, highest in stage.rates.items():
         parameters = list(stage.modules[name].parameters())

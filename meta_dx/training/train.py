@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meta_dx.progress import Progress
-from meta_dx.training.episodic import meta_train
+from meta_dx.training.body import train_on_images
+from meta_dx.training.episodic import PROTOTYPICAL, meta_train
+from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
 from meta_dx.training.pretraining import pretrain
-from meta_dx.training.selection import TrainingResult, select
+from meta_dx.training.selection import TrainingResult, best_encoder, select
+from meta_dx.training.stage import StageResult
 from meta_dx.training.task import TrainingTask
 
 #: Called with stage, steps done, steps in all, message.
@@ -46,7 +49,36 @@ def train(
 
         return report
 
+    stages = train_stages(task, of)
+    return select(task, stages, features=features, progress=of("select"))
+
+
+def train_stages(task: TrainingTask, of: Callable[[str], Progress]) -> list[StageResult]:
+    """Train every stage that a task asks for; finished ones are only read.
+
+    Parameters
+    ----------
+    task : TrainingTask
+        Data, options and folder.
+    of : callable
+        From a stage's name to its progress.
+
+    Returns
+    -------
+    list of StageResult
+        Pre-training, Prototypical Networks (where ``[training] episodes`` is not 0), then the learners of
+        ``[learner]``, from the better encoder of those two.
+    """
     stages = [pretrain(task, of("pretrain"))]
     if task.options.episodes:
-        stages.append(meta_train(task, stages[0], of(task.learner.name)))
-    return select(task, stages, features=features, progress=of("select"))
+        stages.append(meta_train(task, stages[0], of(PROTOTYPICAL)))
+    if task.learner.wanted:
+        start = best_encoder(task, stages)
+        stages += [train_learner(task, name, start, of(name)) for name in task.learner.wanted]
+    return stages
+
+
+def train_learner(task: TrainingTask, name: str, start: StageResult, progress: Progress) -> StageResult:
+    """Train one learner other than Prototypical Networks from a trained encoder."""
+    train_it = train_on_embeddings if name in FROZEN_LEARNERS else train_on_images
+    return train_it(task, name, start, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,22 @@ import torch
 
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.collate import collate
+from meta_dx.episodes.episode import Episode
 from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, eligible_diseases
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
+from meta_dx.learners.body import BodyLearner
 from meta_dx.training.embedding import Vectors
 from meta_dx.training.options import TrainingOptions
 
 _AT_ONCE = 100  # episodes in one batch
 _RESAMPLES = 1000
+_SAMPLES = 16  # of the noise of a learner that has some
+
+Learner = Head | BodyLearner
+Floats = npt.NDArray[np.float64]
+#: Number of shots → disease → recall in each episode that held it; under "" each episode's mean.
+Recalls = Mapping[int, Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -84,26 +92,51 @@ class ValidationEpisodes:
             )
             self.plans[shots] = list(sampler.plans(options.validation_episodes))
 
-    def scores(self, head: Head, vectors: Vectors) -> list[Score]:
-        """Let a head answer every episode.
+    def recalls(self, learner: Learner, vectors: Vectors) -> Recalls:
+        """Let a learner answer every episode from embeddings.
 
         Parameters
         ----------
-        head : Head
+        learner : Head or BodyLearner
             In evaluation mode, on the CPU.
         vectors : ndarray of float32, shape (len(examples), D)
             Study embeddings.
 
         Returns
         -------
-        list of Score
-            One for each number of shots.
+        Recalls
         """
-        return [_score(shots, plans, _recalls(head, plans, vectors)) for shots, plans in self.plans.items()]
+        return {shots: gathered(_answered(learner, plans, vectors)) for shots, plans in self.plans.items()}
 
-    def accuracy(self, head: Head, vectors: Vectors) -> float:
+    def scores(self, learner: Learner, vectors: Vectors) -> list[Score]:
+        """Return the scores of a learner that answers from embeddings, one for each number of shots."""
+        return self.scored(self.recalls(learner, vectors))
+
+    def scored(self, recalls: Recalls) -> list[Score]:
+        """Return the scores of recalls, one for each number of shots."""
+        return [_score(shots, self.plans[shots], found) for shots, found in recalls.items()]
+
+    def accuracy(self, learner: Learner, vectors: Vectors) -> float:
         """Return the mean accuracy over the numbers of shots: what candidates are chosen by."""
-        return float(np.mean([score.accuracy for score in self.scores(head, vectors)]))
+        return float(np.mean([score.accuracy for score in self.scores(learner, vectors)]))
+
+
+def paired_interval(first: Recalls, second: Recalls) -> tuple[float, float, float]:
+    """Return by how much the first is more often right on the same episodes, and the 95 % interval of that.
+
+    Bootstrap over diseases of each disease's mean difference, averaged over the numbers of shots.
+    """
+    codes = sorted({code for found in first.values() for code in found if code})
+    gaps = np.array(
+        [
+            np.mean([first[k][code].mean() - second[k][code].mean() for k in first if code in first[k]])
+            for code in codes
+        ]
+    )
+    rng = np.random.default_rng(0)
+    resampled = gaps[rng.integers(len(gaps), size=(_RESAMPLES, len(gaps)))].mean(1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(gaps.mean()), float(low), float(high)
 
 
 def feasible(examples: Examples, ways: int, shots: int) -> tuple[int, int]:
@@ -130,10 +163,16 @@ def feasible(examples: Examples, ways: int, shots: int) -> tuple[int, int]:
     )
 
 
-def _recalls(head: Head, plans: list[EpisodePlan], vectors: Vectors) -> Mapping[str, npt.NDArray[np.float64]]:
-    """Return each disease's recalls over its episodes, and under "" each episode's mean."""
+def gathered(answers: Iterable[tuple[EpisodePlan, Floats]]) -> Mapping[str, Floats]:
+    """Return each disease's recalls over its episodes, and under "" each episode's mean.
+
+    Parameters
+    ----------
+    answers : iterable of (EpisodePlan, ndarray of float64, shape (N,))
+        The recall of each class of each episode.
+    """
     by_disease: dict[str, list[float]] = {}
-    for plan, recalls in _answered(head, plans, vectors):
+    for plan, recalls in answers:
         by_disease.setdefault("", []).append(float(np.mean(recalls)))
         for code, recall in zip(plan.classes, recalls, strict=True):
             by_disease.setdefault(code, []).append(float(recall))
@@ -141,22 +180,31 @@ def _recalls(head: Head, plans: list[EpisodePlan], vectors: Vectors) -> Mapping[
 
 
 def _answered(
-    head: Head, plans: list[EpisodePlan], vectors: Vectors
-) -> Iterator[tuple[EpisodePlan, npt.NDArray[np.float64]]]:
+    head: Learner, plans: list[EpisodePlan], vectors: Vectors
+) -> Iterator[tuple[EpisodePlan, Floats]]:
     for start in range(0, len(plans), _AT_ONCE):
         part = plans[start : start + _AT_ONCE]
         with torch.inference_mode():
             episode = collate(part, vectors)
-            answer = head.predict(head.adapt(episode.support), episode.query).probabilities().argmax(-1)
+            noise = _noise(head, episode)
+            found = head.predict(head.adapt(episode.support), episode.query, noise=noise)
+            answer = found.probabilities().argmax(-1)
             right = (answer == episode.query_y) & episode.query_mask  # (E, Q)
             hot = torch.nn.functional.one_hot(episode.query_y, episode.class_mask.shape[1])  # (E, Q, N)
             asked = (hot * episode.query_mask.unsqueeze(-1)).sum(1)  # (E, N)
-            found = (hot * right.unsqueeze(-1)).sum(1) / asked
-        for plan, recalls in zip(part, found.double().numpy(), strict=True):
+            recall = (hot * right.unsqueeze(-1)).sum(1) / asked
+        for plan, recalls in zip(part, recall.double().numpy(), strict=True):
             yield plan, recalls[: len(plan.classes)]
 
 
-def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, npt.NDArray[np.float64]]) -> Score:
+def _noise(head: Learner, episode: Episode) -> torch.Tensor | None:
+    """Return the same noise every time, for learners that answer by samples."""
+    if not isinstance(head, Head):
+        return None
+    return head.draw_noise(episode, _SAMPLES, torch.Generator().manual_seed(0))
+
+
+def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, Floats]) -> Score:
     each = recalls[""]
     means = np.array([values.mean() for code, values in sorted(recalls.items()) if code])
     rng = np.random.default_rng(0)
@@ -164,7 +212,7 @@ def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, npt.NDArr
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Score(
         shots=shots,
-        ways=max(len(plan.classes) for plan in plans),
+        ways=max(len(plan.classes) for plan in plans[: len(each)]),
         episodes=len(each),
         diseases=len(means),
         accuracy=float(each.mean()),

@@ -62,7 +62,7 @@ def test_every_checkpoint_meets_every_head_on_the_same_episodes_and_the_best_is_
     assert pairs == {
         (stage, head)
         for stage in ("pretrain", "prototypical")
-        for head in ("prototypical", "simpleshot", "logistic")
+        for head in ("prototypical", "simpleshot", "logistic", "ridge", "cosine")
     }
     assert {(row["shots"], row["ways"]) for row in result.rows} == {(1, 3), (2, 3)}
     chosen = [row for row in result.rows if row["chosen"]]

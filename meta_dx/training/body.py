@@ -1,0 +1,211 @@
+"""Learners that adapt the whole network: MAML, ANIL, Proto-MAML, Reptile, on images.
+
+Training draws one image of each study. To answer, the network adapts to one image of each support study and
+averages its probabilities over all images of a query study. They are slow and serve from no bundle: they are
+for comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meta_dx.backbones.encoder import build_encoder
+from meta_dx.cohort.examples import Examples
+from meta_dx.episodes.collate import collate, episode_images
+from meta_dx.episodes.episode import Query, Support
+from meta_dx.episodes.plan import EpisodePlan
+from meta_dx.learners.base import Grads, Metrics
+from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.maml import Maml
+from meta_dx.learners.registry import build_body_learner
+from meta_dx.progress import Progress, silent
+from meta_dx.training.augmentation import augment
+from meta_dx.training.embedding import Pictures
+from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded, unclipped
+from meta_dx.training.task import TrainingTask, open_fabric, step_seed
+from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, gathered
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+#: Learners that are trained here.
+NETWORK_LEARNERS = ("maml", "anil", "proto_maml", "reptile")
+_IMAGES_AT_ONCE = 128  # of queries
+
+
+def build_on_images(name: str, task: TrainingTask) -> BodyLearner:
+    """Make one of ``NETWORK_LEARNERS`` on the task's backbone, untrained."""
+    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
+    return build_body_learner(
+        name, encoder, encoder.embedding_size, task.options.validation_ways, task.learner
+    )
+
+
+def train_on_images(
+    task: TrainingTask, name: str, start: StageResult, progress: Progress = silent
+) -> StageResult:
+    """Train a learner that adapts the network, from a trained encoder; a finished stage is only read.
+
+    Parameters
+    ----------
+    task : TrainingTask
+        Data, options and folder.
+    name : str
+        One of ``NETWORK_LEARNERS``.
+    start : StageResult
+        Whose encoder it starts from.
+    progress : Progress
+        Called with steps done, steps in all, and loss, accuracy and time left.
+
+    Returns
+    -------
+    StageResult
+        ``best["learner"]`` are the learner's weights at the best validation.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_cuda`` or ``too_few_diseases``.
+    """
+    options, folder = task.options, task.folder / name
+    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
+    if (done := finished(folder, key)) is not None:
+        return done
+    fabric = open_fabric(task)
+    with seeded(step_seed(task.seed, f"{name} learner", 0)):
+        encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
+        encoder.load_state_dict(start.best["encoder"])  # before the learner replaces batch-norm layers
+        ways = options.validation_ways
+        learner = build_body_learner(name, encoder, encoder.embedding_size, ways, task.learner)
+    learner = learner.to(fabric.device)
+    learning = _Tasks(task, learner, fabric)
+    sgd = getattr(learner, "optimizer", "adamw") == "sgd"
+    stage = Stage(
+        name=name,
+        key=key,
+        folder=folder,
+        modules={"learner": learner},
+        rates={"learner": getattr(learner, "learning_rate", options.episode_learning_rate)},
+        weight_decay=0.0 if sgd else options.weight_decay,
+        steps=options.episodes,
+        gradients=learning.gradients,
+        validate=learning.validate,
+        validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
+        patience=options.patience,
+        checkpoint_seconds=options.checkpoint_seconds,
+        seed=task.seed,
+        optimizer="sgd" if sgd else "adamw",
+        schedule="linear" if sgd else "cosine",
+        clip=unclipped if sgd else getattr(learner, "clipped", None),
+    )
+    return run_stage(stage, fabric, progress)
+
+
+class _Tasks:
+    """The objective: the learner's meta-gradient on this step's episodes of images."""
+
+    def __init__(self, task: TrainingTask, learner: BodyLearner, fabric: Fabric) -> None:
+        self._task, self._learner, self._device = task, learner, fabric.device
+        fixed = task.options.validation_ways if learner.capabilities.fixed_ways else None
+        self._sampler = episode_sampler(task, fixed)
+        self._pictures = Pictures(task.images, fabric.device)
+        self._parameters = {f"learner.{name}": p for name, p in learner.named_parameters()}
+        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+
+    def gradients(self, step: int) -> tuple[Grads, Metrics]:
+        """Draw this step's images, one a study, and return the learner's gradients."""
+        task, options = self._task, self._task.options
+        count = options.episodes_per_step
+        plans = list(self._sampler.plans(count, step * count))
+        batch = episode_images(plans, task.common, per_example=1, seed=task.seed)
+        generator = torch.Generator(self._device).manual_seed(step_seed(task.seed, "episode images", step))
+        images = augment(self._pictures.take(batch.images), options, generator)
+        episode = collate(batch.plans, images)  # one image a study: nothing to pool
+        learner = self._learner.train()
+        if isinstance(learner, Maml):
+            learner.annealing = step / max(1, options.episodes)
+        drawn = torch.Generator().manual_seed(step_seed(task.seed, "inner batches", step))
+        found = learner.meta_gradients(episode, parameters=self._parameters, generator=drawn)
+        if isinstance(learner, Maml):
+            learner.update_statistics(episode)
+        return found
+
+    def validate(self) -> float:
+        """Return the learner's accuracy on the first validation episodes."""
+        found = image_recalls(self._learner.eval(), self._validation, self._task, self._pictures)
+        return float(np.mean([score.accuracy for score in self._validation.scored(found)]))
+
+
+def image_recalls(
+    learner: BodyLearner, episodes: ValidationEpisodes, task: TrainingTask, pictures: Pictures
+) -> Recalls:
+    """Let a learner answer the first ``body_validation_episodes`` of each number of shots.
+
+    Parameters
+    ----------
+    learner : BodyLearner
+        In evaluation mode, on the device of the pictures.
+    episodes : ValidationEpisodes
+        The episodes.
+    task : TrainingTask
+        Whose validation examples they are of.
+    pictures : Pictures
+        The image store's images.
+
+    Returns
+    -------
+    Recalls
+    """
+    most = task.options.body_validation_episodes
+    return {
+        shots: gathered(_answered(learner, plans[:most], task.validation, pictures, task.seed))
+        for shots, plans in episodes.plans.items()
+    }
+
+
+def _answered(
+    learner: BodyLearner, plans: Sequence[EpisodePlan], examples: Examples, pictures: Pictures, seed: int
+) -> Iterator[tuple[EpisodePlan, Floats]]:
+    for plan in plans:
+        state = learner.adapt(_support(plan, examples, pictures, seed))
+        recalls = []
+        for label, rows in enumerate(plan.query):
+            images = [examples.images[row] for row in rows]
+            shares = _probabilities(learner, state, pictures, np.concatenate(images))  # (images, N)
+            ends = np.cumsum([len(part) for part in images])[:-1]
+            pooled = [part.mean(0) for part in np.split(shares, ends)]
+            recalls.append(float(np.mean([int(answer.argmax()) == label for answer in pooled])))
+        yield plan, np.array(recalls)
+
+
+def _support(plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int) -> Support:
+    """Return one image of each support study, shape (1, S, C, *spatial)."""
+    batch = episode_images([plan], examples, per_example=1, seed=seed)
+    return collate(batch.plans, pictures.take(batch.images).float()).support
+
+
+def _probabilities(
+    learner: BodyLearner, state: dict[str, Tensor], pictures: Pictures, rows: np.ndarray
+) -> Floats:
+    found = []
+    for start in range(0, len(rows), _IMAGES_AT_ONCE):
+        x = pictures.take(rows[start : start + _IMAGES_AT_ONCE]).float().unsqueeze(0)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        found.append(learner.predict(state, Query(x, mask)).probabilities()[0].double().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _deciding(task: TrainingTask) -> dict[str, object]:
+    names = (
+        "weight_decay flip rotate shift zoom gain cutout episodes episodes_per_step ways shots queries"
+        " episode_learning_rate validate_every patience validation_ways validation_shots validation_queries"
+        " validation_episodes body_validation_episodes"
+    )
+    return {name: getattr(task.options, name) for name in names.split()}

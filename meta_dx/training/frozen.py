@@ -1,0 +1,150 @@
+"""Learners on the embeddings of a frozen encoder: attentive neural process, LEO, MANN, Meta-LSTM.
+
+Every study of the common and validation diseases is embedded once; episodes are gathered from these vectors,
+so that a step takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from meta_dx.backbones.encoder import Encoder, build_encoder
+from meta_dx.episodes.collate import collate
+from meta_dx.errors import MetaDxError
+from meta_dx.learners.base import Grads, Head, Metrics
+from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head
+from meta_dx.progress import Progress, silent
+from meta_dx.training.embedding import embed_studies
+from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
+from meta_dx.training.task import TrainingTask, open_fabric, step_seed
+from meta_dx.training.validation import ValidationEpisodes
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+#: Learners that are trained here.
+FROZEN_LEARNERS = ("anp", "leo", "mann", "meta_lstm")
+
+
+def build_on_embeddings(
+    name: str, embedding_size: int, task: TrainingTask, *, base_mean: Tensor | None = None
+) -> Head | BodyLearner:
+    """Make one of ``FROZEN_LEARNERS``, untrained.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value`` where the number of ways that a learner is built for is not that of validation.
+    """
+    ways = task.options.validation_ways
+    if name not in LEARNERS:
+        return build_body_learner(name, nn.Identity(), embedding_size, ways, task.learner)
+    if name == "mann" and task.learner.mann.ways != ways:
+        raise MetaDxError(
+            "bad_value",
+            f"[learner.mann] ways is {task.learner.mann.ways} and [training] validation_ways is {ways}: it answers one "
+            "number of diseases only, make them equal.",
+        )
+    return build_head(name, embedding_size, base_mean=base_mean, options=task.learner)
+
+
+def train_on_embeddings(
+    task: TrainingTask, name: str, start: StageResult, progress: Progress = silent
+) -> StageResult:
+    """Train a learner on the embeddings of an encoder that stays as it is; a finished stage is only read.
+
+    Parameters
+    ----------
+    task : TrainingTask
+        Data, options and folder.
+    name : str
+        One of ``FROZEN_LEARNERS``.
+    start : StageResult
+        Whose encoder embeds.
+    progress : Progress
+        Called with steps done, steps in all, and loss, accuracy and time left.
+
+    Returns
+    -------
+    StageResult
+        ``best["head"]`` are the learner's weights at the best validation, ``best["encoder"]`` the encoder's.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_cuda``, ``bad_value`` or ``too_few_diseases``.
+    """
+    options, folder = task.options, task.folder / name
+    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
+    if (done := finished(folder, key)) is not None:
+        return done
+    fabric = open_fabric(task)
+    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()
+    encoder.load_state_dict(start.best["encoder"])
+    learning = _Embedded(task, name, fabric, encoder)
+    stage = Stage(
+        name=name,
+        key=key,
+        folder=folder,
+        modules={"encoder": encoder, "head": learning.learner},
+        rates={"head": getattr(learning.learner, "learning_rate", options.head_learning_rate)},
+        weight_decay=options.weight_decay,
+        steps=options.head_steps,
+        gradients=learning.gradients,
+        validate=learning.validate,
+        validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
+        patience=options.patience,
+        checkpoint_seconds=options.checkpoint_seconds,
+        seed=task.seed,
+        clip=getattr(learning.learner, "clipped", None),
+    )
+    return run_stage(stage, fabric, progress)
+
+
+class _Embedded:
+    """The objective: the learner's loss on this step's episodes of embeddings."""
+
+    def __init__(self, task: TrainingTask, name: str, fabric: Fabric, encoder: Encoder) -> None:
+        self._task, self._device = task, fabric.device
+        device = str(fabric.device)
+        common = embed_studies(encoder, task.images, task.common, device=device)
+        self._validation_vectors = embed_studies(encoder, task.images, task.validation, device=device)
+        self._common = torch.from_numpy(common).to(fabric.device)
+        with seeded(step_seed(task.seed, f"{name} head", 0)):
+            learner = build_on_embeddings(
+                name, encoder.embedding_size, task, base_mean=torch.from_numpy(common.mean(0))
+            )
+        self.learner = learner.to(fabric.device)
+        fixed = task.options.validation_ways if learner.capabilities.fixed_ways else None
+        self._sampler = episode_sampler(task, fixed)
+        self._parameters = {f"head.{name}": p for name, p in self.learner.named_parameters()}
+        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+
+    def gradients(self, step: int) -> tuple[Grads, Metrics]:
+        """Gather this step's episodes and return the learner's gradients."""
+        count = self._task.options.head_episodes_per_step
+        episode = collate(list(self._sampler.plans(count, step * count)), self._common)
+        generator = torch.Generator().manual_seed(step_seed(self._task.seed, "noise", step))
+        self.learner.train()
+        return self.learner.meta_gradients(episode, parameters=self._parameters, generator=generator)
+
+    def validate(self) -> float:
+        """Return the learner's accuracy on the validation diseases."""
+        learner = self.learner.cpu().eval()
+        accuracy = self._validation.accuracy(learner, self._validation_vectors)
+        self.learner.to(self._device)
+        return accuracy
+
+
+def _deciding(task: TrainingTask) -> dict[str, object]:
+    names = (
+        "weight_decay ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
+        " patience validation_ways validation_shots validation_queries validation_episodes"
+    )
+    return {name: getattr(task.options, name) for name in names.split()}

@@ -1,0 +1,127 @@
+"""Every meta-learner of ``cohort.toml`` trains, meets the others on the same episodes, and serves where it can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from meta_dx.errors import MetaDxError
+from meta_dx.learners.options import LearnerOptions, MannOptions, MetaLstmOptions, NeuralProcessOptions
+from meta_dx.training import selection
+from meta_dx.training.body import NETWORK_LEARNERS
+from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
+from meta_dx.training.pretraining import pretrain
+from meta_dx.training.selection import TrainingResult
+from meta_dx.training.stage import Stage, _rate, run_stage
+from meta_dx.training.task import TrainingTask, open_fabric
+from meta_dx.training.train import train
+from meta_dx.training.validation import paired_interval
+from tests.training.tiny import tiny_task
+
+ALL = (*FROZEN_LEARNERS, *NETWORK_LEARNERS)
+SMALL = LearnerOptions(
+    name="anp",
+    compare=ALL[1:],  # type: ignore[arg-type] # names of learners
+    anp=NeuralProcessOptions(hidden=16, heads=2, latent_size=4, decoder=8),
+    mann=MannOptions(ways=3, controller=16, rows=8, width=8, heads=2),
+    meta_lstm=MetaLstmOptions(steps=2),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingTask, TrainingResult]:
+    folder = tmp_path_factory.mktemp("learners")
+    quick = {"pretrain_epochs": 1, "episodes": 2, "head_steps": 3, "body_validation_episodes": 2}
+    task = replace(tiny_task(folder, **quick), learner=SMALL)
+    return task, train(task)
+
+
+def test_every_learner_stands_in_the_table_and_none_that_cannot_serve_is_chosen(
+    trained: tuple[TrainingTask, TrainingResult],
+) -> None:
+    _, result = trained
+    heads = {row["head"] for row in result.rows}
+    assert heads == {*ALL, "prototypical", "simpleshot", "logistic", "ridge", "cosine"}
+    unable = {row["head"] for row in result.rows if not row["serves"]}
+    assert unable == {"mann", "meta_lstm", *NETWORK_LEARNERS}
+    assert unable.isdisjoint(result.heads())
+    assert {"anp", "leo"} <= set(result.heads()) or result.stage != "pretrain"
+    assert {row["episodes"] for row in result.rows if row["head"] in NETWORK_LEARNERS} == {2}
+
+
+def test_learners_on_frozen_embeddings_leave_the_encoder_as_it_was(
+    trained: tuple[TrainingTask, TrainingResult],
+) -> None:
+    task, _ = trained
+    kept = {
+        name: torch.load(task.folder / name / "best.pt", weights_only=True)["encoder"]
+        for name in ("pretrain", "prototypical", *FROZEN_LEARNERS)
+    }
+    starts = [kept["pretrain"], kept["prototypical"]]
+    for name in FROZEN_LEARNERS:
+        assert any(all(torch.equal(v, start[k]) for k, v in kept[name].items()) for start in starts)
+
+
+def test_a_finished_learner_is_read_and_another_option_of_it_trains_it_anew(
+    trained: tuple[TrainingTask, TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, result = trained
+    assert train(task).version == result.version
+    start = pretrain(task)
+    monkeypatch.setattr("meta_dx.training.frozen.run_stage", lambda *_: "trained")
+    other = replace(task, learner=replace(SMALL, leo=replace(SMALL.leo, latent_size=8)))
+    assert train_on_embeddings(other, "leo", start) == "trained"
+
+
+def test_mann_refuses_a_number_of_ways_that_validation_does_not_ask(tmp_path: Path) -> None:
+    task = tiny_task(tmp_path, pretrain_epochs=0)
+    with pytest.raises(
+        MetaDxError, match=r"\[learner.mann\] ways is 5 and \[training\] validation_ways is 3"
+    ):
+        train_on_embeddings(task, "mann", pretrain(task))
+
+
+def test_the_neural_process_serves_only_where_it_is_surely_not_a_point_worse() -> None:
+    def recalls(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
+        found = {f"D{n}": np.array([value]) for n, value in enumerate(values)}
+        return {1: {"": np.array(values), **found}}
+
+    plain = recalls([0.5, 0.6, 0.7, 0.8])
+    gap, low, high = paired_interval(recalls([0.495, 0.595, 0.695, 0.795]), plain)
+    assert (gap, low, high) == pytest.approx((-0.005, -0.005, -0.005))
+    gap, low, high = paired_interval(recalls([0.3, 0.8, 0.7, 0.8]), plain)
+    assert gap == pytest.approx(0.0)
+    assert low < -selection.MARGIN < 0 < high
+
+
+def test_reptile_is_applied_by_plain_descent_of_a_rate_that_falls_in_a_line(tmp_path: Path) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 10.0)
+    stage = Stage(
+        name="line",
+        key="k",
+        folder=tmp_path,
+        modules={"m": module},
+        rates={"m": 1.0},
+        weight_decay=0.5,
+        steps=4,
+        gradients=lambda _: (
+            {"m.weight": torch.full((1, 1), 100.0)},
+            {"loss": torch.ones(()), "accuracy": 1.0},
+        ),  # type: ignore[dict-item,return-value]
+        validate=lambda: 0.5,
+        validate_every=4,
+        patience=0,
+        checkpoint_seconds=1000.0,
+        seed=0,
+        optimizer="sgd",
+        schedule="linear",
+        clip=lambda gradients: gradients,
+    )
+    run_stage(stage, open_fabric(tiny_task(tmp_path)))
+    assert float(module.weight.detach()) == pytest.approx(10.0 - 100.0 * (1 + 0.75 + 0.5 + 0.25))
+    assert _rate(0, 100, "cosine") == pytest.approx(0.1)
