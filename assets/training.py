@@ -27,15 +27,17 @@ def pretrained_backbone(meta_dx: MetaDx) -> dg.MaterializeResult:
     return _stage_result(stage)
 
 
-def meta_learner_asset(learner: str, description: str) -> dg.AssetsDefinition:
+def meta_learner_asset(learner: str, description: str, after: dg.AssetsDefinition) -> dg.AssetsDefinition:
     """Make the training asset of one meta-learner.
 
     Parameters
     ----------
     learner : str
-        Name in ``[learner] name``; the asset trains only where the cohort asks for this learner.
+        Name in ``[learner]``; the asset trains only where the cohort asks for this learner.
     description : str
         First line of the paper, for the UI.
+    after : AssetsDefinition
+        Where it starts from.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def meta_learner_asset(learner: str, description: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"{learner}_learner",
         group_name="training",
-        deps=[pretrained_backbone],
+        deps=[after],
         owners=MODEL_TEAM,
         kinds={"pytorch"},
         code_version=_CODE_VERSION,
@@ -57,6 +59,12 @@ def meta_learner_asset(learner: str, description: str) -> dg.AssetsDefinition:
 
         with bar(f"meta-training {learner}") as progress:
             stage = training.meta_train(meta_dx.open(), learner, progress)
+        if stage is None:
+            # Materialised all the same, so that what comes after can run.
+            return dg.MaterializeResult(
+                metadata={"trained": f"no: neither [learner] name nor compare names '{learner}'"},
+                data_version=dg.DataVersion("not asked for"),
+            )
         return _stage_result(stage)
 
     return trained
@@ -65,8 +73,22 @@ def meta_learner_asset(learner: str, description: str) -> dg.AssetsDefinition:
 prototypical_learner = meta_learner_asset(
     "prototypical",
     "Prototypical Networks (Snell, Swersky, Zemel 2017), trained on episodes of common diseases.",
+    pretrained_backbone,
 )
-LEARNER_ASSETS = [prototypical_learner]
+_PAPERS = {
+    "anp": "Attentive Neural Process (Kim and others 2019), a residual on a plain head: says how sure it is.",
+    "leo": "Latent Embedding Optimization (Rusu and others 2019), adapts in a latent space of class weights.",
+    "maml": "Model-Agnostic Meta-Learning (Finn, Abbeel, Levine 2017), adapts the whole network.",
+    "anil": "ANIL (Raghu and others 2020): MAML of the last layer alone.",
+    "proto_maml": "Proto-MAML (Triantafillou and others 2020): MAML from a last layer of prototypes.",
+    "reptile": "Reptile (Nichol, Achiam, Schulman 2018), first-order meta-learning of the initial weights.",
+    "mann": "Memory-augmented network (Santoro and others 2016), reads the support set as a sequence.",
+    "meta_lstm": "Meta-LSTM (Ravi, Larochelle 2017): a recurrent network is the optimiser of the last layer.",
+}
+LEARNER_ASSETS = [
+    prototypical_learner,
+    *(meta_learner_asset(name, paper, prototypical_learner) for name, paper in _PAPERS.items()),
+]
 
 
 @dg.asset(
@@ -95,6 +117,31 @@ def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
+@dg.asset(
+    group_name="training",
+    deps=[selected_learner],
+    owners=MODEL_TEAM,
+    kinds={"pytorch"},
+    code_version=_CODE_VERSION,
+)
+def learner_comparison(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """Every learner and baseline on the same episodes of the validation diseases, best first."""
+    from meta_dx.steps import training
+
+    chosen = training.select(meta_dx.open())
+    return dg.MaterializeResult(
+        metadata={
+            "chosen": chosen.note,
+            "comparison": table(chosen.ranked),
+            "plot": picture(
+                chosen.comparison,
+                "Bad: a meta-learner whose interval lies wholly below the plain heads' costs time for nothing.",
+            ),
+        },
+        data_version=dg.DataVersion(chosen.version),
+    )
+
+
 def _stage_result(stage) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]
     return dg.MaterializeResult(
         metadata={
@@ -110,4 +157,4 @@ def _stage_result(stage) -> dg.MaterializeResult:  # type: ignore[no-untyped-def
     )
 
 
-ASSETS = [pretrained_backbone, *LEARNER_ASSETS, selected_learner]
+ASSETS = [pretrained_backbone, *LEARNER_ASSETS, selected_learner, learner_comparison]

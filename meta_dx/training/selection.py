@@ -23,6 +23,7 @@ from meta_dx.learners.baselines import SimpleShot
 from meta_dx.learners.registry import BASELINES, build_head, head_from_payload, head_payload
 from meta_dx.progress import Progress, silent
 from meta_dx.training.body import build_on_images, image_recalls
+from meta_dx.training.comparison import plot_comparison, ranked
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.embedding import Pictures, Vectors, embed_studies
 from meta_dx.training.episodic import PROTOTYPICAL
@@ -87,9 +88,19 @@ class TrainingResult:
         return self.folder / "curves.png"
 
     @property
+    def comparison(self) -> Path:
+        """Picture of all learners side by side."""
+        return self.folder / "comparison.png"
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """The selection table, for showing."""
         return self.selection
+
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """The same, each learner once with the weights that suit it best, best first."""
+        return ranked(self.selection)
 
     def encoder(self) -> Encoder:
         """Load the encoder, in evaluation mode."""
@@ -338,6 +349,7 @@ def _write(task: TrainingTask, result: TrainingResult, chosen: _Candidate, key: 
     save_encoder(chosen.encoder, result.encoder_path)
     write_bytes(result.folder / "heads.pt", buffer.getvalue())
     plot_curves(result.history, result.curves)
+    plot_comparison(result.selection, result.comparison)
     content = {"key": key, **vars(result)}
     del content["folder"]
     write_json(result.folder / _RESULT, content)  # last: it marks the choice as made
