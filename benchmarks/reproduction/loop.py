@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.reproduction.omniglot import Omniglot, load
-from benchmarks.reproduction.recipes import TEST_QUERIES, Figure, Recipe, Run
+from benchmarks.reproduction.recipes import Figure, Recipe, Run
 from meta_dx.home import write_bytes, write_json
 from meta_dx.progress import bar
 
@@ -51,7 +51,7 @@ def train(recipe: Recipe, folder: Path, data: Omniglot, iterations: int, minutes
     sums: list[tuple[float, float]] = []
     with bar(recipe.name) as progress:
         while state.step < iterations and time.monotonic() - began < 60 * minutes:
-            metrics = run.step(state.step)
+            metrics = run.step(state.step, iterations)
             state.step += 1
             sums.append((metrics["loss"], metrics["accuracy"]))
             state.seconds = before + time.monotonic() - began
@@ -85,7 +85,7 @@ def test(recipe: Recipe, folder: Path, data: Path, cache: Path, state: _State, s
         "torch": torch.__version__.split("+")[0],
         "curve": state.curve,
         "figures": [
-            {"ways": f.ways, "shots": f.shots, "pool": pool, **_measured(run, f, classes)}
+            {"task": f.task, "mode": f.mode, "pool": pool, **_measured(run, f, classes)}
             for f in recipe.figures
             for pool, classes in pools.items()
         ],
@@ -94,11 +94,10 @@ def test(recipe: Recipe, folder: Path, data: Path, cache: Path, state: _State, s
 
 def _measured(run: Run, figure: Figure, classes: Omniglot) -> dict[str, float]:
     right = []
-    with bar(f"{figure.ways}-way {figure.shots}-shot") as progress:
+    with bar(figure.task) as progress:
         for start in range(0, _TEST_EPISODES, _AT_ONCE):
             rng = np.random.default_rng([_TEST_SEED, figure.ways, figure.shots, start])
-            episode = classes.episode(rng, _AT_ONCE, figure.ways, figure.shots, TEST_QUERIES)
-            right.append(run.correct(episode))
+            right.append(run.right(classes, figure, rng, _AT_ONCE))
             progress(start + _AT_ONCE, _TEST_EPISODES, "")
     each = 100 * np.concatenate(right)
     half = 1.96 * each.std(ddof=1) / np.sqrt(len(each))

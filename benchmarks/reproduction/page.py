@@ -38,18 +38,18 @@ def write_page(recipes: Mapping[str, Recipe], results: Mapping[str, dict[str, An
 def _rows(recipe: Recipe, result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return [
-            f"| {recipe.method} | {recipe.mode} | {f.ways}-way {f.shots}-shot | | not run | {_paper(f)} | | | | |"
+            f"| {recipe.method} | {f.mode or recipe.mode} | {f.task} | | not run | {_paper(f)} | | | | |"
             for f in recipe.figures
         ]
-    published = {(f.ways, f.shots): f for f in recipe.figures}
+    published = {(f.task, f.mode): f for f in recipe.figures}
     of = f"{result['steps']:,} of " + (f"{recipe.iterations:,}" if recipe.iterations else "unstated")
     minutes = f"{result['seconds'] / 60:.0f} min"
     rows = []
     for found in result["figures"]:
-        figure = published[found["ways"], found["shots"]]
+        figure = published[found["task"], found["mode"]]
         difference = "" if figure.accuracy is None else f"{found['accuracy'] - figure.accuracy:+.2f}"
         rows.append(
-            f"| {recipe.method} | {recipe.mode} | {found['ways']}-way {found['shots']}-shot | {found['pool']} "
+            f"| {recipe.method} | {figure.mode or recipe.mode} | {figure.task} | {found['pool']} "
             f"| {found['accuracy']:.2f} ± {found['half']:.2f} | {_paper(figure)} | {difference} | {of} "
             f"| {result['hardware']}, {result['threads']} | {minutes} |"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +17,40 @@ from torch import nn
 
 from benchmarks.reproduction.omniglot import Omniglot
 from meta_dx.backbones import BackboneOptions, build_encoder
+from meta_dx.backbones.encoder import Encoder
 from meta_dx.episodes.episode import Episode
+from meta_dx.learners.base import Grads, Metrics
+from meta_dx.learners.classifier import Classifier
+from meta_dx.learners.maml import Maml
+from meta_dx.learners.mann import Mann, accuracy_by_presentation, sequence_loss
+from meta_dx.learners.options import MamlOptions, ReptileOptions
 from meta_dx.learners.prototypical import Prototypical
+from meta_dx.learners.reptile import Reptile
 
 TEST_QUERIES = 15
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a paper: accuracy in percent and its half interval, None where none is published."""
+    """One figure of a paper: accuracy in percent and its half interval, None where none is published.
+
+    ``presentation`` is for sequences: accuracy at the k-th time that a class is shown. ``mode`` says how queries are
+    answered, where one training run is tested in several ways.
+    """
 
     ways: int
     shots: int
     accuracy: float | None
     half: float | None = None
+    presentation: int = 0
+    mode: str = ""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        if self.presentation:
+            return f"{self.ways} classes, presentation {self.presentation}"
+        return f"{self.ways}-way {self.shots}-shot"
 
 
 class Run(ABC):
@@ -49,18 +69,27 @@ class Run(ABC):
 
     def __init__(self, data: Omniglot, seed: int) -> None:
         self.data, self.seed = data, seed
+        torch.manual_seed(seed)
 
     def rng(self, step: int) -> np.random.Generator:
         """Return the generator of a step's episodes."""
         return np.random.default_rng([self.seed, step])
 
     @abstractmethod
-    def step(self, step: int) -> Mapping[str, float]:
-        """Make one meta-step; returns ``loss`` and ``accuracy`` of its training episodes."""
+    def step(self, step: int, steps: int) -> Mapping[str, float]:
+        """Make one meta-step of so many; returns ``loss`` and ``accuracy`` of its training episodes."""
 
-    @abstractmethod
-    def correct(self, episode: Episode) -> npt.NDArray[np.float32]:
-        """Return the share of right answers in each of E test tasks, shape (E,)."""
+    def right(
+        self, classes: Omniglot, figure: Figure, rng: np.random.Generator, tasks: int
+    ) -> npt.NDArray[np.float32]:
+        """Draw test tasks and return the share of right answers in each, shape (tasks,)."""
+        episode = classes.episode(rng, tasks, figure.ways, figure.shots, TEST_QUERIES)
+        answer = self.answer(episode, figure)
+        return (answer == episode.query_y).float().mean(1).numpy()
+
+    def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
+        """Return the class named for each query, shape (E, Q)."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -100,15 +129,12 @@ class PrototypicalRun(Run):
     def __init__(self, data: Omniglot, seed: int, shots: int) -> None:
         super().__init__(data, seed)
         self.shots = shots
-        torch.manual_seed(seed)
-        encoder = build_encoder(BackboneOptions(name="conv4"), 1)
-        encoder.set_normalisation(torch.zeros(1), torch.full((1,), 255.0))
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = Prototypical(encoder.embedding_size, learned_scale=False)
+        self.encoder = _encoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = Prototypical(self.encoder.embedding_size, learned_scale=False)
         self.modules = {"encoder": self.encoder, "head": self.head}
         self.optimizer = torch.optim.Adam(self.encoder.parameters(), lr=1e-3)
 
-    def step(self, step: int) -> Mapping[str, float]:
+    def step(self, step: int, steps: int) -> Mapping[str, float]:
         """One episode; the learning rate is halved every 2000."""
         for group in self.optimizer.param_groups:
             group["lr"] = 1e-3 * 0.5 ** (step // 2000)
@@ -120,13 +146,13 @@ class PrototypicalRun(Run):
         self.optimizer.step()
         return {name: float(value) for name, value in metrics.items()}
 
-    def correct(self, episode: Episode) -> npt.NDArray[np.float32]:
+    def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
         """Answer in evaluation mode: every picture is embedded by itself."""
         self.encoder.eval()
         with torch.inference_mode():
             embedded = self._embedded(episode)
-            answer = self.head.predict(self.head.adapt(embedded.support), embedded.query).probabilities()
-        return (answer.argmax(-1) == episode.query_y).float().mean(1).numpy()
+            found = self.head.predict(self.head.adapt(embedded.support), embedded.query).probabilities()
+        return found.argmax(-1)
 
     def _embedded(self, episode: Episode) -> Episode:
         tasks, support = episode.support_y.shape
@@ -136,6 +162,143 @@ class PrototypicalRun(Run):
             embedded[: tasks * support].unflatten(0, (tasks, support)),
             embedded[tasks * support :].unflatten(0, (tasks, -1)),
         )
+
+
+class MamlRun(Run):
+    """Finn 2017, section 5.2 and appendix A.1: transductive batch norm, as many training queries as shots."""
+
+    def __init__(self, data: Omniglot, seed: int, ways: int, shots: int, batch_norm: str) -> None:
+        super().__init__(data, seed)
+        self.ways, self.shots = ways, shots
+        few = ways == 5
+        self.tasks = 32 if few else 16
+        options = MamlOptions(
+            inner_rate=0.4 if few else 0.1,
+            steps=1 if few else 5,
+            test_steps=3 if few else 5,
+            batch_norm=batch_norm,  # type: ignore[arg-type] # one of its modes
+        )
+        encoder = _encoder()
+        self.learner = Maml(Classifier(encoder, encoder.embedding_size, ways), options)
+        self.modules = {"learner": self.learner}
+        self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=1e-3)
+
+    def step(self, step: int, steps: int) -> Mapping[str, float]:
+        """One meta-batch."""
+        episode = self.data.episode(self.rng(step), self.tasks, self.ways, self.shots, self.shots)
+        return _applied(self.learner, self.learner.train().meta_gradients(episode), self.optimizer)
+
+    def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
+        """Adapt to each task and answer its queries."""
+        learner = self.learner.eval()
+        return learner.predict(learner.adapt(episode.support), episode.query).probabilities().argmax(-1)
+
+
+class ReptileRun(Run):
+    """Nichol 2018, table of Omniglot hyper-parameters: 5 tasks, outer rate from 1 to 0."""
+
+    tasks = 5
+
+    def __init__(self, data: Omniglot, seed: int, ways: int) -> None:
+        super().__init__(data, seed)
+        self.ways = ways
+        few = ways == 5
+        self.options = ReptileOptions(
+            inner_rate=1e-3 if few else 5e-4,
+            inner_batch=10 if few else 20,
+            steps=5 if few else 10,
+            test_batch=5 if few else 10,
+        )
+        encoder = _encoder()
+        self.learner = Reptile(Classifier(encoder, encoder.embedding_size, ways), ways, self.options)
+        self.modules = {"learner": self.learner}
+        self.optimizer = torch.optim.SGD(self.learner.parameters(), lr=1.0)
+
+    def step(self, step: int, steps: int) -> Mapping[str, float]:
+        """One meta-batch of tasks without a query set."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1 - step / steps
+        half = self.options.train_shots // 2  # support and query rows are used alike
+        episode = self.data.episode(self.rng(step), self.tasks, self.ways, half, half)
+        drawn = torch.Generator().manual_seed(int(self.rng(step).integers(2**62)))
+        found = self.learner.train().meta_gradients(episode, generator=drawn)
+        return _applied(self.learner, found, self.optimizer)
+
+    def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
+        """Adapt to each task; queries together, or each with the support set alone."""
+        learner = self.learner.eval()
+        learner.options = replace(self.options, transductive=figure.mode == TRANSDUCTIVE)
+        return learner.predict(learner.adapt(episode.support), episode.query).probabilities().argmax(-1)
+
+
+class MannRun(Run):
+    """Santoro 2016, section 4: sequences of 50 (5 classes, 10 drawings each), 16 at once.
+
+    The paper does not give the optimiser's settings in a form that we have; Adam at 1e-3, length of the gradient at
+    most 10.
+    """
+
+    ways, each, batch = 5, 10, 16
+
+    def __init__(self, data: Omniglot, seed: int) -> None:
+        super().__init__(data, seed)
+        self.learner = Mann(data.drawings.shape[-1] ** 2, self.ways)
+        self.modules = {"learner": self.learner}
+        self.optimizer = torch.optim.Adam(self.learner.parameters(), lr=1e-3)
+
+    def step(self, step: int, steps: int) -> Mapping[str, float]:
+        """One batch of sequences."""
+        x, onehot = self._sequences(self.data, self.rng(step), self.batch)
+        logits = self.learner.run_sequence(x, onehot)
+        loss = sequence_loss(logits, onehot)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.learner.parameters(), 10.0)
+        self.optimizer.step()
+        right = (logits.argmax(-1) == onehot.argmax(-1)).float().mean()
+        return {"loss": float(loss.detach()), "accuracy": float(right)}
+
+    def right(
+        self, classes: Omniglot, figure: Figure, rng: np.random.Generator, tasks: int
+    ) -> npt.NDArray[np.float32]:
+        """Return in each sequence the share of classes that are right at that presentation."""
+        x, onehot = self._sequences(classes, rng, tasks)
+        with torch.inference_mode():
+            logits = self.learner.eval().run_sequence(x, onehot)
+        return np.array(
+            [
+                float(accuracy_by_presentation(logits[e : e + 1], onehot[e : e + 1])[figure.presentation - 1])
+                for e in range(tasks)
+            ],
+            dtype=np.float32,
+        )
+
+    def _sequences(
+        self, classes: Omniglot, rng: np.random.Generator, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        episode = classes.episode(rng, count, self.ways, self.each, 0)
+        order = torch.from_numpy(rng.permuted(np.tile(np.arange(self.ways * self.each), (count, 1)), axis=1))
+        x = episode.support_x.flatten(2) / 255  # (E, T, D)
+        x = x.gather(1, order.unsqueeze(-1).expand_as(x))
+        return x, nn.functional.one_hot(episode.support_y.gather(1, order), self.ways).float()
+
+
+def _encoder() -> Encoder:
+    encoder = build_encoder(BackboneOptions(name="conv4"), 1)
+    encoder.set_normalisation(torch.zeros(1), torch.full((1,), 255.0))
+    return encoder
+
+
+def _applied(
+    learner: nn.Module, found: tuple[Grads, Metrics], optimizer: torch.optim.Optimizer
+) -> Mapping[str, float]:
+    for name, parameter in learner.named_parameters():
+        parameter.grad = found[0][name]
+    optimizer.step()
+    return {name: float(value) for name, value in found[1].items()}
+
+
+TRANSDUCTIVE, INDUCTIVE = "transductive", "one query at a time"
 
 
 def _prototypical(shots: int, figures: tuple[Figure, ...]) -> Recipe:
@@ -149,11 +312,71 @@ def _prototypical(shots: int, figures: tuple[Figure, ...]) -> Recipe:
     )
 
 
+def _maml(ways: int, shots: int, accuracy: float, half: float, iterations: int = 60_000) -> list[Recipe]:
+    name = f"maml-{ways}way-{shots}shot"
+
+    def recipe(suffix: str, mode: str, batch_norm: str, figure: Figure) -> Recipe:
+        def make(data: Omniglot, seed: int) -> Run:
+            return MamlRun(data, seed, ways, shots, batch_norm)
+
+        return Recipe(name + suffix, "MAML, second order", mode, (figure,), iterations, make)
+
+    return [
+        recipe("", "transductive batch norm", "batch", Figure(ways, shots, accuracy, half)),
+        recipe("-support", "inductive; statistics of the support set", "support", Figure(ways, shots, None)),
+    ]
+
+
+def _reptile(ways: int, iterations: int, *figures: Figure) -> Recipe:
+    return Recipe(
+        name=f"reptile-{ways}way",
+        method="Reptile",
+        mode="batch statistics",
+        figures=figures,
+        iterations=iterations,
+        make=lambda data, seed: ReptileRun(data, seed, ways),
+    )
+
+
+_MANN = Recipe(
+    name="mann",
+    method="Memory-augmented network",
+    mode="sequences of 50; labels one step late",
+    figures=tuple(
+        Figure(5, 10, accuracy, presentation=k)
+        for k, accuracy in ((1, 36.4), (2, 82.8), (3, 91.0), (4, 92.6), (5, 94.9), (10, 98.1))
+    ),
+    iterations=100_000,
+    make=MannRun,
+    side=20,
+)
+
 #: By name, in the order of the page.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         _prototypical(1, (Figure(5, 1, 98.8), Figure(20, 1, 96.0))),
         _prototypical(5, (Figure(5, 5, 99.7), Figure(20, 5, 98.9))),
+        *_maml(5, 1, 98.7, 0.4),
+        *_maml(5, 5, 99.9, 0.1),
+        *_maml(20, 1, 95.8, 0.3),
+        *_maml(20, 5, 98.9, 0.2),
+        _reptile(
+            5,
+            100_000,
+            Figure(5, 1, 95.39, 0.09, mode=INDUCTIVE),
+            Figure(5, 1, 97.68, 0.04, mode=TRANSDUCTIVE),
+            Figure(5, 5, 98.90, 0.10, mode=INDUCTIVE),
+            Figure(5, 5, 99.48, 0.06, mode=TRANSDUCTIVE),
+        ),
+        _reptile(
+            20,
+            200_000,
+            Figure(20, 1, 88.14, 0.15, mode=INDUCTIVE),
+            Figure(20, 1, 89.43, 0.14, mode=TRANSDUCTIVE),
+            Figure(20, 5, 96.65, 0.33, mode=INDUCTIVE),
+            Figure(20, 5, 97.12, 0.32, mode=TRANSDUCTIVE),
+        ),
+        _MANN,
     )
 }
