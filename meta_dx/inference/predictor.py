@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.errors import MetaDxError
+from meta_dx.inference.answers import Answer, answer_of, class_noise, doubt_of, first_queries, joined
 from meta_dx.inference.bundle import Bundle
 from meta_dx.inference.providers import CPU, open_session
 from meta_dx.progress import Progress, silent
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+#: From probabilities, samples, attention and prior to an answer.
+_Reading = Callable[[Vectors, Vectors | None, Vectors | None, Floats | None], Answer]
 
-_LENGTH_FLOOR = 1e-12  # a vector shorter than this has no direction, and is similar to nothing
+_CELLS = 250_000  # M · Q · N at once: a neural process holds some hundred bytes for each
 
 
 class Images(Protocol):
@@ -185,8 +188,24 @@ class Predictor:
         name = head or self.bundle.serving_head
         return State(name, ways, self.adapt_episodes(vectors[None], onehot[None], name))
 
-    def predict(self, state: State, x: npt.ArrayLike, prior: npt.ArrayLike | None = None) -> Floats:
-        """Answer queries from an adapted state.
+    def predict(
+        self,
+        state: State,
+        x: npt.ArrayLike,
+        prior: npt.ArrayLike | None = None,
+        codes: Sequence[str] | None = None,
+    ) -> Floats:
+        """Return the probabilities (Q, N) of :meth:`answer`, which takes the same arguments."""
+        return self.answer(state, x, prior, codes).probabilities
+
+    def answer(
+        self,
+        state: State,
+        x: npt.ArrayLike,
+        prior: npt.ArrayLike | None = None,
+        codes: Sequence[str] | None = None,
+    ) -> Answer:
+        """Answer queries from an adapted state, with everything that the head can say about its answer.
 
         Parameters
         ----------
@@ -196,25 +215,26 @@ class Predictor:
             Embeddings of the queries.
         prior : array_like, shape (N,), optional
             How frequent each class is, up to a factor. The heads answer as if all were equally frequent; a
-            prior multiplies their probabilities, which are then scaled to sum to 1.
+            prior multiplies their probabilities, those of each sample where there are samples, which are then
+            scaled to sum to 1.
+        codes : sequence of str, length N, optional
+            Disease code of each class, from which its noise is drawn; its position if absent.
 
         Returns
         -------
-        ndarray of float64, shape (Q, N)
-            Calibrated probabilities; each row sums to 1.
+        Answer
+            Memory does not grow with the number of queries beyond the answer's own.
         """
         vectors = np.asarray(x, dtype=np.float32)
-        if not len(vectors):
-            return np.zeros((0, state.ways))
-        _, answers = self.predict_episodes(state.tensors, vectors[None], state.head)
-        probabilities = answers[0].astype(np.float64)
-        if prior is not None:
-            probabilities = probabilities * _checked_prior(prior, state.ways)
-        total = probabilities.sum(1, keepdims=True)
-        if not (total > 0).all():
-            raise ValueError("the prior is 0 for every class that has a case")
-        shares: Floats = probabilities / total
-        return shares
+        if codes is not None and len(codes) != state.ways:
+            raise ValueError(f"{len(codes)} codes for {state.ways} classes")
+        if not len(vectors):  # no graph takes nothing: ask anything, and keep none of it
+            return self.answer(state, self._mean[None], prior, codes).changed(lambda part: part[:0])
+        weights = None if prior is None else _checked_prior(prior, state.ways)[None]
+        found = self._in_parts(
+            state.tensors, vectors[None], state.head, answer_of, weights, codes, self.bundle.samples
+        )
+        return found.changed(lambda part: part[0])
 
     def adapt_episodes(
         self, support_x: Vectors, support_onehot: Vectors, head: str | None = None
@@ -259,12 +279,83 @@ class Predictor:
         logits : ndarray of float32, shape (E, M, Q, N)
             As the head gives them; -inf for classes that do not take part.
         probabilities : ndarray of float32, shape (E, Q, N)
-            Calibrated.
+            Calibrated; the mean over M where the head has a latent variable. All samples are held at once:
+            :meth:`doubt_episodes` is for many episodes.
         """
         session = self._session(head, "predict")
         inputs = {"query_x": _plain(query_x), **{name: _plain(tensor) for name, tensor in state.items()}}
+        inputs |= _noise(session, None, self.bundle.samples, query_x.shape[0], _ways_of(state))
         logits, probabilities = self._run(session, ["logits", "probabilities"], inputs)
         return logits, probabilities
+
+    def doubt_episodes(
+        self,
+        state: Mapping[str, Vectors],
+        query_x: Vectors,
+        head: str | None = None,
+        prior: npt.ArrayLike | None = None,
+        samples: int = 32,
+    ) -> tuple[Floats, Floats | None]:
+        """Answer the queries of E episodes at once, and say how unsure the head is of what it knows.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray
+            From :meth:`adapt_episodes`.
+        query_x : ndarray, shape (E, Q, D)
+            Embeddings.
+        head : str, optional
+            The bundle's serving head if absent.
+        prior : array_like, shape (E, N), optional
+            Class frequencies of each episode, up to a factor.
+        samples : int
+            M. Class n has the same noise in every episode.
+
+        Returns
+        -------
+        probabilities : ndarray of float64, shape (E, Q, N)
+        epistemic : ndarray of float64, shape (E, Q), or None
+            Nats; None where the head has no latent variable.
+        """
+        weights = None if prior is None else np.asarray(prior, dtype=np.float64)
+        found = self._in_parts(state, query_x, head, doubt_of, weights, None, samples)
+        return found.probabilities, found.epistemic
+
+    def _in_parts(
+        self,
+        state: Mapping[str, Vectors],
+        query_x: Vectors,
+        head: str | None,
+        answer: _Reading,
+        prior: Floats | None,
+        codes: Sequence[str] | None,
+        samples: int,
+    ) -> Answer:
+        """Answer episodes and queries in parts whose sampled answers fit in memory, and join the parts."""
+        session = self._session(head, "predict")
+        tasks, queries, ways = query_x.shape[0], query_x.shape[1], _ways_of(state)
+        outputs = [output.name for output in session.get_outputs() if output.name != "logits"]
+        noise = _noise(session, codes, samples, 1, ways)
+        cells = ways * (samples if noise else 1)
+        columns = _CELLS // cells if len(outputs) > 1 else queries
+        rows = _CELLS // (cells * queries) if len(outputs) > 1 else tasks
+        found = []
+        for few in _slices(tasks, rows):
+            fixed = {name: _plain(tensor[few]) for name, tensor in state.items()}
+            fixed |= {
+                name: np.repeat(tensor, query_x[few].shape[0], axis=0) for name, tensor in noise.items()
+            }
+            weights = None if prior is None else prior[few, None]
+            parts = []
+            for some in _slices(queries, columns):
+                x = _plain(query_x[few, some])
+                # One query alone goes another way through a matrix product, with other last bits: never alone.
+                inputs = {"query_x": np.repeat(x, 2, axis=1) if x.shape[1] == 1 else x, **fixed}
+                given = dict(zip(outputs, self._run(session, outputs, inputs), strict=True))
+                part = answer(given["probabilities"], given.get("samples"), given.get("attention"), weights)
+                parts.append(first_queries(part, x.shape[1]))
+            found.append(joined(parts, axis=1))
+        return joined(found, axis=0)
 
     def _embed_rows(self, images: Images, rows: Ints, batch: int, progress: Progress) -> Vectors:
         wanted = tuple(self._encoder.get_inputs()[0].shape[1:])
@@ -295,45 +386,29 @@ class Predictor:
             return list(session.run(names, inputs))
 
 
-def entropy(probabilities: npt.ArrayLike) -> Floats:
-    """Return the entropy of probabilities (…, N) in nats, shape (…)."""
-    p = np.asarray(probabilities, dtype=np.float64)
-    nats: Floats = -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
-    return nats
-
-
-def nearest_support(support_x: npt.ArrayLike, query_x: npt.ArrayLike, k: int) -> tuple[Ints, Floats]:
-    """Find the support cases that look most like each query.
-
-    Parameters
-    ----------
-    support_x : array_like, shape (S, D)
-        Embeddings of the confirmed cases, centred (:meth:`Predictor.centred`).
-    query_x : array_like, shape (Q, D)
-        Embeddings of the queries, centred.
-    k : int
-        How many; all of them where there are fewer.
-
-    Returns
-    -------
-    indices : ndarray of int64, shape (Q, k)
-        Rows of ``support_x``, the most similar first; the earlier row where two are equally similar.
-    similarity : ndarray of float64, shape (Q, k)
-        Cosine, -1 … 1.
-    """
-    cosine = _unit(query_x) @ _unit(support_x).T  # (Q, S)
-    order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-    return order, np.take_along_axis(cosine, order, axis=1)
-
-
-def _unit(x: npt.ArrayLike) -> Floats:
-    vectors = np.asarray(x, dtype=np.float64)
-    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _LENGTH_FLOOR)
-    return unit
-
-
 def _plain(tensor: npt.NDArray[Any]) -> Vectors:
     return np.ascontiguousarray(tensor, dtype=np.float32)
+
+
+def _ways_of(state: Mapping[str, Vectors]) -> int:
+    return int(state["count"].shape[1])  # every exported head counts its cases, (E, N)
+
+
+def _noise(
+    session: InferenceSession, codes: Sequence[str] | None, samples: int, tasks: int, ways: int
+) -> dict[str, Vectors]:
+    """Return the graph's noise (E, M, N, L) under its name, the same for all E; empty where it takes none."""
+    size = next((tensor.shape[3] for tensor in session.get_inputs() if tensor.name == "noise"), 0)
+    if not size:
+        return {}
+    drawn = class_noise(codes or [f"class {n}" for n in range(ways)], samples, size)
+    return {"noise": np.repeat(drawn[None], tasks, axis=0)}
+
+
+def _slices(total: int, at_once: int) -> Iterator[slice]:
+    """Cut 0 … total into pieces."""
+    step = max(1, at_once)
+    return (slice(start, start + step) for start in range(0, total, step))
 
 
 def _checked_prior(prior: npt.ArrayLike, ways: int) -> Floats:

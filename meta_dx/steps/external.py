@@ -246,7 +246,8 @@ def predict_folder(
     MetaDxError
         From the table or the folder; ``unknown_support_study`` when a study is in neither place.
     """
-    from meta_dx.inference.predictor import Predictor, entropy, nearest_support
+    from meta_dx.inference.evidence import entropy, nearest_support
+    from meta_dx.inference.predictor import Predictor
 
     wanted = _read_support(support)
     predictor = Predictor(bundle, device=device)

@@ -197,7 +197,8 @@ def _answers(
     project: Project, data: CohortData, serving: Serving, made: Bundle, queries: Examples, known: set[str]
 ) -> list[PredictedStudy]:
     """Adapt to the confirmed cases and answer the queries."""
-    from meta_dx.inference.predictor import Predictor, entropy, nearest_support
+    from meta_dx.inference.evidence import entropy, nearest_support
+    from meta_dx.inference.predictor import Predictor
     from meta_dx.inference.support import adapted_state
 
     predictor = Predictor(made, device=project.settings.cohort.device)

@@ -285,7 +285,8 @@ def test_a_bundle_is_loaded_and_used_without_torch_or_monai(bundle: Bundle) -> N
     script = (
         "import sys, numpy as np\n"
         "from meta_dx.inference.bundle import Bundle, latest_bundle\n"
-        "from meta_dx.inference.predictor import Predictor, entropy, nearest_support\n"
+        "from meta_dx.inference.evidence import entropy, nearest_support\n"
+        "from meta_dx.inference.predictor import Predictor\n"
         "from meta_dx.inference.support import adapted_state\n"
         "bundle = Bundle.load(sys.argv[1])\n"
         "options = bundle.image_options\n"

@@ -14,7 +14,8 @@ from scipy.stats import entropy as scipy_entropy
 
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.bundle import Bundle
-from meta_dx.inference.predictor import Predictor, entropy, nearest_support
+from meta_dx.inference.evidence import entropy, nearest_support
+from meta_dx.inference.predictor import Predictor
 from tests.inference.bundles import episode, images
 
 
