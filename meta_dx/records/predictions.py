@@ -61,6 +61,24 @@ class NearestCase:
 
 
 @dataclass(frozen=True)
+class EvidenceCase:
+    """A support case that an answer rests on, and its picture that looks most like the study.
+
+    Parameters
+    ----------
+    study, code, image : str
+        The case: surrogate study UID, disease code, surrogate SOP instance UID.
+    weight : float
+        Its share of the answer, between 0 and 1; all support cases together have 1.
+    """
+
+    study: str
+    code: str
+    image: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class PredictedStudy:
     """The answer for one study.
 
@@ -76,6 +94,12 @@ class PredictedStudy:
         Nearest first.
     support_patient : bool
         The study's patient is also in the support set, so the answer flatters the model.
+    epistemic, aleatoric : float, optional
+        Nats; None where the head cannot tell. They sum to the entropy.
+    interval : mapping of str to (float, float), optional
+        Ends of the 95 % credible interval of each offered disease's probability; None where the head has none.
+    evidence : tuple of EvidenceCase, optional
+        Heaviest first; None where the head does not weigh its support cases.
     """
 
     study: str
@@ -83,6 +107,10 @@ class PredictedStudy:
     entropy: float
     nearest: tuple[NearestCase, ...] = ()
     support_patient: bool = False
+    epistemic: float | None = None
+    aleatoric: float | None = None
+    interval: Mapping[str, tuple[float, float]] | None = None
+    evidence: tuple[EvidenceCase, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +154,7 @@ def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[Pre
     MetaDxError
         ``unknown_support_version`` when the records do not hold that version.
     ValueError
-        A probability, an entropy or a similarity is no such number, or a study occurs twice.
+        A probability, an entropy, an interval or a weight is no such number, or a study occurs twice.
     """
     answers = [_row(study) for study in rows]
     if len({answer["study"] for answer in answers}) != len(answers):
@@ -210,14 +238,26 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
     wrong = [code for code, p in probabilities.items() if not 0 <= p <= 1]
     if wrong:
         raise ValueError(f"study {study.study}: the probability of {wrong[0]} is {probabilities[wrong[0]]}")
-    if not all(math.isfinite(x) for x in (study.entropy, *(case.similarity for case in study.nearest))):
+    nats = [x for x in (study.entropy, study.epistemic, study.aleatoric) if x is not None]
+    if not all(math.isfinite(x) for x in (*nats, *(case.similarity for case in study.nearest))):
         raise ValueError(f"study {study.study}: an entropy or a similarity is not finite")
+    for code, (low, high) in (study.interval or {}).items():
+        if not 0 <= low <= probabilities.get(code, -1) <= high <= 1:
+            raise ValueError(
+                f"study {study.study}: the interval {low} … {high} of {code} misses its probability"
+            )
+    if not all(0 <= case.weight <= 1 for case in study.evidence or ()):
+        raise ValueError(f"study {study.study}: a weight of the evidence is not between 0 and 1")
     return {
         "study": study.study,
         "entropy": float(study.entropy),
         "support_patient": bool(study.support_patient),
         "probabilities": probabilities,
         "nearest": plain(study.nearest),
+        "epistemic": None if study.epistemic is None else float(study.epistemic),
+        "aleatoric": None if study.aleatoric is None else float(study.aleatoric),
+        "interval": plain(study.interval),
+        "evidence": plain(study.evidence),
     }
 
 
@@ -230,6 +270,12 @@ def _studies(session: Session, run: int) -> tuple[PredictedStudy, ...]:
             row.entropy,
             tuple(NearestCase(**case) for case in row.nearest),
             row.support_patient,
+            row.epistemic,
+            row.aleatoric,
+            None
+            if row.interval is None
+            else {code: (low, high) for code, (low, high) in row.interval.items()},
+            None if row.evidence is None else tuple(EvidenceCase(**case) for case in row.evidence),
         )
         for row in rows
     )

@@ -104,6 +104,11 @@ class PredictionRow(Base):
     support_patient: Mapped[bool]
     probabilities: Mapped[dict[str, float]] = mapped_column(JSON)
     nearest: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    # NULL where the head that answered cannot give them.
+    epistemic: Mapped[float | None]
+    aleatoric: Mapped[float | None]
+    interval: Mapped[dict[str, list[float]] | None] = mapped_column(JSON(none_as_null=True))
+    evidence: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index(None, "study"),)
 

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,15 @@ from meta_dx.home import Home
 from meta_dx.records import database, sqlite
 from meta_dx.records.database import HEAD, MIGRATIONS, VERSION_TABLE, Records
 from meta_dx.records.openings import count_openings, record_opening
+from meta_dx.records.predictions import (
+    NearestCase,
+    PredictedStudy,
+    PredictionRun,
+    latest_predictions,
+    save_prediction_run,
+)
 from meta_dx.records.schema import Base, OpeningRow
+from meta_dx.records.support import SupportCase, SupportSets
 from tests.records.conftest import OTHER_DATABASE
 
 OPENING = {"bundle": "b", "split_version": "v0001", "protocol": "5w1s", "by": "test"}
@@ -92,6 +101,24 @@ def test_records_of_a_newer_version_are_refused_untouched(home: Home) -> None:
         Records.open(home)
     assert fault.value.code == "records_newer"
     assert file_of(home).read_bytes() == before
+
+
+def test_records_of_the_first_version_are_brought_up_to_date_and_their_predictions_stay(home: Home) -> None:
+    old = Records.open(home)
+    SupportSets(old).add([SupportCase("X", "SCT", "x", "a", "P")], "Dr A", "test")
+    run = PredictionRun("bundle", 1, "v0001", "data", "b0001", "2026-11-23T10:00:00.000000+00:00")
+    row = PredictedStudy("s", {"X": 0.25, "Y": 0.75}, 0.5, (NearestCase("a", "X", 0.9),), True)
+    save_prediction_run(old, run, [row])
+    with raw(home) as connection:  # as the first version left them
+        for name in ("epistemic", "aleatoric", "interval", "evidence"):
+            connection.execute(f"ALTER TABLE predictions DROP COLUMN {name}")
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")  # noqa: S608
+    (saved,) = latest_predictions(Records.open(home))
+    assert (saved.run, saved.studies) == (run, (row,))
+    assert saved.studies[0].epistemic is saved.studies[0].interval is saved.studies[0].evidence is None
+    later = replace(row, epistemic=0.1, aleatoric=0.4, interval={"X": (0.2, 0.3), "Y": (0.7, 0.8)})
+    save_prediction_run(Records.open(home), run, [later])
+    assert latest_predictions(Records.open(home))[0].studies == (later,)
 
 
 def test_processes_that_open_a_new_home_at_once_all_succeed(home: Home) -> None:

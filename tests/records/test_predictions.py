@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from meta_dx.errors import MetaDxError
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import (
+    EvidenceCase,
     NearestCase,
     PredictedStudy,
     PredictionRun,
@@ -39,6 +40,15 @@ def answer(study: str, p: float = 0.25) -> PredictedStudy:
     return PredictedStudy(study, {"X": p, "Y": 1 - p}, 0.5, nearest, support_patient=True)
 
 
+def with_interval(row: PredictedStudy, widths: tuple[float, float] | None) -> PredictedStudy:
+    """Give every probability an interval that reaches this share of the way to 0 and to 1."""
+    if widths is None:
+        return row
+    down, up = widths
+    ends = {code: (p - down * p, max(p, p + up * (1 - p))) for code, p in row.probabilities.items()}
+    return replace(row, interval={code: (low, min(high, 1.0)) for code, (low, high) in ends.items()})
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_was_saved_is_read_back_to_the_last_bit(served: Records, data: st.DataObject) -> None:
@@ -51,8 +61,16 @@ def test_what_was_saved_is_read_back_to_the_last_bit(served: Records, data: st.D
         entropy=number,
         nearest=st.lists(st.builds(NearestCase, st.text("12"), st.text("AB"), number), max_size=3).map(tuple),
         support_patient=st.booleans(),
+        epistemic=st.none() | number,
+        aleatoric=st.none() | number,
+        evidence=st.none()
+        | st.lists(
+            st.builds(EvidenceCase, st.text("12"), st.text("AB"), st.text("34"), part), max_size=3
+        ).map(tuple),
     )
+    widths = st.none() | st.tuples(part, part)
     rows = data.draw(st.lists(studies, unique_by=lambda row: row.study, max_size=5))
+    rows = [with_interval(row, data.draw(widths)) for row in rows]
     save_prediction_run(served, RUN, rows)
     (saved,) = latest_predictions(served, "b0001")
     assert saved.run == RUN
@@ -131,6 +149,12 @@ def test_predictions_name_a_support_set_that_the_records_hold(served: Records) -
         [replace(answer("s"), entropy=math.inf)],
         [replace(answer("s"), nearest=(NearestCase("a", "X", math.nan),))],
         [answer("s"), answer("s")],
+        [replace(answer("s"), epistemic=math.nan)],
+        [replace(answer("s"), aleatoric=math.inf)],
+        [replace(answer("s"), interval={"X": (0.3, 0.9), "Y": (0.7, 0.8)})],
+        [replace(answer("s"), interval={"X": (0.2, math.nan), "Y": (0.7, 0.8)})],
+        [replace(answer("s"), interval={"Z": (0.0, 1.0)})],
+        [replace(answer("s"), evidence=(EvidenceCase("a", "X", "i", 1.5),))],
     ],
 )
 def test_answers_that_are_no_probabilities_are_refused_and_the_old_ones_stay(
