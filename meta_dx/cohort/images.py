@@ -92,6 +92,7 @@ class ShardedImages:
     ) -> None:
         self._shards, self._shard, self._place = shards, shard, place
         self.shape = (len(shard), *shape)
+        self.ndim = len(self.shape)
         self.dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:
@@ -109,6 +110,10 @@ class ShardedImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return self.load().astype(dtype or np.uint8, copy=False)
+
+    def subset(self, rows: npt.NDArray[np.int64]) -> ShardedImages:
+        """Return the pictures at these rows as a view: nothing is read until it is asked for."""
+        return ShardedImages(self._shards, self._shard[rows], self._place[rows], self.shape[1:])
 
     def load(self) -> npt.NDArray[np.uint8]:
         """Read everything into memory."""

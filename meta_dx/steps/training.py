@@ -33,7 +33,7 @@ def training_task(project: Project, data: CohortData) -> TrainingTask:
     task = TrainingTask(
         common=_renumbered(common, rows),
         validation=_renumbered(validation, rows),
-        images=data.store.images[rows],
+        images=data.store.images.subset(rows),
         folder=project.home.checkpoints,
         backbone=settings.backbone,
         learner=settings.learner,

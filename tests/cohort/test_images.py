@@ -189,3 +189,14 @@ def test_sharded_pictures_read_like_one_array(sizes: list[int], data: st.DataObj
     np.testing.assert_array_equal(sharded[1:], whole[1:])
     np.testing.assert_array_equal(sharded[-1], whole[-1])
     np.testing.assert_array_equal(sharded[whole[:, 0, 0, 0] > 99], whole[whole[:, 0, 0, 0] > 99])
+
+
+def test_a_subset_is_a_view_that_reads_what_is_asked_for() -> None:
+    shards = [np.full((3, 1, 2, 2), 7, np.uint8), np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)]
+    images = ShardedImages(shards, np.array([1, 0, 1, 0]), np.array([0, 2, 1, 1]), (1, 2, 2))
+    rows = np.array([2, 3])
+    view = images.subset(rows)
+    assert (view.shape, view.ndim, len(view)) == ((2, 1, 2, 2), 4, 2)
+    np.testing.assert_array_equal(view[[1, 0]], images[rows[[1, 0]]])
+    shards[1][1] = 99  # nothing was copied
+    assert (view[0] == 99).all()
