@@ -20,26 +20,19 @@ def predictions(
     from meta_dx.records.database import Records
     from meta_dx.records.predictions import latest_predictions
     from meta_dx.records.vault import Vault
+    from meta_dx.steps.answering import as_contract
 
     opened = Home.open(existing_home(home))
     saved = latest_predictions(Records.open(opened), batch)
-    named = {study.study for run in saved for study in run.studies}
-    named |= {near.study for run in saved for study in run.studies for near in study.nearest}
-    original = Vault.open(opened).originals("study", named)
+    studies = [study for run in saved for study in run.studies]
+    named = {study.study for study in studies} | {near.study for one in studies for near in one.nearest}
+    weighed = [case for one in studies for case in one.evidence or ()]
+    vault = Vault.open(opened)
+    original = vault.originals("study", named | {case.study for case in weighed})
+    image = vault.originals("instance", {case.image for case in weighed})
     found = [
         {
-            "study_instance_uid": original.get(one.study, one.study),
-            "probabilities": dict(one.probabilities),
-            "entropy": one.entropy,
-            "nearest_support": [
-                {
-                    "study_instance_uid": original.get(near.study, near.study),
-                    "code": near.code,
-                    "similarity": near.similarity,
-                }
-                for near in one.nearest
-            ],
-            "support_patient": one.support_patient,
+            **as_contract(one, original, image),
             "batch": run.run.batch,
             "bundle": run.run.bundle,
             "support_version": run.run.support_version,

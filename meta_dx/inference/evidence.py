@@ -1,14 +1,130 @@
-"""What an answer rests on: the confirmed cases that look most like a query, and how unsure the answer is."""
+"""What an answer rests on: the confirmed cases that carry it or look most like the query, and how unsure it is."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from meta_dx.inference.answers import Answer
+
+Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _LENGTH_FLOOR = 1e-12  # a vector shorter than this has no direction, and is similar to nothing
+_SHOWN = 0.999  # evidence is listed until it holds this share of the weight …
+_MOST = 100  # … or this many cases
+
+
+@dataclass(frozen=True)
+class EmbeddedStudies:
+    """Studies and their pictures as embeddings.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (n, D)
+        Each study: the mean of its pictures.
+    pictures : ndarray of float32, shape (P, D)
+        All pictures of the first study, then those of the next.
+    study : ndarray of int64, shape (P,)
+        Whose picture it is.
+    name : ndarray of str, shape (P,)
+        Identifier of the picture.
+    """
+
+    x: Vectors
+    pictures: Vectors
+    study: Ints
+    name: npt.NDArray[np.str_]
+
+    def take(self, studies: Sequence[int] | Ints) -> EmbeddedStudies:
+        """Return these studies, in this order."""
+        order = np.asarray(studies, dtype=np.int64)
+        places = [np.flatnonzero(self.study == one) for one in order]
+        kept = np.concatenate([np.zeros(0, dtype=np.int64), *places])
+        study = np.repeat(np.arange(len(order)), [len(p) for p in places])
+        return EmbeddedStudies(self.x[order], self.pictures[kept], study, self.name[kept])
+
+    def joined(self, other: EmbeddedStudies) -> EmbeddedStudies:
+        """Return these studies followed by the others."""
+        return EmbeddedStudies(
+            np.concatenate([self.x, other.x]),
+            np.concatenate([self.pictures, other.pictures]),
+            np.concatenate([self.study, other.study + len(self.x)]),
+            np.concatenate([self.name, other.name]),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A support case that an answer rests on.
+
+    Parameters
+    ----------
+    case : int
+        Row of the support.
+    picture : str
+        Identifier of its picture that is most similar to the query.
+    weight : float
+        Probability of the case's disease times the case's attention within it.
+    """
+
+    case: int
+    picture: str
+    weight: float
+
+
+def evidence(
+    answer: Answer,
+    labels: npt.ArrayLike,
+    query_x: npt.ArrayLike,
+    support: EmbeddedStudies,
+    mean: npt.ArrayLike,
+) -> list[tuple[Evidence, ...]] | None:
+    """Weigh the support cases of each answer and point to one picture of each.
+
+    Parameters
+    ----------
+    answer : Answer
+        To Q queries.
+    labels : array_like of int, shape (S,)
+        Class of each case.
+    query_x : array_like, shape (Q, D)
+        Embeddings of the queries.
+    support : EmbeddedStudies
+        The S cases; every one has a picture.
+    mean : array_like, shape (D,)
+        What is subtracted before pictures are compared: the mean embedding of the common diseases.
+
+    Returns
+    -------
+    list of tuple of Evidence, or None
+        None where the head does not attend to its cases. For each query the heaviest cases first (the earlier
+        one where two weigh the same), until they hold 99.9 % of the weight, at most 100. All cases together
+        weigh 1.
+    """
+    if answer.attention is None:
+        return None
+    weight = answer.probabilities[:, np.asarray(labels, dtype=np.int64)] * answer.attention  # (Q, S)
+    centre = np.asarray(mean, dtype=np.float64)
+    cosine = _unit(np.asarray(query_x) - centre) @ _unit(support.pictures - centre).T  # (Q, P)
+    order = np.argsort(-weight, axis=1, kind="stable")
+    of_case = [np.flatnonzero(support.study == case) for case in range(weight.shape[1])]
+    found = []
+    for q, cases in enumerate(order):
+        heaviest = weight[q, cases]
+        shown = cases[: min(_MOST, int((np.cumsum(heaviest) - heaviest < _SHOWN).sum()))]
+        best = [of_case[case][np.argmax(cosine[q, of_case[case]])] for case in shown]
+        found.append(
+            tuple(
+                Evidence(int(case), str(support.name[picture]), float(weight[q, case]))
+                for case, picture in zip(shown, best, strict=True)
+            )
+        )
+    return found
 
 
 def entropy(probabilities: npt.ArrayLike) -> Floats:

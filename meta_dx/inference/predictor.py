@@ -18,6 +18,7 @@ import numpy.typing as npt
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.answers import Answer, answer_of, class_noise, doubt_of, first_queries, joined
 from meta_dx.inference.bundle import Bundle
+from meta_dx.inference.evidence import EmbeddedStudies
 from meta_dx.inference.providers import CPU, open_session
 from meta_dx.progress import Progress, silent
 
@@ -125,7 +126,18 @@ class Predictor:
     def embed_studies(
         self, images: Images, rows: Sequence[Ints], batch: int = 64, progress: Progress = silent
     ) -> Vectors:
-        """Embed studies: the mean of the embeddings of a study's pictures.
+        """Return the studies (n, D) of :meth:`embed_cases`, which takes the same arguments."""
+        return self.embed_cases(images, rows, batch, progress).x
+
+    def embed_cases(
+        self,
+        images: Images,
+        rows: Sequence[Ints],
+        batch: int = 64,
+        progress: Progress = silent,
+        names: Sequence[str] | npt.NDArray[np.str_] | None = None,
+    ) -> EmbeddedStudies:
+        """Embed studies, each the mean of the embeddings of its pictures, and the pictures.
 
         Parameters
         ----------
@@ -138,21 +150,27 @@ class Predictor:
             Pictures at once.
         progress : Progress
             Called after each batch.
+        names : sequence of str, length m, optional
+            Identifier of each picture; empty if absent.
 
         Returns
         -------
-        ndarray of float32, shape (n, D)
+        EmbeddedStudies
         """
         if not len(rows):
-            return np.zeros((0, self.bundle.embedding_size), dtype=np.float32)
+            nothing = np.zeros((0, self.bundle.embedding_size), dtype=np.float32)
+            return EmbeddedStudies(nothing, nothing, np.zeros(0, np.int64), np.zeros(0, dtype=np.str_))
         sizes = np.array([len(r) for r in rows])
         if not sizes.all():
             raise ValueError(f"{int((sizes == 0).sum())} of {len(rows)} studies have no picture")
-        needed, place = np.unique(np.concatenate(rows), return_inverse=True)
-        vectors = self._embed_rows(images, needed, batch, progress)  # (u, D)
+        row = np.concatenate(rows)
+        needed, place = np.unique(row, return_inverse=True)
+        pictures = self._embed_rows(images, needed, batch, progress)[place]  # (P, D)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        total = np.add.reduceat(vectors[place], starts, axis=0)  # (n, D)
-        return np.asarray(total / sizes[:, None], dtype=np.float32)
+        total = np.add.reduceat(pictures, starts, axis=0)  # (n, D)
+        mean = np.asarray(total / sizes[:, None], dtype=np.float32)
+        named = np.full(len(row), "") if names is None else np.asarray(names, dtype=np.str_)[row]
+        return EmbeddedStudies(mean, pictures, np.repeat(np.arange(len(rows)), sizes), named)
 
     def centred(self, x: npt.ArrayLike) -> Vectors:
         """Subtract the mean embedding of the common diseases from embeddings (n, D)."""

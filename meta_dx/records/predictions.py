@@ -246,7 +246,7 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
             raise ValueError(
                 f"study {study.study}: the interval {low} … {high} of {code} misses its probability"
             )
-    if not all(0 <= case.weight <= 1 for case in study.evidence or ()):
+    if not all(0 <= case.weight <= 1 + 1e-6 for case in study.evidence or ()):
         raise ValueError(f"study {study.study}: a weight of the evidence is not between 0 and 1")
     return {
         "study": study.study,

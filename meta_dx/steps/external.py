@@ -31,13 +31,15 @@ from meta_dx.evaluation.episodic import BASELINES
 from meta_dx.home import Home
 from meta_dx.progress import Progress, silent
 from meta_dx.records.vault import Vault
+from meta_dx.steps.answering import as_contract, predicted_studies
 
 if TYPE_CHECKING:
     from meta_dx.inference.bundle import Bundle
+    from meta_dx.inference.evidence import EmbeddedStudies
+    from meta_dx.inference.predictor import Predictor
 
 log = logging.getLogger("meta_dx")
 
-_NEAREST = 3
 _CAP = 10  # confirmed patients of a disease, where the bundle does not say
 
 
@@ -238,15 +240,13 @@ def predict_folder(
     Returns
     -------
     list of dict
-        One a study of the folder that is no support: ``study_instance_uid``, ``probabilities``, ``entropy``,
-        ``nearest_support``, ``support_patient``.
+        One a study of the folder that is no support: the fields of ``docs/contract.md``.
 
     Raises
     ------
     MetaDxError
         From the table or the folder; ``unknown_support_study`` when a study is in neither place.
     """
-    from meta_dx.inference.evidence import entropy, nearest_support
     from meta_dx.inference.predictor import Predictor
 
     wanted = _read_support(support)
@@ -254,43 +254,52 @@ def predict_folder(
     with taken_folder(studies, bundle, None, progress) as taken:
         no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
         found, _ = unlabelled_examples(taken.studies, taken.store.index, no_diagnoses, groups=taken.groups)
-        vectors = predictor.embed_studies(taken.store.images, found.images)  # (n, D)
         original = taken.originals("study")
         patients = taken.originals("patient")
+        # By original UID: surrogates order the studies anew in every temporary home.
+        found = found.take(np.argsort([original[study] for study in found.study.tolist()], kind="stable"))
+        here = predictor.embed_cases(
+            taken.store.images, found.images, names=_image_names(taken.home, taken.store)
+        )
         uid = [original[study] for study in found.study.tolist()]
         patient = [patients.get(p, p) for p in found.patient.tolist()]
     row_of = {name: row for row, name in enumerate(uid)}
-    missing = [name for name in wanted if name not in row_of]
-    extra_x, extra_patients = _from_home(missing, home, bundle, predictor, support)
-    here = [name for name in wanted if name in row_of]
-    support_uid = [*here, *missing]
-    support_x = np.concatenate([vectors[[row_of[name] for name in here]], extra_x])
+    # Sorted, so that the order of the table's rows does not reach the last digit of an answer.
+    confirmed = sorted(wanted)
+    missing = [name for name in confirmed if name not in row_of]
+    elsewhere, extra_patients = _from_home(missing, home, bundle, predictor, support)
+    place = {**row_of, **{name: len(uid) + at for at, name in enumerate(missing)}}
+    cases = here.joined(elsewhere).take([place[name] for name in confirmed])
     codes = sorted(set(wanted.values()))
-    labels = np.array([codes.index(wanted[name]) for name in support_uid], dtype=np.int64)
+    labels = np.array([codes.index(wanted[name]) for name in confirmed], dtype=np.int64)
     rows = [row for row, name in enumerate(uid) if name not in wanted]
     if not rows:
         raise MetaDxError(
             "nothing_to_predict", f"Every study under {studies} is in {support}: nothing is left to predict."
         )
-    state = predictor.adapt(support_x, labels, len(codes))
-    probabilities = predictor.predict(state, vectors[rows])  # (Q, N)
-    nearest, similarity = nearest_support(
-        predictor.centred(support_x), predictor.centred(vectors[rows]), _NEAREST
+    known = {patient[row_of[name]] for name in confirmed if name in row_of} | set(extra_patients)
+    answers = predicted_studies(
+        predictor,
+        predictor.adapt(cases.x, labels, len(codes)),
+        codes,
+        cases,
+        confirmed,
+        labels,
+        here.x[rows],
+        [uid[row] for row in rows],
+        [patient[row] in known for row in rows],
     )
-    support_patients = {patient[row_of[name]] for name in here} | set(extra_patients)
-    return [
-        {
-            "study_instance_uid": uid[row],
-            "probabilities": {code: float(p) for code, p in zip(codes, probabilities[at], strict=True)},
-            "entropy": float(entropy(probabilities[at])),
-            "nearest_support": [
-                {"study_instance_uid": support_uid[k], "code": wanted[support_uid[k]], "similarity": float(s)}
-                for k, s in zip(nearest[at], similarity[at], strict=True)
-            ],
-            "support_patient": patient[row] in support_patients,
-        }
-        for at, row in enumerate(rows)
-    ]
+    return [as_contract(one) for one in answers]
+
+
+def _image_names(home: Home, store: ImageStore) -> npt.NDArray[np.str_]:
+    """Return the original SOP instance UID of every picture of a store."""
+    surrogates = store.index["instance"].tolist()
+    names = Vault.open(home).originals("instance", surrogates)
+    # The store may be a selection: pictures are named by their row.
+    found = np.full(store.shape[0], "", dtype=object)
+    found[store.index["row"].to_numpy()] = [names.get(name, name) for name in surrogates]
+    return found.astype(np.str_)
 
 
 def _read_support(path: Path) -> dict[str, str]:
@@ -322,12 +331,11 @@ def _read_support(path: Path) -> dict[str, str]:
 
 
 def _from_home(
-    missing: Sequence[str], home: Path | None, bundle: Bundle, predictor: Any, table: Path
-) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Embed support studies that lie in the home; return their vectors (n, D) and their original patient ids."""
-    nothing = np.zeros((0, bundle.embedding_size), dtype=np.float32)
+    missing: Sequence[str], home: Path | None, bundle: Bundle, predictor: Predictor, table: Path
+) -> tuple[EmbeddedStudies, list[str]]:
+    """Embed support studies that lie in the home; return them and their original patient ids."""
     if not missing:
-        return nothing, []
+        return predictor.embed_cases(np.zeros((0, 0, 0, 0), np.uint8), []), []
     unknown = MetaDxError(
         "unknown_support_study",
         f"{len(missing)} of the studies in {table} are neither under the folder nor in the home: "
@@ -347,5 +355,6 @@ def _from_home(
     patient_of = dict(zip(store.index["study"], store.index["patient"], strict=True))
     patients = [patient_of[study] for study in studies]
     originals = vault.originals("patient", patients)
-    vectors = predictor.embed_studies(store.images, [rows[study] for study in studies])
-    return vectors, [originals.get(patient, patient) for patient in patients]
+    names = _image_names(opened, store)
+    found = predictor.embed_cases(store.images, [rows[study] for study in studies], names=names)
+    return found, [originals.get(patient, patient) for patient in patients]

@@ -19,7 +19,6 @@ from meta_dx.inference.bundle import Bundle, latest_bundle
 from meta_dx.inference.serving import choose_cases, class_prior, offered_diseases
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import (
-    NearestCase,
     PredictedStudy,
     PredictionRun,
     latest_predictions,
@@ -28,9 +27,8 @@ from meta_dx.records.predictions import (
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
 from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
+from meta_dx.steps.answering import predicted_studies
 from meta_dx.steps.cohort import CohortData, assemble
-
-_NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -197,35 +195,29 @@ def _answers(
     project: Project, data: CohortData, serving: Serving, made: Bundle, queries: Examples, known: set[str]
 ) -> list[PredictedStudy]:
     """Adapt to the confirmed cases and answer the queries."""
-    from meta_dx.inference.evidence import entropy, nearest_support
     from meta_dx.inference.predictor import Predictor
     from meta_dx.inference.support import adapted_state
 
     predictor = Predictor(made, device=project.settings.cohort.device)
     rows = {study: group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
-    support_x = predictor.embed_studies(data.store.images, [rows[case.study] for case in serving.cases])
-    labels = np.array([serving.codes.index(case.code) for case in serving.cases], dtype=np.int64)
-    state = adapted_state(project.home, predictor, support_x, labels, len(serving.codes))
-    prior = class_prior(serving.codes, [case.code for case in serving.cases], project.settings.serve)
-    query_x = predictor.embed_studies(data.store.images, queries.images)
-    probabilities = predictor.predict(state, query_x, prior=prior)  # (Q, N)
-    entropies = entropy(probabilities)
-    nearest, similarity = nearest_support(
-        predictor.centred(support_x), predictor.centred(query_x), min(_NEAREST, len(serving.cases))
+    support = predictor.embed_cases(
+        data.store.images,
+        [rows[case.study] for case in serving.cases],
+        names=data.store.index["instance"].to_numpy(np.str_),
     )
-    return [
-        PredictedStudy(
-            study=study,
-            probabilities=dict(zip(serving.codes, probabilities[at].tolist(), strict=True)),
-            entropy=float(entropies[at]),
-            nearest=tuple(
-                NearestCase(serving.cases[k].study, serving.cases[k].code, float(s))
-                for k, s in zip(nearest[at], similarity[at], strict=True)
-            ),
-            support_patient=str(queries.patient[at]) in known,
-        )
-        for at, study in enumerate(queries.study.tolist())
-    ]
+    labels = np.array([serving.codes.index(case.code) for case in serving.cases], dtype=np.int64)
+    return predicted_studies(
+        predictor,
+        adapted_state(project.home, predictor, support.x, labels, len(serving.codes)),
+        serving.codes,
+        support,
+        [case.study for case in serving.cases],
+        labels,
+        predictor.embed_studies(data.store.images, queries.images),
+        queries.study.tolist(),
+        [patient in known for patient in queries.patient.tolist()],
+        class_prior(serving.codes, [case.code for case in serving.cases], project.settings.serve),
+    )
 
 
 def _groups(data: CohortData, studies: set[str]) -> set[str]:

@@ -1,0 +1,91 @@
+"""Predictions of a folder with a head that knows its uncertainty, as programs are told."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+
+from meta_dx.inference.bundle import Bundle
+from meta_dx.records.predictions import PredictedStudy
+from meta_dx.steps.answering import as_contract
+from meta_dx.steps.external import predict_folder
+from tests.dicom.builders import write_instance
+from tests.inference.uncertain import uncertain_bundle
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/contract-schemas/predict.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "uncertain_bundle"
+    folder.mkdir(exist_ok=True)
+    return uncertain_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine studies of two pictures; the pictures of a disease are alike."""
+    folder = tmp_path_factory.mktemp("studies")
+    random = np.random.default_rng(0)
+    looks = random.integers(0, 3000, (3, 40, 40))
+    for study in range(9):
+        for image in range(2):
+            pixels = (looks[study % 3] + random.integers(0, 1500, (40, 40))).astype(np.uint16)
+            write_instance(
+                folder,
+                patient=f"P{study}",
+                study=f"1.2.{study}",
+                instance=f"1.2.{study}.{image}",
+                pixels=pixels,
+            )
+    return folder
+
+
+def support_table(path: Path, order: list[int]) -> Path:
+    rows = [(f"1.2.{study}", "ABC"[study % 3]) for study in order]
+    pd.DataFrame(rows, columns=["study_instance_uid", "code"]).to_csv(path, index=False)
+    return path
+
+
+def test_a_folder_is_told_with_uncertainty_interval_and_evidence(
+    bundle: Bundle, studies: Path, tmp_path: Path
+) -> None:
+    found = predict_folder(
+        bundle, studies, support_table(tmp_path / "s.csv", [0, 1, 2, 3, 4, 5]), device="cpu"
+    )
+    jsonschema.validate(json.loads(json.dumps(found, allow_nan=False)), SCHEMA)
+    assert {one["study_instance_uid"] for one in found} == {"1.2.6", "1.2.7", "1.2.8"}
+    for one in found:
+        assert one["epistemic"] > 0
+        assert one["epistemic"] + one["aleatoric"] == pytest.approx(one["entropy"], abs=1e-9)
+        for code, (low, high) in one["interval"].items():
+            assert low <= one["probabilities"][code] <= high
+        assert sum(case["weight"] for case in one["evidence"]) == pytest.approx(1, abs=1.1e-3)
+        for case in one["evidence"]:
+            number = int(case["study_instance_uid"].removeprefix("1.2."))
+            assert case["code"] == "ABC"[number % 3]
+            assert case["image"] in {f"1.2.{number}.0", f"1.2.{number}.1"}
+
+
+def test_the_order_of_the_table_does_not_reach_the_last_digit(
+    bundle: Bundle, studies: Path, tmp_path: Path
+) -> None:
+    first = predict_folder(
+        bundle, studies, support_table(tmp_path / "a.csv", [0, 1, 2, 3, 4, 5]), device="cpu"
+    )
+    other = predict_folder(
+        bundle, studies, support_table(tmp_path / "b.csv", [4, 2, 0, 5, 3, 1]), device="cpu"
+    )
+    assert first == other
+
+
+def test_what_a_plain_head_cannot_give_is_null() -> None:
+    told = as_contract(PredictedStudy("s", {"A": 0.5, "B": 0.5}, 0.7, ()))
+    assert [told[name] for name in ("epistemic", "aleatoric", "interval", "evidence")] == [None] * 4
