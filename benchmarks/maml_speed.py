@@ -25,9 +25,9 @@ from meta_dx.backbones.encoder import build_encoder
 from meta_dx.backbones.options import BackboneOptions
 from meta_dx.episodes.episode import Episode
 from meta_dx.learners.base import Grads
+from meta_dx.learners.body_options import MamlOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Maml
-from meta_dx.learners.options import MamlOptions
 
 WAYS, QUERIES, TASKS, STEPS, RATE, SIDE = 5, 75, 8, 5, 0.1, 28
 Step = Callable[[Episode], Grads]

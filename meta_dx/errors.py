@@ -20,3 +20,20 @@ class MetaDxError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+#: Name of an option, whether its value will do, and what is allowed.
+OptionChecks = list[tuple[str, bool, str]]
+
+
+def refuse_values(options: object, checks: OptionChecks) -> None:
+    """Refuse the first option whose value will not do.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value``, with the option, its value and what is allowed.
+    """
+    for name, fits, allowed in checks:
+        if not fits:
+            raise MetaDxError("bad_value", f"{name} is {getattr(options, name)!r}: allowed is {allowed}.")

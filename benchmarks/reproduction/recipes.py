@@ -20,10 +20,10 @@ from meta_dx.backbones import BackboneOptions, build_encoder
 from meta_dx.backbones.encoder import Encoder
 from meta_dx.episodes.episode import Episode
 from meta_dx.learners.base import Grads, Metrics
+from meta_dx.learners.body_options import MamlOptions, ReptileOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Maml
 from meta_dx.learners.mann import Mann, accuracy_by_presentation, sequence_loss
-from meta_dx.learners.options import MamlOptions, ReptileOptions
 from meta_dx.learners.prototypical import Prototypical
 from meta_dx.learners.reptile import Reptile
 

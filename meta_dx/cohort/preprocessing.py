@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from meta_dx.errors import MetaDxError
+from meta_dx.errors import OptionChecks, refuse_values
 from meta_dx.home import fingerprint_of
 
 #: Raise when the same options give other pictures than before; part of every name under ``<home>/images``.
@@ -72,7 +72,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         windowed = self.window_center is not None and (self.window_width or 0) > 0
-        checks: list[tuple[str, bool, str]] = [
+        checks: OptionChecks = [
             ("size", 8 <= self.size <= 2048, "a whole number from 8 to 2048"),
             ("channels", self.channels in (1, 3), "1 or 3"),
             ("fit", self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch"),
@@ -82,9 +82,7 @@ class ImageOptions:
             ("window_width", self.window_width is None or self.window_width > 0, "above 0"),
             ("max_images", self.max_images >= 1, "a whole number from 1"),
         ]
-        for name, fine, allowed in checks:
-            if not fine:
-                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+        refuse_values(self, checks)
 
     @property
     def shape(self) -> tuple[int, int, int]:

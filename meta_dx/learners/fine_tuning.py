@@ -37,8 +37,8 @@ from meta_dx.learners.batch_norm import (
     unpack,
 )
 from meta_dx.learners.body import BodyLearner, Task
+from meta_dx.learners.body_options import FineTuningOptions
 from meta_dx.learners.classifier import Classifier
-from meta_dx.learners.options import FineTuningOptions
 
 #: Changes images (B, …) without changing what they show, by a generator on their device.
 Augment = Callable[[Tensor, torch.Generator], Tensor]

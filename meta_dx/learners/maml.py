@@ -44,9 +44,9 @@ from meta_dx.learners.batch_norm import (
     unpack,
 )
 from meta_dx.learners.body import BodyLearner, Task
+from meta_dx.learners.body_options import MamlOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml_plus_plus import StepNorm, StepRates, step_loss_weights
-from meta_dx.learners.options import MamlOptions
 
 #: Tensors by their names in the network.
 Weights = dict[str, Tensor]

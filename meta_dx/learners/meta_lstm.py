@@ -40,9 +40,9 @@ from torch.func import functional_call
 from meta_dx.learners.base import Grads, Metrics, State
 from meta_dx.learners.batch_norm import EpisodicBatchNorm, Statistics, episodic_batch_norm, statistics
 from meta_dx.learners.body import BodyLearner, Task
+from meta_dx.learners.body_options import MamlOptions, MetaLstmOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Maml
-from meta_dx.learners.options import MamlOptions, MetaLstmOptions
 
 _P = 10.0  # p of the preprocessing
 _SPREAD = 0.01  # of the weights at the start, as in the authors' code

@@ -41,7 +41,7 @@ from meta_dx.episodes.episode import Support
 from meta_dx.learners.base import Capabilities, Grads, Metrics, State
 from meta_dx.learners.batch_norm import episodic_batch_norm, norm_layers, statistics
 from meta_dx.learners.body import BodyLearner, Task
-from meta_dx.learners.options import ReptileOptions
+from meta_dx.learners.body_options import ReptileOptions
 
 _BETA2, _EPS = 0.999, 1e-8
 _ROWS_AT_ONCE = 1024  # of support sets that go along with a query: bounds the memory of predicting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from meta_dx.errors import MetaDxError
+from meta_dx.errors import OptionChecks, refuse_values
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class TrainingOptions:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        checks: list[tuple[str, bool, str]] = [
+        checks: OptionChecks = [
             ("precision", self.precision in ("auto", "32", "bf16"), "auto, 32 or bf16"),
             ("batch_size", self.batch_size >= 2, "a whole number from 2"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
@@ -136,9 +136,7 @@ class TrainingOptions:
             *((name, getattr(self, name) > 0, "greater than 0") for name in _POSITIVE),
             *((name, getattr(self, name) >= 0, "0 or greater") for name in _NOT_NEGATIVE),
         ]
-        for name, fits, allowed in checks:
-            if not fits:
-                raise MetaDxError("bad_value", f"{name} is {getattr(self, name)!r}: allowed is {allowed}.")
+        refuse_values(self, checks)
 
 
 _FLIPS = ("none", "horizontal", "vertical", "both")

@@ -15,18 +15,10 @@ from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.body_options import FineTuningOptions, MamlOptions, MetaLstmOptions, ReptileOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.fine_tuning import FineTuning
-from meta_dx.learners.options import (
-    FineTuningOptions,
-    LearnerOptions,
-    MamlOptions,
-    MannOptions,
-    MetaLstmOptions,
-    NeuralProcessOptions,
-    PrototypicalOptions,
-    ReptileOptions,
-)
+from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions, PrototypicalOptions
 from meta_dx.learners.registry import (
     BODY_LEARNERS,
     HEADS,

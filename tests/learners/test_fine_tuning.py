@@ -13,9 +13,10 @@ from torch.nn.functional import conv2d, relu
 
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
+from meta_dx.learners.body_options import FineTuningOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.fine_tuning import FineTuning
-from meta_dx.learners.options import FineTuningOptions, LearnerOptions
+from meta_dx.learners.options import LearnerOptions
 from tests.learners.episodes import random_episode
 
 SHORT = FineTuningOptions(

@@ -308,4 +308,4 @@ def test_impossible_options_are_refused_by_name(name: str) -> None:
     with pytest.raises(MetaDxError, match=name) as told:
         LeoOptions(**{name: {"dropout": 1.0}.get(name, -1)})
     assert told.value.code == "bad_value"
-    assert LearnerOptions(name="leo").own()["options"]["latent_steps"] == 5
+    assert LearnerOptions().own("leo")["latent_steps"] == 5

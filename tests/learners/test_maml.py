@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Grads
+from meta_dx.learners.body_options import MamlOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Anil, Maml, ProtoMaml, prototype_layer
 from meta_dx.learners.maml_plus_plus import step_loss_weights
-from meta_dx.learners.options import MamlOptions
 from meta_dx.learners.prototypical import Prototypical
 from tests.learners.episodes import only, random_episode
 

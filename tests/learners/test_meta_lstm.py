@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.body_options import MetaLstmOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.meta_lstm import MetaLstm, UpdateRule, preprocess, sgd_twin
-from meta_dx.learners.options import MetaLstmOptions
 from tests.learners.episodes import only, random_episode
 
 SIZE, WAYS = 8, 3

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.batch_norm import statistics
-from meta_dx.learners.options import ReptileOptions
+from meta_dx.learners.body_options import ReptileOptions
 from meta_dx.learners.reptile import InnerAdam, Reptile, mini_batches
 from tests.learners.episodes import only, random_episode
 from tests.learners.test_maml import classifier, gaussian_tasks, pictures

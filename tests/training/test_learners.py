@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from meta_dx.errors import MetaDxError
-from meta_dx.learners.options import LearnerOptions, MannOptions, MetaLstmOptions, NeuralProcessOptions
+from meta_dx.learners.body_options import MetaLstmOptions
+from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions
 from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
 from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
