@@ -1,15 +1,17 @@
-"""Near-duplicate images of different patients: found by hash, confirmed by correlation, joined to groups.
+"""Near-duplicate images of different patients: found by hash and by embedding, confirmed, joined to groups.
 
 The same picture under two patient identifiers (a second registration, an export that was anonymised twice, a
 teaching file) would let a learner recognise a test patient by heart. Patients who share a near-duplicate
 picture are therefore one patient for every count, split and episode. Input are the pictures of
-:class:`~meta_dx.cohort.images.ImageStore`. Found are copies that differ in contrast, compression, small
-shifts or small marks; turned or mirrored copies are not.
+:class:`~meta_dx.cohort.images.ImageStore`. Two looks find copies:
 
-Candidates are pairs with close perceptual hashes (63 signs of the low frequencies of a cosine transform); a
-pair is confirmed by the correlation of its 32 × 32 thumbnails where they fit best, up to two pixels apart:
-this tells a shifted copy, which then fits exactly, from another patient with the same anatomy, who does not. A
-picture that looks like those of many patients is a form, a test chart or an empty frame, and joins nobody.
+* By *hash*: pairs with close perceptual hashes (63 signs of the low frequencies of a cosine transform),
+  confirmed by the correlation of their 32 × 32 thumbnails where they fit best, up to two pixels apart: this
+  tells a shifted copy, which then fits exactly, from another patient with the same anatomy, who does not. It
+  compares all with all, so it also sees forms that many patients share.
+* By *embedding* (:mod:`~meta_dx.cohort.copies`): nearest neighbours, aligned; also turned, mirrored and cut copies.
+
+A picture that looks like those of many patients is a form, a test chart or an empty frame, and joins nobody.
 """
 
 from __future__ import annotations
@@ -22,6 +24,11 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_pictures
+from meta_dx.home import fingerprint_of
+
+#: Raise when the same pictures give other groups than before and none of the figures below says so.
+DUPLICATES_VERSION = 2
 #: Bits of 63 in which two hashes may differ, and the correlation that confirms (measured: docs/splits.md).
 HASH_DISTANCE = 12
 CORRELATION = 0.965
@@ -37,6 +44,7 @@ _ROWS = 256  # pictures compared with all others at a time
 _BLOCK = 256  # candidates confirmed at a time
 
 Grey = npt.NDArray[np.uint8]
+Pair = tuple[int, int, int, float, str]  # rows, bits that differ, correlation, reason
 
 
 def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[str, str], pd.DataFrame]:
@@ -55,21 +63,31 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
         Every patient → group, which is the smallest identifier among its members.
     pairs : DataFrame
         One row per pair that joins: rows ``first`` and ``second``, ``first_patient``, ``second_patient``,
-        ``hash_distance``, ``correlation`` (at the best shift), ``reason``.
+        ``hash_distance``, ``correlation`` (by hash: of the thumbnails at the best shift; by embedding: the lower
+        quartile of the correlations of the aligned parts), ``reason``, which names the look that found it.
     """
     names = np.asarray(patients, dtype=str)
+    owner = np.unique(names, return_inverse=True)[1]
     thumbnails = _thumbnails(images)
-    rows = _pairs(thumbnails, perceptual_hashes(thumbnails), names)
-    pairs = pd.DataFrame(rows, columns=["first", "second", "hash_distance", "correlation"])
+    hashes = perceptual_hashes(thumbnails)
+    usable = np.flatnonzero(thumbnails.reshape(-1, _SIDE * _SIDE).std(axis=1) >= FLAT)
+    found, forms = _by_hash(thumbnails, hashes, owner, usable)
+    seen = {(row[0], row[1]) for row in found}
+    found += [row for row in _by_embedding(images, hashes, owner, usable) if (row[0], row[1]) not in seen]
+    forms |= _shared_by_many(found, owner)
+    kept = sorted(row for row in found if row[0] not in forms and row[1] not in forms)
+    pairs = pd.DataFrame(kept, columns=["first", "second", "hash_distance", "correlation", "reason"])
     pairs = pairs.astype({"first": int, "second": int, "hash_distance": int, "correlation": float})
     pairs.insert(2, "first_patient", names[pairs["first"]])
     pairs.insert(3, "second_patient", names[pairs["second"]])
-    pairs["reason"] = [
-        f"hashes differ in {distance} of 63 bits, correlation {correlation:.3f}"
-        for distance, correlation in zip(pairs["hash_distance"], pairs["correlation"], strict=True)
-    ]
     joined = zip(pairs["first_patient"].tolist(), pairs["second_patient"].tolist(), strict=True)
     return _joined(set(names.tolist()), joined), pairs
+
+
+def rule_version() -> str:
+    """Name the rule by which pictures are joined; groups that another rule found are found anew."""
+    figures = [HASH_DISTANCE, CORRELATION, NEIGHBOURS, AGREEMENT, FLAT, MOST_PATIENTS]
+    return fingerprint_of([DUPLICATES_VERSION, *figures])
 
 
 def perceptual_hashes(thumbnails: Grey) -> npt.NDArray[np.uint64]:
@@ -100,14 +118,15 @@ def _thumbnails(images: Any) -> Grey:
     return thumbnails
 
 
-def _pairs(
-    thumbnails: Grey, hashes: npt.NDArray[np.uint64], patients: npt.NDArray[np.str_]
-) -> list[tuple[int, int, int, float]]:
-    """Return the confirmed pairs of different patients, without those of forms and test charts."""
-    owner = np.unique(patients, return_inverse=True)[1]
+def _by_hash(
+    thumbnails: Grey,
+    hashes: npt.NDArray[np.uint64],
+    owner: npt.NDArray[np.int64],
+    usable: npt.NDArray[np.int64],
+) -> tuple[list[Pair], set[int]]:
+    """Return the confirmed pairs of different patients, and the forms and test charts."""
     flat = thumbnails.reshape(len(thumbnails), _SIDE * _SIDE)
-    usable = np.flatnonzero(flat.std(axis=1) >= FLAT)
-    found: list[tuple[int, int, int, float]] = []
+    found: list[Pair] = []
     forms: set[int] = set()
     for start in range(0, len(usable), _ROWS):
         rows = usable[start : start + _ROWS]
@@ -121,8 +140,42 @@ def _pairs(
                 continue
             bits = np.bitwise_count(hashes[row] ^ hashes[partners[0]])
             each = zip(partners[0].tolist(), bits.tolist(), partners[1].tolist(), strict=True)
-            found += [(row, other, near, same) for other, near, same in each if row < other]
-    return [pair for pair in found if pair[0] not in forms and pair[1] not in forms]
+            found += [
+                (row, other, near, same, f"hash: {near} of 63 bits differ, correlation {same:.3f}")
+                for other, near, same in each
+                if row < other
+            ]
+    return found, forms
+
+
+def _by_embedding(
+    images: Any,
+    hashes: npt.NDArray[np.uint64],
+    owner: npt.NDArray[np.int64],
+    usable: npt.NDArray[np.int64],
+) -> list[Pair]:
+    """Return the pairs of different patients that the embedding finds."""
+    found: list[Pair] = []
+    for copy in find_copies(grey_pictures(images)[usable], owner[usable]):
+        first, second = int(usable[copy.first]), int(usable[copy.second])
+        bits = int(np.bitwise_count(hashes[first] ^ hashes[second]))
+        reason = f"embedding: {copy.how}, parts agree with {copy.agreement:.3f}"
+        found.append((first, second, bits, copy.agreement, reason))
+    return found
+
+
+def _shared_by_many(pairs: list[Pair], owner: npt.NDArray[np.int64]) -> set[int]:
+    """Return the pictures that resemble those of too many patients, and the pictures that resemble these.
+
+    The second part because nobody is compared with all: of a form that was turned and cut differently for each
+    patient, some pictures see fewer of the others.
+    """
+    partners: dict[int, set[int]] = {}
+    for first, second, *_ in pairs:
+        partners.setdefault(first, set()).add(int(owner[second]))
+        partners.setdefault(second, set()).add(int(owner[first]))
+    forms = {row for row, others in partners.items() if len(others) > MOST_PATIENTS}
+    return forms.union(*({first, second} for first, second, *_ in pairs if first in forms or second in forms))
 
 
 def _confirmed(

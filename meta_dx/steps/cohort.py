@@ -14,7 +14,7 @@ import pandas as pd
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses
-from meta_dx.cohort.duplicates import CORRELATION, HASH_DISTANCE, near_duplicate_groups
+from meta_dx.cohort.duplicates import near_duplicate_groups, rule_version
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.fingerprint import write_fingerprint
 from meta_dx.cohort.holdout import choose_holdout
@@ -294,5 +294,5 @@ def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:
 
 
 def _groups_file(project: Project, store: ImageStore) -> Path:
-    rule = fingerprint_of([store.version, HASH_DISTANCE, CORRELATION])
-    return project.home.store("duplicates") / f"{rule}.json"
+    found = fingerprint_of([store.version, rule_version()])
+    return project.home.store("duplicates") / f"{found}.json"

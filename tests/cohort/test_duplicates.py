@@ -13,7 +13,9 @@ from PIL import Image
 from scipy.fft import dctn
 
 from meta_dx.cohort import duplicates
+from meta_dx.cohort.copies import AGREEMENT
 from meta_dx.cohort.duplicates import near_duplicate_groups
+from tests.cohort.drawn_scenes import Scene
 from tests.cohort.image_tables import photo
 
 Picture = npt.NDArray[np.uint8]
@@ -55,10 +57,10 @@ def smooth(seed: int, cells: int = 4, side: int = 72) -> npt.NDArray[np.float32]
     return (drawn - drawn.min()) / np.ptp(drawn)
 
 
-def test_most_shifted_copies_are_found() -> None:
+def test_shifted_copies_are_found() -> None:
     drawn = [(175 * smooth(seed) + 80 * smooth(seed + 100, 24)).astype(np.uint8) for seed in range(20)]
     joined = [set(groups_of([each[4:68, 4:68], each[6:70, 4:68]]).values()) == {"P000"} for each in drawn]
-    assert sum(joined) >= 14
+    assert all(joined)
 
 
 def test_patients_with_the_same_anatomy_stay_apart() -> None:
@@ -92,7 +94,54 @@ def test_pairs_say_who_and_why_and_leave_out_the_same_patient() -> None:
     assert pairs[["first", "second", "first_patient", "second_patient"]].to_numpy().tolist() == [
         [0, 2, "p", "r"]
     ]
-    assert pairs["reason"].tolist() == ["hashes differ in 0 of 63 bits, correlation 1.000"]
+    assert pairs["reason"].tolist() == ["hash: 0 of 63 bits differ, correlation 1.000"]
+
+
+def test_the_reason_names_the_look_that_found_the_pair() -> None:
+    scene, other = Scene(1).draw(), Scene(2)
+    pictures = [scene, other.draw(), np.fliplr(scene), scene, other.draw(zoom=0.85)]
+    groups, pairs = near_duplicate_groups(np.stack(pictures)[:, None], list("abcde"))
+    assert groups == {"a": "a", "b": "b", "c": "a", "d": "a", "e": "b"}
+    looks = {(row.first, row.second): row.reason.split(",")[0] for row in pairs.itertuples()}
+    assert looks == {
+        (0, 2): "embedding: mirrored",
+        (0, 3): "hash: 0 of 63 bits differ",
+        (1, 4): "embedding: as it is",
+        (2, 3): "embedding: mirrored",
+    }
+    mirrored = pairs[pairs["reason"].str.contains("mirrored")]
+    assert (mirrored["hash_distance"] > duplicates.HASH_DISTANCE).all()
+    assert (mirrored["correlation"] >= AGREEMENT).all()
+
+
+def test_a_form_that_is_turned_and_cut_for_many_patients_joins_nobody() -> None:
+    form, other = Scene(3), Scene(4)
+    turned = [np.rot90(form.draw(zoom=1 - 0.01 * n), n) for n in range(duplicates.MOST_PATIENTS + 2)]
+    pictures = [*turned, other.draw(), np.fliplr(other.draw())]
+    groups = groups_of(pictures)
+    assert groups.pop("P011") == "P010"
+    assert all(patient == group for patient, group in groups.items())
+    few = groups_of([*turned[: duplicates.MOST_PATIENTS], other.draw()])
+    assert set(few.values()) == {"P000", "P008"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DUPLICATES_VERSION",
+        "HASH_DISTANCE",
+        "CORRELATION",
+        "NEIGHBOURS",
+        "AGREEMENT",
+        "FLAT",
+        "MOST_PATIENTS",
+    ],
+)
+def test_another_rule_has_another_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = duplicates.rule_version()
+    assert before == duplicates.rule_version()
+    monkeypatch.setattr(duplicates, name, getattr(duplicates, name) + 1)
+    assert duplicates.rule_version() != before
 
 
 def test_blank_and_nearly_blank_pictures_join_nobody() -> None:
