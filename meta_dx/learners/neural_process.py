@@ -23,9 +23,12 @@ The papers report regression. What a classifier that knows no class beforehand m
   ignored: without these two KL fell below 0.001 nats within 300 steps on a cohort's embeddings.
 - Attention is by cosines (:mod:`meta_dx.learners.class_attention`).
 
-Deviations in training, each an option with the papers' value beside it (:class:`NeuralProcessOptions`): the
-weight of the KL term, free nats, a term for the prior's prediction, and episodes that are rotated and made
-harder (:mod:`meta_dx.learners.embedding_augmentation`).
+Deviations in training, each an option with the papers' value beside it (:class:`NeuralProcessOptions`): free
+nats (Diederik P. Kingma et al., *Improved Variational Inference with Inverse Autoregressive Flow*, NeurIPS
+2016, https://arxiv.org/abs/1606.04934), a term for the prior's prediction (Andrew Y. K. Foong et
+al., *Meta-Learning Stationary Stochastic Process Prediction with Convolutional Neural Processes*, NeurIPS
+2020, https://arxiv.org/abs/2007.01332), and episodes that are rotated and made harder
+(:mod:`meta_dx.learners.embedding_augmentation`).
 """
 
 from __future__ import annotations

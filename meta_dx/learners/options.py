@@ -61,10 +61,10 @@ class NeuralProcessOptions:
     samples : int
         Samples of the latent variable in a training step.
     kl_weight : float
-        Weight of the divergence of the posterior from the prior; at 1 a residual on a strong plain head
-        leaves the latent variable unused.
+        Weight of the divergence of the posterior from the prior.
     free_nats : float
-        Divergence of a class below which it costs nothing.
+        Divergence of a class below which it costs nothing; at 0 a residual on a strong plain head leaves the
+        latent variable unused.
     predictive_weight : float
         Weight of the error of predictions from the prior, as they are made in use, beside the bound.
     pull : float
@@ -84,9 +84,9 @@ class NeuralProcessOptions:
     blocks: int = 1
     decoder: int = 64
     samples: int = 4
-    kl_weight: float = 0.1
-    free_nats: float = 0.0
-    predictive_weight: float = 0.5
+    kl_weight: float = 1.0
+    free_nats: float = 2.0
+    predictive_weight: float = 1.0
     pull: float = 0.5
     rotate: bool = True
 

@@ -168,7 +168,7 @@ def test_the_loss_is_the_bound_of_the_paper_over_the_number_of_targets(free_nats
 
 
 def test_the_likelihood_is_averaged_over_samples_of_the_posterior() -> None:
-    head = learner(kl_weight=0.0, predictive_weight=0.0, rotate=False, pull=0.0, samples=6)
+    head = learner(kl_weight=0.0, free_nats=0.0, predictive_weight=0.0, rotate=False, pull=0.0, samples=6)
     episode = random_episode(3, shots=[[2, 3, 1]])
     found, _ = head.loss(episode, generator=torch.Generator().manual_seed(4))
     noise = torch.randn(1, 6, 3, 5, generator=torch.Generator().manual_seed(4)).double()
@@ -402,7 +402,7 @@ def epistemic(head: NeuralProcess, episode: Episode, samples: int = 32) -> np.nd
 
 def test_the_divergence_stays_above_zero_and_falls_with_shots(trained: Any) -> None:
     by_shots = trained[1].mean(0)
-    assert by_shots[0] > 0.2
+    assert by_shots[0] > 0.5
     assert (trained[1] > 0).all()
     assert (np.diff(by_shots) < 0).all()
 
