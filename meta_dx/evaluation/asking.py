@@ -22,8 +22,13 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 #: From support (E, S, D), one-hot labels (E, S, N) and queries (E, Q, D) to probabilities (E, Q, N).
 Method = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]], Floats]
+#: The same, with the epistemic uncertainty (E, Q) of each answer, or None where the method has none.
+DoubtingMethod = Callable[
+    [npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]], tuple[Floats, Floats | None]
+]
 
 _BATCH_BYTES = 48_000_000  # embeddings of one batch of episodes
+_BATCH_PAIRS = 2_000_000  # pairs of support rows in one batch: a head with self-attention weighs each
 
 
 class EpisodePredictor(Protocol):
@@ -34,10 +39,34 @@ class EpisodePredictor(Protocol):
     ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Adapt to supports (E, S, D) with labels (E, S, N), all zero where padded."""
 
-    def predict_episodes(
-        self, state: Mapping[str, npt.NDArray[np.float32]], query_x: npt.NDArray[np.float32], head: str
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return logits and calibrated probabilities, both (E, Q, N)."""
+    def doubt_episodes(
+        self,
+        state: Mapping[str, npt.NDArray[np.float32]],
+        query_x: npt.NDArray[np.float32],
+        head: str,
+        prior: npt.ArrayLike | None = None,
+    ) -> tuple[Floats, Floats | None]:
+        """Return calibrated probabilities (E, Q, N) under a prior (E, N), and epistemic uncertainty (E, Q)."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a method answered.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (T, N)
+        In the order of :class:`Asked`.
+    epistemic : ndarray, shape (T,), or None
+        Nats; None where the method has none.
+    outside_probabilities, outside_epistemic : ndarray, shapes (U, N) and (U,)
+        The same for queries from outside the episodes, in the order of the episodes.
+    """
+
+    probabilities: Floats
+    epistemic: Floats | None
+    outside_probabilities: Floats
+    outside_epistemic: Floats | None
 
 
 @dataclass(frozen=True)
@@ -86,14 +115,44 @@ class Asked:
 
 def from_head(predictor: EpisodePredictor, head: str) -> Method:
     """Return one head of a bundle as a method."""
+    doubting = doubting_head(predictor, head)
+    return lambda support, onehot, query: doubting(support, onehot, query)[0]
+
+
+def doubting_head(predictor: EpisodePredictor, head: str, prior: str = "uniform") -> DoubtingMethod:
+    """Return one head of a bundle as a method that also gives its epistemic uncertainty.
+
+    Parameters
+    ----------
+    predictor : EpisodePredictor
+        The bundle on ONNX Runtime.
+    head : str
+        Name of the head.
+    prior : {"uniform", "support"}
+        Classes count alike, or by their support cases.
+    """
 
     def method(
         support: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         state = predictor.adapt_episodes(support, onehot, head)
-        return np.asarray(predictor.predict_episodes(state, query, head)[1], dtype=np.float64)
+        weights = None if prior == "uniform" else onehot.sum(1)  # (E, N)
+        return predictor.doubt_episodes(state, query, head, weights)
 
     return method
+
+
+def _without_doubt(method: Method, prior: str = "uniform") -> DoubtingMethod:
+    def asked(
+        support: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
+    ) -> tuple[Floats, None]:
+        p = method(support, onehot, query)
+        if prior == "uniform":
+            return p, None
+        weighted = p * onehot.sum(1, dtype=np.float64)[:, None]
+        return weighted / weighted.sum(2, keepdims=True), None
+
+    return asked
 
 
 def ask(
@@ -108,39 +167,75 @@ def ask(
     ----------
     method : Method
         :func:`from_head` or :func:`~meta_dx.evaluation.logistic.logistic_probabilities`.
-    vectors : ndarray, shape (n, D)
-        The representation of each example.
-    plans : sequence of EpisodePlan
-        The episodes; all with the same number of classes.
-    progress : callable
-        Told the number of episodes finished after each batch.
+    vectors, plans, progress
+        As in :func:`ask_with_doubt`.
 
     Returns
     -------
     ndarray, shape (T, N)
         Probabilities in the order of :class:`Asked`.
     """
-    answers: dict[int, Floats] = {}
-    for batch in _batches(plans, vectors.shape[1]):
-        chosen = [plans[i] for i in batch]
-        support, onehot = _padded_support(vectors, chosen)
-        query, sizes = _padded_query(vectors, chosen)
-        probabilities = method(support, onehot, query)
-        answers.update({i: probabilities[at, : sizes[at]] for at, i in enumerate(batch)})
+    return ask_with_doubt(_without_doubt(method), vectors, plans, progress=progress).probabilities
+
+
+def ask_with_doubt(
+    method: DoubtingMethod,
+    vectors: npt.NDArray[np.floating],
+    plans: Sequence[EpisodePlan],
+    outside: Sequence[Ints] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Answers:
+    """Put every query of every episode to one method, and queries from outside beside them.
+
+    Parameters
+    ----------
+    method : DoubtingMethod
+        For example from :func:`methods_of`.
+    vectors : ndarray, shape (n, D)
+        The representation of each example.
+    plans : sequence of EpisodePlan
+        The episodes; all with the same number of classes.
+    outside : sequence of ndarray of int64, one an episode, optional
+        Rows of further queries, whose disease is not among the classes; none if absent.
+    progress : callable
+        Told the number of episodes finished after each batch.
+
+    Returns
+    -------
+    Answers
+    """
+    beyond = list(outside) or [np.zeros(0, dtype=np.int64)] * len(plans)
+    inside = [sum(map(len, plan.query)) for plan in plans]
+    rows = [np.concatenate([*plan.query, more]) for plan, more in zip(plans, beyond, strict=True)]
+    answers: dict[int, tuple[Floats, Floats | None]] = {}
+    for batch in _batches(plans, [len(r) for r in rows], vectors.shape[1]):
+        support, onehot = _padded_support(vectors, [plans[i] for i in batch])
+        probabilities, epistemic = method(support, onehot, _padded_query(vectors, [rows[i] for i in batch]))
+        for at, i in enumerate(batch):
+            real = slice(0, len(rows[i]))
+            answers[i] = (probabilities[at, real], None if epistemic is None else epistemic[at, real])
         progress(len(answers))
-    return np.concatenate([answers[i] for i in range(len(plans))])
+    order = [(answers[i], inside[i]) for i in range(len(plans))]
+    doubts = [(doubt, n) for (_, doubt), n in order if doubt is not None]
+    return Answers(
+        np.concatenate([p[:n] for (p, _), n in order]),
+        np.concatenate([doubt[:n] for doubt, n in doubts]) if doubts else None,
+        np.concatenate([p[n:] for (p, _), n in order]),
+        np.concatenate([doubt[n:] for doubt, n in doubts]) if doubts else None,
+    )
 
 
-def _batches(plans: Sequence[EpisodePlan], size: int) -> Iterator[list[int]]:
+def _batches(plans: Sequence[EpisodePlan], asked: Sequence[int], size: int) -> Iterator[list[int]]:
     """Group episodes of equal shape, so that little is padded, in batches that fit in memory."""
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, plan in enumerate(plans):
-        queries = sum(len(rows) for rows in plan.query)
+        queries = asked[i]
         # Rounding up to eighths keeps the number of shapes small: ONNX Runtime plans memory anew for each.
         step = max(1, queries // 8)
         by_shape[sum(len(rows) for rows in plan.support), -(-queries // step) * step].append(i)
     for (support, queries), members in sorted(by_shape.items()):
-        most = max(1, _BATCH_BYTES // (4 * size * (support + queries)))
+        fitting = _BATCH_BYTES // (4 * size * (support + queries))
+        most = max(1, min(fitting, _BATCH_PAIRS // support**2))
         for start in range(0, len(members), most):
             yield members[start : start + most]
 
@@ -160,14 +255,12 @@ def _padded_support(
 
 
 def _padded_query(
-    vectors: npt.NDArray[np.floating], plans: Sequence[EpisodePlan]
-) -> tuple[npt.NDArray[np.float32], list[int]]:
-    rows = [np.concatenate(plan.query) for plan in plans]
-    sizes = [len(r) for r in rows]
-    x = np.zeros((len(plans), max(sizes), vectors.shape[1]), dtype=np.float32)  # (E, Q, D)
+    vectors: npt.NDArray[np.floating], rows: Sequence[npt.NDArray[np.int64]]
+) -> npt.NDArray[np.float32]:
+    x = np.zeros((len(rows), max(map(len, rows)), vectors.shape[1]), dtype=np.float32)  # (E, Q, D)
     for e, r in enumerate(rows):
         x[e, : len(r)] = vectors[r]
-    return x, sizes
+    return x
 
 
 def methods_of(
@@ -175,13 +268,17 @@ def methods_of(
     embeddings: npt.NDArray[np.floating],
     heads: Sequence[str],
     extra: Mapping[str, npt.NDArray[np.floating]],
-) -> dict[str, tuple[Method, npt.NDArray[np.floating]]]:
-    """Return every method with what it looks at: heads at embeddings, extras at their own features."""
-    found: dict[str, tuple[Method, npt.NDArray[np.floating]]] = {
-        head: (from_head(predictor, head), embeddings) for head in heads
+    prior: str = "uniform",
+) -> dict[str, tuple[DoubtingMethod, npt.NDArray[np.floating]]]:
+    """Return every method with what it looks at: heads at embeddings, extras at their own features.
+
+    With ``prior = "support"`` classes are weighed by their support cases; heads and methods take all as alike.
+    """
+    found: dict[str, tuple[DoubtingMethod, npt.NDArray[np.floating]]] = {
+        head: (doubting_head(predictor, head, prior), embeddings) for head in heads
     }
     for name, features in extra.items():
         if len(features) != len(embeddings):
             raise ValueError(f"{name} has {len(features)} rows, the embeddings {len(embeddings)}")
-        found[name] = (logistic_probabilities, features)
+        found[name] = (_without_doubt(logistic_probabilities, prior), features)
     return found

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.plan import EpisodePlan, ordering_key
 from meta_dx.errors import MetaDxError
-from meta_dx.evaluation.asking import Asked, EpisodePredictor, Floats, ask, methods_of
+from meta_dx.evaluation.asking import Asked, EpisodePredictor, Floats, ask_with_doubt, methods_of
 from meta_dx.evaluation.comparison import Comparison, compare
 from meta_dx.evaluation.episodic import BASELINES, Spread
 from meta_dx.progress import Progress, silent
@@ -192,10 +192,10 @@ def evaluate_deployment(
             "no_queries",
             "No offered disease has a second patient, so nobody is left to ask about: add cases first.",
         )
-    methods = methods_of(predictor, embeddings, heads, extra or {})
+    methods = methods_of(predictor, embeddings, heads, extra or {}, prior)
     answers: dict[str, Floats] = {}
     for at, (name, (method, vectors)) in enumerate(methods.items()):
-        answers[name] = _with_prior(ask(method, vectors, plans), plans, prior)
+        answers[name] = ask_with_doubt(method, vectors, plans).probabilities
         progress(at + 1, len(methods), name)
     counts = examples.patients_per_disease()
     shots = np.array([[len(rows) for rows in plan.support] for plan in plans])  # (R, N)
@@ -215,13 +215,3 @@ def evaluate_deployment(
         absent=tuple(sorted(set(offered) - set(present))),
         queries=max(sum(map(len, plan.query)) for plan in plans),
     )
-
-
-def _with_prior(probabilities: Floats, plans: Sequence[EpisodePlan], prior: str) -> Floats:
-    """Weigh classes by their confirmed patients for ``prior = "support"``; heads take all as alike."""
-    if prior == "uniform":
-        return probabilities
-    rows = [sum(map(len, plan.query)) for plan in plans]
-    shots = np.array([[len(s) for s in plan.support] for plan in plans], dtype=np.float64)
-    weighted = probabilities * np.repeat(shots, rows, axis=0)
-    return np.asarray(weighted / weighted.sum(1, keepdims=True))

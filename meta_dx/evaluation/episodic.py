@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.plan import EpisodeSampler, eligible_diseases
-from meta_dx.evaluation.asking import Asked, EpisodePredictor, ask, methods_of
+from meta_dx.evaluation.asking import Answers, Asked, EpisodePredictor, ask_with_doubt, methods_of
 from meta_dx.evaluation.comparison import Comparison, compare
+from meta_dx.evaluation.doubt import DoubtResult, OutsideSampler, doubt_result
 from meta_dx.progress import Progress, silent
 
 #: Heads of a bundle that stand beside the serving one: SimpleShot (CL2N) and logistic regression.
@@ -49,6 +50,10 @@ class EpisodicResult:
         Diseases with fewer than shots + 2 patients, and how many they have.
     queries_per_class : Spread
         Queries that a class of an episode really had.
+    doubt : dict of str to DoubtResult
+        Whether each method knows when it does not know.
+    outside : int
+        Queries from outside the episodes, over all of them.
     """
 
     ways: int
@@ -60,6 +65,8 @@ class EpisodicResult:
     classes: tuple[str, ...]
     left_out: dict[str, int]
     queries_per_class: Spread
+    doubt: dict[str, DoubtResult]
+    outside: int
 
     @property
     def chance(self) -> float:
@@ -121,13 +128,16 @@ def evaluate_episodes(
     plans = list(sampler.plans(episodes))
     asked = Asked.of(plans, examples)
     methods = methods_of(predictor, embeddings, heads, extra or {})
-    answers = {}
+    sampler_outside = OutsideSampler(examples, seed, ancestors)
+    outside = [sampler_outside.rows(plan) for plan in plans]
+    beyond = sampler_outside.diseases(outside)
+    answers: dict[str, Answers] = {}
     for at, (name, (method, vectors)) in enumerate(methods.items()):
 
         def tell(done: int, before: int = at * episodes, name: str = name) -> None:
             progress(before + done, len(methods) * episodes, name)
 
-        answers[name] = ask(method, vectors, plans, tell)
+        answers[name] = ask_with_doubt(method, vectors, plans, outside, tell)
     eligible, left_out = eligible_diseases(examples, shots)
     return EpisodicResult(
         ways=ways,
@@ -135,8 +145,10 @@ def evaluate_episodes(
         queries=queries,
         episodes=episodes,
         seed=seed,
-        comparison=compare(asked, answers, heads[0], seed),
+        comparison=compare(asked, {n: found.probabilities for n, found in answers.items()}, heads[0], seed),
         classes=tuple(eligible),
         left_out=left_out,
         queries_per_class=Spread.of(asked.counts),
+        doubt={name: doubt_result(asked, found, beyond) for name, found in answers.items()},
+        outside=len(beyond),
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from meta_dx.evaluation.deployment import DeploymentResult
+from meta_dx.evaluation.doubt import DoubtResult
 from meta_dx.evaluation.episodic import BASELINES, EpisodicResult
 from meta_dx.evaluation.figures import MethodResult
 
@@ -62,12 +63,15 @@ def contract(episodic: EpisodicResult, deployment: DeploymentResult | None = Non
     """
     methods = episodic.comparison.methods
     found = {
-        **_figures(episodic.comparison.served),
+        **_figures(episodic.comparison.served, episodic.doubt[episodic.comparison.serving]),
         "classes": len(episodic.classes),
         "left_out": len(episodic.left_out),
         "episodes": episodic.episodes,
         "queries_per_class": _plain(asdict(episodic.queries_per_class)),
-        "baselines": _baselines(methods, episodic.comparison.serving),
+        "baselines": {
+            name: _figures(figures, episodic.doubt[name])
+            for name, figures in _beside(methods, episodic.comparison.serving).items()
+        },
     }
     if deployment is not None:
         shown = deployment.comparison
@@ -90,17 +94,14 @@ def _beside(methods: Mapping[str, MethodResult], serving: str) -> dict[str, Meth
     return {name: found for name, found in methods.items() if name != serving or name in BASELINES}
 
 
-def _baselines(methods: Mapping[str, MethodResult], serving: str) -> dict[str, Any]:
-    return {name: _figures(found) for name, found in _beside(methods, serving).items()}
-
-
-def _figures(found: MethodResult) -> dict[str, Any]:
+def _figures(found: MethodResult, doubt: DoubtResult) -> dict[str, Any]:
     return {
         "accuracy": _plain(found.accuracy),
         "ci95": _plain(found.ci95),
         "mc95": _plain(found.mc95),
         "auroc": _plain(found.auroc),
         "ece": _plain(found.ece),
+        **_plain(asdict(doubt)),
     }
 
 

@@ -94,6 +94,8 @@ def _context(report: ReportInput) -> dict[str, Any]:
             for title, found in _served(report)
         )
         + ".",
+        "doubt": _doubt(report),
+        "doubt_text": wording.doubt_sentence(last),
         "disease_head": _title(last).lower(),
         "disease_columns": _disease_columns(report),
         "diseases": _disease_rows(report),
@@ -235,6 +237,32 @@ def _comparisons(report: ReportInput) -> list[dict[str, Any]]:
             )
         groups.append({"title": title, "rows": rows})
     return groups
+
+
+def _doubt(report: ReportInput) -> list[dict[str, Any]]:
+    """Return one group of rows a protocol: does each method doubt its errors, and diseases it cannot name."""
+    return [
+        {
+            "title": f"{_title(result)}; {result.outside:,} questions about diseases that were not offered",
+            "rows": [
+                {
+                    "name": method_name(name),
+                    "served": name == result.comparison.serving,
+                    "cells": [
+                        decimal(value, 2)
+                        for value in (
+                            found.entropy_auroc,
+                            found.epistemic_auroc,
+                            found.openset_entropy_auroc,
+                            found.openset_auroc,
+                        )
+                    ],
+                }
+                for name, found in result.doubt.items()
+            ],
+        }
+        for result in report.episodic
+    ]
 
 
 def _deployment(result: DeploymentResult) -> dict[str, Any]:

@@ -42,6 +42,12 @@ MEANING = (
         "Mean gap between how sure the model was and how often it was right (ECE, 15 bins, diseases "
         "weighing the same).",
     ),
+    (
+        "Doubt",
+        "By entropy: how evenly the probability is spread over the diseases. By missing knowledge (epistemic "
+        "uncertainty): how much the answer would move if the model knew the diseases better, which more "
+        "confirmed cases would bring.",
+    ),
     ("Log loss", "Penalty for probability on wrong answers; lower is better."),
 )
 
@@ -151,6 +157,22 @@ def learner_sentences(comparison: Comparison) -> list[str]:
         for gap in comparison.against_served
         if gap.method in META_LEARNED
     ]
+
+
+def doubt_sentence(result: EpisodicResult) -> str:
+    """Say which fields of its predictions the served head fills, and how well its doubt tells."""
+    serving = result.comparison.serving
+    found = result.doubt[serving]
+    if found.epistemic_auroc is None and found.openset_auroc is None:
+        return (
+            f"The served model ({method_name(serving)}) gives one answer and not a range of answers: in its "
+            "predictions “epistemic”, “aleatoric” and “interval” stay empty, and so does “evidence” unless it "
+            "weighs its confirmed cases. Its entropy is there."
+        )
+    return (
+        f"The served model ({method_name(serving)}) gives every prediction its missing knowledge (“epistemic”), the "
+        "doubt that more cases would not remove (“aleatoric”) and an interval for each disease."
+    )
 
 
 def shortcut_sentence(comparison: Comparison, chance: float) -> str:

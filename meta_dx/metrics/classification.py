@@ -125,6 +125,31 @@ def auroc(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return class_mean(auroc_of_each(probabilities, labels), labels)
 
 
+def separation(scores: npt.ArrayLike, high: npt.ArrayLike, low: npt.ArrayLike) -> float | None:
+    """Return the chance that what should score high does score higher than what should score low.
+
+    Parameters
+    ----------
+    scores : array_like, shape (n,)
+        One a query.
+    high, low : array_like, shape (n,)
+        Weight of each query on either side, at least 0; a query may stand on both.
+
+    Returns
+    -------
+    float or None
+        Weighted AUROC (Mann-Whitney; a tie counts one half); None when a side has no weight.
+    """
+    score = np.asarray(scores, dtype=np.float64)
+    above, below = np.asarray(high, dtype=np.float64), np.asarray(low, dtype=np.float64)
+    if not above.sum() > 0 or not below.sum() > 0:
+        return None
+    levels, at = np.unique(score, return_inverse=True)
+    up, down = np.bincount(at, above, len(levels)), np.bincount(at, below, len(levels))
+    beaten = np.cumsum(down) - down / 2
+    return float(up @ beaten / (up.sum() * down.sum()))
+
+
 def _checked(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
     scores = np.asarray(probabilities, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.int64)

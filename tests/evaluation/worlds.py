@@ -43,6 +43,24 @@ class FakePredictor:
         p = np.exp(logits - logits.max(2, keepdims=True))
         return logits, p / p.sum(2, keepdims=True)
 
+    def doubt_episodes(
+        self,
+        state: Mapping[str, np.ndarray],
+        query_x: np.ndarray,
+        head: str,
+        prior: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Answer; ``prototypical`` doubts what lies far from every centre, the others cannot tell."""
+        p = self.predict_episodes(state, query_x, head)[1].astype(np.float64)
+        if prior is not None:
+            p = p * np.asarray(prior)[:, None]
+            p = p / p.sum(2, keepdims=True)
+        if head != "prototypical":
+            return p, None
+        centres = np.einsum("esn,esd->end", state["onehot"], state["x"])
+        centres = centres / np.maximum(state["onehot"].sum(1), 1)[..., None]
+        return p, ((query_x[:, :, None] - centres[:, None]) ** 2).sum(3).min(2)
+
 
 @dataclass(frozen=True)
 class World:

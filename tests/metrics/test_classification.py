@@ -15,6 +15,7 @@ from meta_dx.metrics.classification import (
     class_mean,
     class_mean_accuracy,
     hits,
+    separation,
     top_k_accuracy,
 )
 
@@ -110,3 +111,22 @@ def test_figures_do_not_change_when_classes_are_renumbered(seed: int) -> None:
 def test_answers_that_make_no_sense_are_refused(probabilities: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(ValueError, match=r"labels|probabilities"):
         hits(probabilities, labels)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_separation_is_the_weighted_auroc_with_ties(seed: int, n: int, levels: int) -> None:
+    random = np.random.default_rng(seed)
+    score = random.integers(0, levels, n).astype(float)
+    high, low = random.random(n) * (random.random(n) > 0.3), random.random(n) * (random.random(n) > 0.3)
+    pairs = [
+        (up * down, 1.0 if a > b else 0.5 if a == b else 0.0)
+        for a, up in zip(score, high, strict=True)
+        for b, down in zip(score, low, strict=True)
+    ]
+    total = sum(weight for weight, _ in pairs)
+    found = separation(score, high, low)
+    if total == 0:
+        assert found is None
+    else:
+        assert found == pytest.approx(sum(weight * win for weight, win in pairs) / total)
