@@ -1,17 +1,20 @@
 """Putting episodes to methods: padding and batching change no answer; a real bundle answers on ONNX Runtime."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler
 from meta_dx.evaluation import asking
-from meta_dx.evaluation.asking import Asked, ask, from_head
+from meta_dx.evaluation.asking import Asked, ask, ask_with_doubt, doubting_head, from_head, methods_of
+from meta_dx.evaluation.doubt import OutsideSampler
 from meta_dx.evaluation.episodic import evaluate_episodes
 from meta_dx.inference.predictor import Predictor
 from tests.evaluation.worlds import FakePredictor, World, gaussian_world
 from tests.inference.bundles import shared_bundle
+from tests.inference.uncertain import uncertain_bundle
 
 HEADS = ("simpleshot", "prototypical", "logistic")
 
@@ -53,6 +56,58 @@ def test_a_real_bundle_is_evaluated(predictor: Predictor) -> None:
     assert result.comparison.serving == "simpleshot"
     assert set(result.comparison.methods) == set(HEADS)
     assert all(found.accuracy > 0.4 for found in result.comparison.methods.values())
+
+
+@pytest.fixture(scope="module")
+def uncertain(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Return a bundle whose served head has a latent variable, exported once a session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "uncertain_bundle"
+    folder.mkdir(exist_ok=True)
+    return Predictor(uncertain_bundle(folder), device="cpu", threads=1)
+
+
+def test_a_head_with_samples_answers_a_batch_as_its_episodes_alone(uncertain: Predictor) -> None:
+    world, plans = ragged(uncertain.bundle.embedding_size)
+    sampler = OutsideSampler(world.examples, 0)
+    outside = [sampler.rows(plan) for plan in plans]
+    method = doubting_head(uncertain, "anp")
+    together = ask_with_doubt(method, world.vectors, plans, outside)
+    alone = [ask_with_doubt(method, world.vectors, [p], [r]) for p, r in zip(plans, outside, strict=True)]
+    for name, part in vars(together).items():
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_allclose(part, expected, atol=2e-5)
+    assert together.epistemic is not None
+    assert together.epistemic.max() > 1e-3
+    result = evaluate_episodes(
+        uncertain,
+        world.vectors,
+        world.examples,
+        ways=4,
+        shots=3,
+        queries=9,
+        episodes=25,
+        seed=0,
+        heads=("anp", "acnp", "simpleshot"),
+    )
+    served = result.doubt["anp"]
+    assert served.epistemic_auroc is not None
+    assert served.openset_auroc is not None
+    assert (result.doubt["acnp"].epistemic_auroc, result.doubt["acnp"].openset_auroc) == (None, None)
+
+
+def test_a_prior_by_support_weighs_every_method_alike() -> None:
+    world, plans = ragged(8)
+    head = "logistic"
+    methods = methods_of(FakePredictor(), world.vectors, (head,), {"shortcut": world.vectors}, "support")
+    # The head of that name is the logistic regression of the extra: both are weighed by the same counts.
+    first, second = (ask_with_doubt(*methods[name], plans).probabilities for name in (head, "shortcut"))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    rare = [replace(plan, support=(plan.support[0][:1], *plan.support[1:])) for plan in plans]
+    even = methods_of(FakePredictor(), world.vectors, (head,), {})[head]
+    expected = ask_with_doubt(*even, rare).probabilities * np.array([1, 3, 3, 3])
+    weighed = ask_with_doubt(*methods[head], rare).probabilities
+    np.testing.assert_allclose(weighed, expected / expected.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_queries_are_listed_in_the_order_of_the_answers() -> None:

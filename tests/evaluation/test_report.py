@@ -62,6 +62,24 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.text))
 
 
+def test_doubt_is_told_for_every_method_and_what_the_served_head_cannot_give_is_said() -> None:
+    words = Page(page()).words
+    report = filled()
+    for result in report.episodic:
+        assert f"{result.outside:,} questions about diseases that were not offered" in words
+        for found in result.doubt.values():
+            for value in vars(found).values():
+                assert value is None or f"{value:.2f}" in words
+    assert "gives every prediction its missing knowledge" in words
+    last = report.episodic[-1]
+    plain = {
+        name: replace(found, epistemic_auroc=None, openset_auroc=None) for name, found in last.doubt.items()
+    }
+    told = Page(render(replace(report, episodic=(replace(last, doubt=plain),)))).words
+    assert "“epistemic”, “aleatoric” and “interval” stay empty" in told
+    assert "gives every prediction its missing knowledge" not in told
+
+
 def test_every_figure_of_every_method_and_protocol_is_there() -> None:
     words = Page(page()).words
     report = filled()
