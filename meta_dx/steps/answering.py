@@ -11,6 +11,7 @@ import numpy.typing as npt
 from meta_dx.records.predictions import EvidenceCase, NearestCase, PredictedStudy
 
 if TYPE_CHECKING:
+    from meta_dx.cohort.images import ImageStore
     from meta_dx.inference.evidence import EmbeddedStudies
     from meta_dx.inference.predictor import Predictor, State
 
@@ -96,6 +97,17 @@ def predicted_studies(
             )
         )
     return found
+
+
+def picture_names(store: ImageStore, originals: Mapping[str, str] | None = None) -> npt.NDArray[np.str_]:
+    """Return the SOP instance UID of every picture of a store, original where it is known, by row.
+
+    The index may be a selection of the store's pictures; the others have no name.
+    """
+    known = originals or {}
+    found = np.full(store.shape[0], "", dtype=object)
+    found[store.index["row"].to_numpy()] = [known.get(name, name) for name in store.index["instance"]]
+    return found.astype(np.str_)
 
 
 def as_contract(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from meta_dx.cohort.catalog import Catalog
@@ -31,7 +30,7 @@ from meta_dx.evaluation.episodic import BASELINES
 from meta_dx.home import Home
 from meta_dx.progress import Progress, silent
 from meta_dx.records.vault import Vault
-from meta_dx.steps.answering import as_contract, predicted_studies
+from meta_dx.steps.answering import as_contract, picture_names, predicted_studies
 
 if TYPE_CHECKING:
     from meta_dx.inference.bundle import Bundle
@@ -259,7 +258,7 @@ def predict_folder(
         # By original UID: surrogates order the studies anew in every temporary home.
         found = found.take(np.argsort([original[study] for study in found.study.tolist()], kind="stable"))
         here = predictor.embed_cases(
-            taken.store.images, found.images, names=_image_names(taken.home, taken.store)
+            taken.store.images, found.images, names=picture_names(taken.store, taken.originals("instance"))
         )
         uid = [original[study] for study in found.study.tolist()]
         patient = [patients.get(p, p) for p in found.patient.tolist()]
@@ -290,16 +289,6 @@ def predict_folder(
         [patient[row] in known for row in rows],
     )
     return [as_contract(one) for one in answers]
-
-
-def _image_names(home: Home, store: ImageStore) -> npt.NDArray[np.str_]:
-    """Return the original SOP instance UID of every picture of a store."""
-    surrogates = store.index["instance"].tolist()
-    names = Vault.open(home).originals("instance", surrogates)
-    # The store may be a selection: pictures are named by their row.
-    found = np.full(store.shape[0], "", dtype=object)
-    found[store.index["row"].to_numpy()] = [names.get(name, name) for name in surrogates]
-    return found.astype(np.str_)
 
 
 def _read_support(path: Path) -> dict[str, str]:
@@ -355,6 +344,6 @@ def _from_home(
     patient_of = dict(zip(store.index["study"], store.index["patient"], strict=True))
     patients = [patient_of[study] for study in studies]
     originals = vault.originals("patient", patients)
-    names = _image_names(opened, store)
+    names = picture_names(store, vault.originals("instance", store.index["instance"].tolist()))
     found = predictor.embed_cases(store.images, [rows[study] for study in studies], names=names)
     return found, [originals.get(patient, patient) for patient in patients]

@@ -27,7 +27,7 @@ from meta_dx.records.predictions import (
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
 from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
-from meta_dx.steps.answering import predicted_studies
+from meta_dx.steps.answering import picture_names, predicted_studies
 from meta_dx.steps.cohort import CohortData, assemble
 
 
@@ -203,7 +203,7 @@ def _answers(
     support = predictor.embed_cases(
         data.store.images,
         [rows[case.study] for case in serving.cases],
-        names=data.store.index["instance"].to_numpy(np.str_),
+        names=picture_names(data.store),
     )
     labels = np.array([serving.codes.index(case.code) for case in serving.cases], dtype=np.int64)
     return predicted_studies(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
 
 from meta_dx.inference.bundle import Bundle
 from meta_dx.records.predictions import PredictedStudy
 from meta_dx.steps.answering import as_contract
-from meta_dx.steps.external import predict_folder
+from meta_dx.steps.external import predict_folder, taken_folder
 from tests.dicom.builders import write_instance
 from tests.inference.uncertain import uncertain_bundle
 
@@ -89,3 +91,24 @@ def test_the_order_of_the_table_does_not_reach_the_last_digit(
 def test_what_a_plain_head_cannot_give_is_null() -> None:
     told = as_contract(PredictedStudy("s", {"A": 0.5, "B": 0.5}, 0.7, ()))
     assert [told[name] for name in ("epistemic", "aleatoric", "interval", "evidence")] == [None] * 4
+
+
+def test_support_studies_that_lie_in_a_home_are_evidence_too(
+    bundle: Bundle, studies: Path, tmp_path: Path
+) -> None:
+    home, others = tmp_path / "home", tmp_path / "others"
+    with taken_folder(studies, bundle, home):
+        pass
+    shutil.copytree(studies, others)
+    table = support_table(tmp_path / "s.csv", [0, 1, 2, 3, 4, 5])
+    expected = predict_folder(bundle, studies, table, device="cpu")
+    for file in others.rglob("*"):  # what is confirmed lies in the home alone
+        if file.is_file() and dcmread(file, stop_before_pixels=True).StudyInstanceUID in {
+            f"1.2.{n}" for n in range(6)
+        }:
+            file.unlink()
+    found = predict_folder(bundle, others, table, home=home, device="cpu")
+    assert [one["study_instance_uid"] for one in found] == [one["study_instance_uid"] for one in expected]
+    for here, there in zip(found, expected, strict=True):
+        assert here["probabilities"] == pytest.approx(there["probabilities"], abs=1e-6)
+        assert {e["image"] for e in here["evidence"]} == {e["image"] for e in there["evidence"]}
