@@ -211,9 +211,9 @@ def draw_picture(nets: dict[str, NeuralProcessRegressor], path: Path) -> None:
         axis.set_xlabel("x")
     for axis in axes[:, 0]:
         axis.set_ylabel("y")
-    axes[0, -1].legend(loc="upper right", fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
