@@ -26,7 +26,9 @@ from meta_dx.learners.softmax_regression import row_weights
 
 #: Enough for 1e-5 in a score on 2000 support rows (tests/learners/test_ridge.py).
 STEPS = 100
-#: A residual this short beside the right-hand side bounds the relative error of W by 1e-6 times the condition.
+#: Of the residual's length r, in units of the penalty λ and of the right-hand side's length. XᵀX + λI is at
+#: least λI, so W is within r / λ of the minimum: the first bounds W's error, in the features' own scale; the
+#: second keeps digits where a large penalty makes W itself small.
 _TOLERANCE = 1e-6
 _CHECK_EVERY = 10
 _TINY = 1e-30
@@ -115,7 +117,8 @@ def fit_ridge(
     centred = x - mean_x  # (E, S, D): the intercept is gone, padded rows have no weight
     target = centred.transpose(1, 2) @ (weights * (onehot - mean_y))  # (E, D, N)
     length = target.square().sum(1, keepdim=True)  # (E, 1, N)
-    step = _step(centred, weights, penalty, enough=_TOLERANCE**2 * length)
+    enough = _TOLERANCE**2 * length.clamp_max(penalty**2)
+    step = _step(centred, weights, penalty, enough)
     last: _Carry = (0.0 * target, target, target.clone(), length)
     if torch.compiler.is_exporting():
         counter = torch.zeros(steps, dtype=x.dtype)
@@ -123,7 +126,7 @@ def fit_ridge(
     else:
         for done in range(1, steps + 1):
             last = step(last)
-            if done % _CHECK_EVERY == 0 and bool((last[-1] <= _TOLERANCE**2 * length).all()):
+            if done % _CHECK_EVERY == 0 and bool((last[-1] <= enough).all()):
                 break
     weight = last[0].transpose(1, 2)  # (E, N, D)
     return weight, (mean_y - mean_x @ last[0]).squeeze(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 
@@ -36,6 +36,9 @@ def balance(labels: np.ndarray) -> np.ndarray:
     penalty=st.sampled_from([0.03, 1.0, 20.0]),
     balanced=st.booleans(),
 )
+@example(
+    seed=112, counts=[2, 7, 8], size=16, penalty=0.03, balanced=True
+)  # a residual that fell early, far away
 def test_scikit_learn_finds_the_same_weights_and_intercept(
     seed: int, counts: list[int], size: int, penalty: float, balanced: bool
 ) -> None:
