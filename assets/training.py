@@ -5,9 +5,10 @@ import dagster as dg
 from assets.cohort import frozen_split
 from assets.common import MODEL_TEAM, picture, table
 from assets.project import MetaDx
-from meta_dx.training.task import TRAINING_VERSION
+from meta_dx.training.task import SELECTION_VERSION, TRAINING_VERSION
 
 _CODE_VERSION = str(TRAINING_VERSION)
+_CHOICE_VERSION = f"{TRAINING_VERSION}.{SELECTION_VERSION}"
 
 
 @dg.asset(
@@ -62,7 +63,7 @@ def meta_learner_asset(learner: str, description: str, after: dg.AssetsDefinitio
         if stage is None:
             # Materialised all the same, so that what comes after can run.
             return dg.MaterializeResult(
-                metadata={"trained": f"no: neither [learner] name nor compare names '{learner}'"},
+                metadata={"trained": f"no: cohort.toml does not ask for '{learner}'"},
                 data_version=dg.DataVersion("not asked for"),
             )
         return _stage_result(stage)
@@ -84,6 +85,7 @@ _PAPERS = {
     "reptile": "Reptile (Nichol, Achiam, Schulman 2018), first-order meta-learning of the initial weights.",
     "mann": "Memory-augmented network (Santoro and others 2016), reads the support set as a sequence.",
     "meta_lstm": "Meta-LSTM (Ravi, Larochelle 2017): a recurrent network is the optimiser of the last layer.",
+    "fine_tuning": "Fine-tuning with augmentation (Guo and others 2020): a baseline by plain descent.",
 }
 LEARNER_ASSETS = [
     prototypical_learner,
@@ -96,7 +98,7 @@ LEARNER_ASSETS = [
     deps=LEARNER_ASSETS,
     owners=MODEL_TEAM,
     kinds={"pytorch"},
-    code_version=_CODE_VERSION,
+    code_version=_CHOICE_VERSION,
 )
 def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Checkpoint and serving head with the best accuracy on the validation diseases, baselines included."""
@@ -122,7 +124,7 @@ def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
     deps=[selected_learner],
     owners=MODEL_TEAM,
     kinds={"pytorch"},
-    code_version=_CODE_VERSION,
+    code_version=_CHOICE_VERSION,
 )
 def learner_comparison(meta_dx: MetaDx) -> dg.MaterializeResult:
     """Every learner and baseline on the same episodes of the validation diseases, best first."""

@@ -83,8 +83,8 @@ class Head(nn.Module, ABC):
     state_names: tuple[str, ...] = ()
     #: L, numbers of standard normal noise that a sample needs for each class; 0: the head is deterministic.
     noise_size: int = 0
-    #: Meta-trained on embeddings of a frozen encoder, as its paper does; else together with the encoder.
-    frozen_encoder: bool = False
+    #: Weight decay of meta-training on frozen embeddings.
+    weight_decay: float = 0.0
 
     @abstractmethod
     def adapt_tensors(self, support_x: Tensor, support_onehot: Tensor) -> State:
@@ -193,11 +193,31 @@ class Head(nn.Module, ABC):
         metrics : dict of str to Tensor
             As in :meth:`loss`.
         """
-        chosen = dict(self.named_parameters()) if parameters is None else parameters
         loss, metrics = self.loss(episode, generator=generator)
-        found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
-        pairs = zip(chosen.items(), found, strict=True)
-        return {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}, metrics
+        return gradients_of(loss, self, parameters), metrics
+
+
+def gradients_of(loss: Tensor, learner: nn.Module, parameters: Mapping[str, nn.Parameter] | None) -> Grads:
+    """Return the gradients of a loss by some parameters, or by all of a learner's own.
+
+    Parameters
+    ----------
+    loss : Tensor, scalar
+        With its graph, which is used up.
+    learner : nn.Module
+        Whose parameters are taken where ``parameters`` is None.
+    parameters : mapping of str to Parameter or None
+        What to differentiate by.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Under the names of the parameters; zero where the loss does not depend on one.
+    """
+    chosen = dict(learner.named_parameters()) if parameters is None else parameters
+    found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
+    pairs = zip(chosen.items(), found, strict=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
 
 
 def query_loss(logits: Tensor, episode: Episode) -> tuple[Tensor, Metrics]:

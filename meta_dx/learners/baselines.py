@@ -21,8 +21,21 @@ from meta_dx.learners.prototypical import class_means, squared_distances, unit_l
 from meta_dx.learners.softmax_regression import ITERATIONS, fit_softmax_regression
 
 
-class _Cl2n(Head):
-    """What both baselines share: centring by the base mean, then unit length."""
+class Cl2n(Head):
+    """A head on CL2N features: embeddings minus the base mean, scaled to length one.
+
+    Parameters
+    ----------
+    embedding_size : int
+        D.
+    base_mean : Tensor, optional, shape (D,)
+        Mean embedding of the common diseases' studies; zero if absent.
+
+    Raises
+    ------
+    ValueError
+        For a base mean of another size.
+    """
 
     base_mean: Tensor
 
@@ -38,7 +51,7 @@ class _Cl2n(Head):
         return unit_length(x - self.base_mean)
 
 
-class SimpleShot(_Cl2n):
+class SimpleShot(Cl2n):
     """Nearest centroid on CL2N features.
 
     Parameters
@@ -46,7 +59,7 @@ class SimpleShot(_Cl2n):
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases' training images; zero if absent.
+        Mean embedding of the common diseases' studies; zero if absent.
     scale : float
         Factor on the squared distance. It does not change the nearest class, only the probabilities.
     """
@@ -68,7 +81,7 @@ class SimpleShot(_Cl2n):
         return mask_absent_classes(logits.unsqueeze(1), state["count"])
 
 
-class Logistic(_Cl2n):
+class Logistic(Cl2n):
     """Multinomial logistic regression on scaled CL2N features.
 
     Minimises ``c * sum_i w_i CE_i + 0.5 ||W||²`` with an intercept that is not penalised, which is what
@@ -80,7 +93,7 @@ class Logistic(_Cl2n):
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases' training images; zero if absent.
+        Mean embedding of the common diseases' studies; zero if absent.
     c : float
         Weight of the data against the penalty, scikit-learn's ``C``.
     scale : float

@@ -21,12 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-BatchNormMode = Literal["batch", "support", "stored"]
 #: Mean and variance (C,) of each batch-norm layer, by the layer's name.
 Statistics = dict[str, tuple[Tensor, Tensor]]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +58,20 @@ class BodyLearner(nn.Module, ABC):
         fixed_ways=True, order_invariant=True, label_equivariant=False, serves_from_state=False
     )
 
+    #: Weight decay of meta-training.
+    weight_decay: float = 0.0
+
     def __init__(self, network: nn.Module, ways: int | None) -> None:
         super().__init__()
         self.network = network
         self.ways = ways
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the network stays in evaluation mode, so that it draws nothing at random."""
+        super().train(mode)
+        self.network.eval()
+        return self
 
     @abstractmethod
     def adapt_task(self, support_x: Tensor, support_y: Tensor, ways: int) -> State:
@@ -182,7 +193,7 @@ class BodyLearner(nn.Module, ABC):
         ]
 
     def _ways_of(self, class_mask: Tensor) -> list[int]:
-        """Return N of each task; padded ways are refused where N is fixed, trailing ones dropped elsewhere."""
+        """Return N of each task, padded ways included; where N is fixed, another N or padding is refused."""
         width = class_mask.shape[1]
         counts = class_mask.sum(1).tolist()
         if self.capabilities.fixed_ways and any(count != self.ways for count in (*counts, width)):

@@ -110,7 +110,8 @@ class ReptileOptions:
     steps : int
         Inner steps in meta-training.
     train_shots : int
-        Rows of each class in a training task, queries included.
+        Rows of each class in a training task, as many as there are patients for; the paper knows no queries in
+        training.
     test_batch : int
         Rows in an inner batch when adapting afterwards.
     test_steps : int

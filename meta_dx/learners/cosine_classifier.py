@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 
 from meta_dx.learners.base import Capabilities, State, mask_absent_classes
-from meta_dx.learners.baselines import _Cl2n
+from meta_dx.learners.baselines import Cl2n
 from meta_dx.learners.prototypical import class_means, unit_length
 
 _FAR_BELOW = -1e9
 
 
-class CosineClassifier(_Cl2n):
+class CosineClassifier(Cl2n):
     """Softmax over cosines with weight vectors fitted to the support set.
 
     Lowers ``sum_n mean over class n of the cross-entropy`` by ``steps`` steps of gradient descent, the
@@ -39,7 +38,7 @@ class CosineClassifier(_Cl2n):
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases' training images; zero if absent.
+        Mean embedding of the common diseases' studies; zero if absent.
     scale : float
         Factor on the cosines.
     steps : int
@@ -94,6 +93,8 @@ class CosineClassifier(_Cl2n):
 
         weight = unit_length(start["weight"])
         if torch.compiler.is_exporting() and self.steps:
+            from torch._higher_order_ops.scan import scan  # private: only where it is needed
+
             counter = torch.zeros(self.steps, dtype=x.dtype)
             weight, _ = scan(lambda now, tick: (descend(now), tick.clone()), weight, counter)
         else:

@@ -39,11 +39,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
 
 from meta_dx.episodes.episode import Episode, Query
 from meta_dx.learners.base import Capabilities, Grads, Metrics, State, mask_absent_classes, query_loss
-from meta_dx.learners.baselines import _Cl2n
+from meta_dx.learners.baselines import Cl2n
 from meta_dx.learners.options import LeoOptions
 
 _SMALLEST_STD = 1e-10
@@ -99,7 +98,7 @@ class Adapted:
     end: Tensor
 
 
-class Leo(_Cl2n):
+class Leo(Cl2n):
     """LEO on embeddings of a frozen encoder.
 
     The authors clip each gradient by value and then each parameter's gradient by norm before the optimiser's
@@ -112,13 +111,14 @@ class Leo(_Cl2n):
     options : LeoOptions, optional
         Sizes, steps, rates and penalties.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases, subtracted before features are scaled to unit length; zero if
-        absent, as in the paper.
+        Mean embedding of the common diseases' studies, subtracted before features are scaled to unit length;
+        zero if absent, as in the paper.
     """
 
+    #: Of meta-training; the authors tuned it to between 3e-4 and 9e-4.
+    learning_rate = 4e-4
     capabilities = Capabilities()
     state_names = ("weight", "count")
-    frozen_encoder = True
 
     def __init__(
         self, embedding_size: int, options: LeoOptions | None = None, base_mean: Tensor | None = None
@@ -372,6 +372,8 @@ def _mean_over_pairs(left: Tensor, right: Tensor, layer: Tensor, share: Tensor) 
         return (share.transpose(1, 2).unsqueeze(1) @ pairs).squeeze(2)
 
     if exporting:
+        from torch._higher_order_ops.scan import scan  # private: only where it is needed
+
         # One ONNX Scan over rows: memory linear in S, and S stays dynamic.
         row_of = left.transpose(0, 1)  # (S, E, H)
         counter = 0.0 * share.sum((0, 1, 2))

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from torch.func import functional_call, vmap
 
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
-from meta_dx.learners.base import Capabilities, Grads, Metrics, State
+from meta_dx.learners.base import Capabilities, Grads, Metrics, State, gradients_of
 from meta_dx.learners.batch_norm import (
     Statistics,
     episodic_batch_norm,
@@ -80,7 +79,7 @@ class Maml(BodyLearner):
     ----------
     annealing : float
         With ``multi_step_loss``: 0 weighs the query losses of all steps equally, 1 counts only the last. The
-        training loop raises it over the first epochs.
+        training loop raises it from 0 towards 1 over all of its steps.
     """
 
     network: Classifier
@@ -104,13 +103,6 @@ class Maml(BodyLearner):
             if self.options.learned_rates
             else None
         )
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; the network stays in evaluation mode, so that it draws nothing at random."""
-        super().train(mode)
-        self.network.eval()
-        return self
 
     def adapt_task(self, support_x: Tensor, support_y: Tensor, ways: int) -> State:
         """Take the gradient steps.
@@ -149,7 +141,7 @@ class Maml(BodyLearner):
         """Return the meta-gradient of one task and its ``loss`` and ``accuracy``, detached scalars."""
         run = _Run(self.options.steps, training=True)
         loss, accuracy = self._task_loss(run, task)
-        return self._gradients(loss, parameters), {"loss": loss.detach(), "accuracy": accuracy}
+        return gradients_of(loss, self, parameters), {"loss": loss.detach(), "accuracy": accuracy}
 
     def meta_gradients(
         self,
@@ -173,7 +165,7 @@ class Maml(BodyLearner):
 
         found = vmap(one)(episode.support_x, episode.support_y, episode.query_x, episode.query_y)
         loss, accuracy = found[0].mean(), found[1].mean()
-        return self._gradients(loss, parameters), {"loss": loss.detach(), "accuracy": accuracy}
+        return gradients_of(loss, self, parameters), {"loss": loss.detach(), "accuracy": accuracy}
 
     def update_statistics(self, episode: Episode, momentum: float = 0.1) -> None:
         """Move the running statistics of ``batch_norm = "per_step"``; the training loop calls it after a step.
@@ -264,12 +256,6 @@ class Maml(BodyLearner):
                 losses.append(weight * _cross_entropy(logits, task.query_y))
         right = (logits.detach().argmax(-1) == task.query_y).to(logits.dtype)
         return torch.stack(losses).sum(), right.mean()
-
-    def _gradients(self, loss: Tensor, parameters: Mapping[str, nn.Parameter] | None) -> Grads:
-        chosen = dict(self.named_parameters()) if parameters is None else parameters
-        found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
-        pairs = zip(chosen.items(), found, strict=True)
-        return {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}
 
     # The network with given weights.
 

@@ -71,7 +71,6 @@ class Mann(Head):
 
     capabilities = Capabilities(fixed_ways=True, order_invariant=False, label_equivariant=False)
     state_names = ("memory", "usage", "read_weights", "reads", "hidden", "cell", "label", "count")
-    frozen_encoder = True
 
     def __init__(
         self,

@@ -31,14 +31,13 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from meta_dx.learners.base import Grads, Metrics, State
-from meta_dx.learners.batch_norm import EpisodicBatchNorm, Statistics, episodic_batch_norm, statistics
+from meta_dx.learners.base import Grads, Metrics, State, gradients_of
+from meta_dx.learners.batch_norm import Statistics, episodic_batch_norm, norm_layers, pack, statistics, unpack
 from meta_dx.learners.body import BodyLearner, Task
 from meta_dx.learners.body_options import MamlOptions, MetaLstmOptions
 from meta_dx.learners.classifier import Classifier
@@ -164,16 +163,8 @@ class MetaLstm(BodyLearner):
         super().__init__(network, ways)
         self.options = options or MetaLstmOptions()
         self.rule = UpdateRule(self.options.units, self.options.keep_bias, self.options.move_bias)
-        normalised = any(isinstance(module, EpisodicBatchNorm) for module in network.modules())
-        transductive = self.options.batch_norm == "batch" and normalised
+        transductive = self.options.batch_norm == "batch" and bool(norm_layers(network))
         self.capabilities = replace(self.capabilities, transductive=transductive)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; the network stays in evaluation mode, so that it draws nothing at random."""
-        super().train(mode)
-        self.network.eval()
-        return self
 
     def adapt_task(self, support_x: Tensor, support_y: Tensor, ways: int) -> State:
         """Run the update rule over the support set.
@@ -195,16 +186,12 @@ class MetaLstm(BodyLearner):
         """
         with torch.no_grad():  # the inner gradients enable what they need
             weights = self._adapted(support_x, support_y)
-            found = self._support_statistics(weights, support_x) or {}
-        packed = {f"mean/{name}": mean for name, (mean, _) in found.items()}
-        return {**weights, **packed, **{f"var/{name}": var for name, (_, var) in found.items()}}
+            return {**weights, **pack(self._support_statistics(weights, support_x))}
 
     def predict_task(self, state: State, query_x: Tensor) -> Tensor:
         """Score queries (Q, …) with the adapted weights: logits (Q, N)."""
-        names = [name.removeprefix("mean/") for name in state if name.startswith("mean/")]
-        use = {name: (state[f"mean/{name}"], state[f"var/{name}"]) for name in names}
         weights = {name: state[name] for name, _ in self.network.named_parameters()}
-        return self._logits(weights, query_x, use=use or None)
+        return self._logits(weights, query_x, use=unpack(state))
 
     def task_gradients(
         self,
@@ -214,16 +201,17 @@ class MetaLstm(BodyLearner):
         generator: torch.Generator | None = None,
     ) -> tuple[Grads, Metrics]:
         """Return the meta-gradient of one task, by the rule and c_0, and its ``loss`` and ``accuracy``."""
-        chosen = dict(self.named_parameters()) if parameters is None else parameters
         weights = self._adapted(task.support_x, task.support_y)
         use = self._support_statistics(weights, task.support_x)
         logits = self._logits(weights, task.query_x, use=use)
         loss = nn.functional.cross_entropy(logits, task.query_y)
-        found = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
-        pairs = zip(chosen.items(), found, strict=True)
-        gradients = {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}
         right = (logits.detach().argmax(-1) == task.query_y).to(logits.dtype).mean()
-        return gradients, {"loss": loss.detach(), "accuracy": right}
+        return gradients_of(loss, self, parameters), {"loss": loss.detach(), "accuracy": right}
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate that meta-training has to use."""
+        return self.options.learning_rate
 
     def clipped(self, gradients: Grads) -> Grads:
         """Shorten meta-gradients to length ``clip_norm`` over all parameters, as the authors do before a step."""

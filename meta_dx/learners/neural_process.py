@@ -61,14 +61,14 @@ class NeuralProcess(Head):
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases' training images; zero if absent. Embeddings are centred by it
-        and scaled to length one before anything.
+        Mean embedding of the common diseases' studies; zero if absent. Embeddings are centred by it and
+        scaled to length one before anything.
     options : NeuralProcessOptions, optional
         Sizes, paths and objective.
     """
 
     capabilities = Capabilities()
-    frozen_encoder = True
+    weight_decay = 0.01
     base_mean: Tensor
 
     def __init__(
@@ -151,7 +151,7 @@ class NeuralProcess(Head):
         Over all real queries of the batch: the mean over queries and samples of -log p(y|x, r, z), z from the
         posterior, plus the sum of the KL of all classes present divided by the number of queries. That is the
         papers' bound of an episode divided by its targets, as in the authors' code, where every episode has
-        as many. As in *Neural Processes*, equation 9, the likelihood is that of the new targets alone.
+        as many. As in the bound of *Neural Processes*, the likelihood is that of the new targets alone.
 
         Parameters
         ----------

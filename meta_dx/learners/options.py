@@ -12,7 +12,16 @@ from meta_dx.errors import OptionChecks, refuse_values
 from meta_dx.learners.body_options import FineTuningOptions, MamlOptions, MetaLstmOptions, ReptileOptions
 
 LearnerName = Literal[
-    "prototypical", "anp", "leo", "maml", "anil", "proto_maml", "reptile", "mann", "meta_lstm"
+    "prototypical",
+    "anp",
+    "leo",
+    "maml",
+    "anil",
+    "proto_maml",
+    "reptile",
+    "mann",
+    "meta_lstm",
+    "fine_tuning",
 ]
 
 
@@ -179,8 +188,6 @@ class MannOptions:
 
     Parameters
     ----------
-    ways : int
-        Number of diseases in every episode: the network only answers that many.
     controller : int
         Size of the LSTM.
     rows : int
@@ -197,7 +204,6 @@ class MannOptions:
         What training lowers: the error of the queries, or of every step of a sequence, as in the paper.
     """
 
-    ways: int = 5
     controller: int = 200
     rows: int = 128
     width: int = 40
@@ -208,7 +214,6 @@ class MannOptions:
 
     def __post_init__(self) -> None:
         checks: OptionChecks = [
-            ("ways", self.ways >= 2, "a whole number from 2"),
             ("controller", self.controller >= 1, "a whole number from 1"),
             ("width", self.width >= 1, "a whole number from 1"),
             ("heads", self.heads >= 1, "a whole number from 1"),
@@ -226,11 +231,13 @@ class LearnerOptions:
 
     Parameters
     ----------
-    name : {"prototypical", "anp", "leo", "maml", "anil", "proto_maml", "reptile", "mann", "meta_lstm"}
-        The meta-learner. Those other than ``prototypical`` start from the encoder that Prototypical Networks
-        leave, or from the pre-trained one where that is better on the validation diseases.
+    name : str
+        ``prototypical``, ``anp``, ``leo``, ``maml``, ``anil``, ``proto_maml``, ``reptile``, ``mann``, ``meta_lstm``
+        or ``fine_tuning`` (which is a baseline). Those other than ``prototypical`` start from the encoder that
+        Prototypical Networks leave, or from the pre-trained one where that is better on the validation
+        diseases. What serves is chosen there too, among all that were trained.
     compare : tuple of str
-        Other meta-learners to train and to set beside it.
+        Other learners to train and to set beside it.
     prototypical : PrototypicalOptions
         Prototypical Networks.
     anp : NeuralProcessOptions

@@ -19,6 +19,7 @@ from meta_dx.learners.baselines import Logistic, SimpleShot
 from meta_dx.learners.body import BodyLearner
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.cosine_classifier import CosineClassifier
+from meta_dx.learners.fine_tuning import Augment, FineTuning
 from meta_dx.learners.leo import Leo
 from meta_dx.learners.maml import Anil, Maml, ProtoMaml
 from meta_dx.learners.mann import Mann
@@ -38,12 +39,8 @@ def _anp(options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
     return NeuralProcess(size, mean, options.anp)
 
 
-def _leo(options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
-    return Leo(size, options.leo, mean)
-
-
-def _mann(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
-    return Mann(size, **asdict(options.mann))
+def _leo(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
+    return Leo(size, options.leo)  # features of unit length as they are, as in the paper
 
 
 def _simpleshot(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
@@ -63,8 +60,8 @@ def _cosine(_options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
 
 
 _Builder = Callable[[LearnerOptions, int, Tensor | None], Head]
-#: Meta-trained learners that answer from embeddings.
-LEARNERS: Mapping[str, _Builder] = {"prototypical": _prototypical, "anp": _anp, "leo": _leo, "mann": _mann}
+#: Meta-trained heads for any number of diseases.
+LEARNERS: Mapping[str, _Builder] = {"prototypical": _prototypical, "anp": _anp, "leo": _leo}
 #: Heads that need only an embedding and its mean over the common diseases.
 BASELINES: Mapping[str, _Builder] = {
     "simpleshot": _simpleshot,
@@ -74,8 +71,8 @@ BASELINES: Mapping[str, _Builder] = {
 }
 #: Everything that can answer from embeddings, simplest meta-trained one first.
 HEADS: Mapping[str, _Builder] = {**LEARNERS, **BASELINES}
-#: Meta-trained learners that adapt a network's weights; they serve from no bundle.
-BODY_LEARNERS = ("maml", "anil", "proto_maml", "reptile", "meta_lstm")
+#: Learners that adapt a network's weights; they serve from no bundle.
+BODY_LEARNERS = ("maml", "anil", "proto_maml", "reptile", "meta_lstm", "fine_tuning")
 
 
 def build_head(
@@ -110,8 +107,18 @@ def build_head(
     return HEADS[name](options or LearnerOptions(), embedding_size, base_mean)
 
 
+def build_mann(embedding_size: int, ways: int, options: LearnerOptions | None = None) -> Mann:
+    """Make a memory-augmented network for one number of diseases, untrained; it serves from no bundle."""
+    return Mann(embedding_size, ways, **asdict((options or LearnerOptions()).mann))
+
+
 def build_body_learner(
-    name: str, encoder: nn.Module, embedding_size: int, ways: int, options: LearnerOptions | None = None
+    name: str,
+    encoder: nn.Module,
+    embedding_size: int,
+    ways: int,
+    options: LearnerOptions | None = None,
+    augment: Augment | None = None,
 ) -> BodyLearner:
     """Make a learner that adapts a network: the encoder with a last layer, untrained.
 
@@ -124,9 +131,11 @@ def build_body_learner(
     embedding_size : int
         D.
     ways : int
-        N of the last layer; Proto-MAML builds its own for any N.
+        N of the last layer; Proto-MAML and fine-tuning build their own for any N.
     options : LearnerOptions, optional
         What the learner's paper leaves open.
+    augment : callable, optional
+        Changed versions of images, for fine-tuning.
 
     Returns
     -------
@@ -138,21 +147,24 @@ def build_body_learner(
         ``unknown_learner``.
     """
     chosen = options or LearnerOptions()
-    if name == "proto_maml":
-        return ProtoMaml(Classifier(encoder, embedding_size, None), chosen.proto_maml)
+    if name in ("proto_maml", "fine_tuning"):
+        network = Classifier(encoder, embedding_size, None)
+        if name == "fine_tuning":
+            return FineTuning(network, chosen.fine_tuning, augment)
+        return ProtoMaml(network, chosen.proto_maml)
     network = Classifier(encoder, embedding_size, ways)
-    if name == "maml":
-        return Maml(network, chosen.maml)
-    if name == "anil":
-        return Anil(network, chosen.anil)
-    if name == "reptile":
-        return Reptile(network, ways, chosen.reptile)
-    if name == "meta_lstm":
-        return MetaLstm(network, ways, chosen.meta_lstm)
-    raise MetaDxError(
-        "unknown_learner",
-        f"No learner named '{name}' adapts a network: choose one of {', '.join(BODY_LEARNERS)}.",
-    )
+    builders: dict[str, Callable[[], BodyLearner]] = {
+        "maml": lambda: Maml(network, chosen.maml),
+        "anil": lambda: Anil(network, chosen.anil),
+        "reptile": lambda: Reptile(network, ways, chosen.reptile),
+        "meta_lstm": lambda: MetaLstm(network, ways, chosen.meta_lstm),
+    }
+    if name not in builders:
+        raise MetaDxError(
+            "unknown_learner",
+            f"No learner named '{name}' adapts a network: choose one of {', '.join(BODY_LEARNERS)}.",
+        )
+    return builders[name]()
 
 
 def head_payload(name: str, head: Head, embedding_size: int, options: LearnerOptions | None = None) -> Any:

@@ -18,10 +18,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 
 from meta_dx.learners.base import Capabilities, State, mask_absent_classes
-from meta_dx.learners.baselines import _Cl2n
+from meta_dx.learners.baselines import Cl2n
 from meta_dx.learners.softmax_regression import row_weights
 
 #: Enough for 1e-5 in a score on 2000 support rows (tests/learners/test_ridge.py).
@@ -37,7 +36,7 @@ _TINY = 1e-30
 _Carry = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class Ridge(_Cl2n):
+class Ridge(Cl2n):
     """Ridge regression on one-hot labels.
 
     Minimises ``sum_i w_i ||W x_i + b - y_i||² + penalty ||W||²`` on CL2N features.
@@ -47,7 +46,7 @@ class Ridge(_Cl2n):
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases' training images; zero if absent.
+        Mean embedding of the common diseases' studies; zero if absent.
     penalty : float
         λ, scikit-learn's ``alpha``, above zero.
     scale : float
@@ -121,6 +120,8 @@ def fit_ridge(
     step = _step(centred, weights, penalty, enough)
     last: _Carry = (0.0 * target, target, target.clone(), length)
     if torch.compiler.is_exporting():
+        from torch._higher_order_ops.scan import scan  # private: only where it is needed
+
         counter = torch.zeros(steps, dtype=x.dtype)
         last, _ = scan(lambda carry, tick: (step(carry), (tick.clone(),)), last, counter)
     else:

@@ -21,7 +21,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 
 #: Enough for 1e-4 in probability on 100 support rows and 1e-3 on 1800 (tests/learners/test_logistic.py).
 ITERATIONS = 250
@@ -69,6 +68,8 @@ def fit_softmax_regression(
     step = _iteration(centred, onehot, weights, total, absent)
     start = _start(centred, onehot, total)
     if torch.compiler.is_exporting():
+        from torch._higher_order_ops.scan import scan  # private: only where it is needed
+
         counter = torch.zeros(iterations, dtype=x.dtype)
         last, _ = scan(lambda carry, tick: (step(carry), (tick.clone(),)), start, counter)
     else:

@@ -77,7 +77,7 @@ def meta_train(project: Project, learner: str, progress: Progress = silent) -> S
         return run(task, stages[0], progress)
     if with_episodes:
         stages.append(run(task, stages[0]))
-    return train_learner(task, learner, best_encoder(task, stages), progress)
+    return train_learner(task, learner, best_encoder(task, stages, project.home.features), progress)
 
 
 def select(project: Project, progress: Progress = silent) -> TrainingResult:

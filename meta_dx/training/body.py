@@ -7,7 +7,7 @@ for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,30 +22,39 @@ from meta_dx.episodes.episode import Query, Support
 from meta_dx.episodes.plan import EpisodePlan
 from meta_dx.learners.base import Grads, Metrics
 from meta_dx.learners.body import BodyLearner
+from meta_dx.learners.fine_tuning import FineTuning
 from meta_dx.learners.maml import Maml
 from meta_dx.learners.registry import build_body_learner
+from meta_dx.learners.reptile import Reptile
 from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded, unclipped
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, gathered
+from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, common_ways, gathered
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 #: Learners that are trained here.
-NETWORK_LEARNERS = ("maml", "anil", "proto_maml", "reptile")
+NETWORK_LEARNERS = ("maml", "anil", "proto_maml", "reptile", "fine_tuning")
 _IMAGES_AT_ONCE = 128  # of queries
 
 
-def build_on_images(name: str, task: TrainingTask) -> BodyLearner:
-    """Make one of ``NETWORK_LEARNERS`` on the task's backbone, untrained."""
+def build_on_images(
+    name: str, task: TrainingTask, weights: Mapping[str, Tensor] | None = None
+) -> BodyLearner:
+    """Make one of ``NETWORK_LEARNERS`` on the task's backbone, untrained, from these weights of the encoder."""
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
-    return build_body_learner(
-        name, encoder, encoder.embedding_size, task.options.validation_ways, task.learner
-    )
+    if weights is not None:
+        encoder.load_state_dict(weights)  # before the learner replaces batch-norm layers
+
+    def changed(images: Tensor, generator: torch.Generator) -> Tensor:
+        return augment(images, task.options, generator)
+
+    ways = common_ways(task.validation, task.options)
+    return build_body_learner(name, encoder, encoder.embedding_size, ways, task.learner, changed)
 
 
 def train_on_images(
@@ -80,10 +89,7 @@ def train_on_images(
         return done
     fabric = open_fabric(task)
     with seeded(step_seed(task.seed, f"{name} learner", 0)):
-        encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
-        encoder.load_state_dict(start.best["encoder"])  # before the learner replaces batch-norm layers
-        ways = options.validation_ways
-        learner = build_body_learner(name, encoder, encoder.embedding_size, ways, task.learner)
+        learner = build_on_images(name, task, start.best["encoder"])
     learner = learner.to(fabric.device)
     learning = _Tasks(task, learner, fabric)
     sgd = getattr(learner, "optimizer", "adamw") == "sgd"
@@ -93,8 +99,8 @@ def train_on_images(
         folder=folder,
         modules={"learner": learner},
         rates={"learner": getattr(learner, "learning_rate", options.episode_learning_rate)},
-        weight_decay=0.0 if sgd else options.weight_decay,
-        steps=options.episodes,
+        weight_decay=learner.weight_decay,
+        steps=0 if isinstance(learner, FineTuning) else options.episodes,  # it learns nothing between tasks
         gradients=learning.gradients,
         validate=learning.validate,
         validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
@@ -113,11 +119,12 @@ class _Tasks:
 
     def __init__(self, task: TrainingTask, learner: BodyLearner, fabric: Fabric) -> None:
         self._task, self._learner, self._device = task, learner, fabric.device
-        fixed = task.options.validation_ways if learner.capabilities.fixed_ways else None
-        self._sampler = episode_sampler(task, fixed)
+        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+        fixed = self._validation.ways if learner.capabilities.fixed_ways else None
+        rows = learner.options.train_shots if isinstance(learner, Reptile) else None
+        self._sampler = episode_sampler(task, fixed, rows)
         self._pictures = Pictures(task.images, fabric.device)
         self._parameters = {f"learner.{name}": p for name, p in learner.named_parameters()}
-        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
 
     def gradients(self, step: int) -> tuple[Grads, Metrics]:
         """Draw this step's images, one a study, and return the learner's gradients."""
@@ -204,7 +211,7 @@ def _probabilities(
 
 def _deciding(task: TrainingTask) -> dict[str, object]:
     names = (
-        "weight_decay flip rotate shift zoom gain cutout episodes episodes_per_step ways shots queries"
+        "flip rotate shift zoom gain cutout episodes episodes_per_step ways shots queries"
         " episode_learning_rate validate_every patience validation_ways validation_shots validation_queries"
         " validation_episodes body_validation_episodes"
     )

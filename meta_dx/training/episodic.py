@@ -88,7 +88,7 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     return run_stage(stage, fabric, progress)
 
 
-def episode_sampler(task: TrainingTask, ways: int | None = None) -> EpisodeSampler:
+def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | None = None) -> EpisodeSampler:
     """Return the sampler of training episodes, as far as the common diseases permit.
 
     Parameters
@@ -97,6 +97,8 @@ def episode_sampler(task: TrainingTask, ways: int | None = None) -> EpisodeSampl
         Data and options.
     ways : int, optional
         Exactly so many diseases, for learners that need one number.
+    rows : int, optional
+        So many studies of each disease in all, for a learner that tells support and query not apart.
 
     Raises
     ------
@@ -105,7 +107,8 @@ def episode_sampler(task: TrainingTask, ways: int | None = None) -> EpisodeSampl
     """
     options = task.options
     fewest, most = (ways, ways) if ways else options.ways
-    possible, shots = feasible(task.common, most, options.shots[1])
+    wanted = rows // 2 if rows else options.shots[1]
+    possible, shots = feasible(task.common, most, max(1, wanted))
     if ways and possible < ways:
         raise MetaDxError(
             "too_few_diseases",
@@ -115,8 +118,8 @@ def episode_sampler(task: TrainingTask, ways: int | None = None) -> EpisodeSampl
     return EpisodeSampler(
         task.common,
         (min(fewest, possible), possible),
-        (min(options.shots[0], shots), shots),
-        options.queries,
+        (shots if rows else min(options.shots[0], shots), shots),
+        rows - shots if rows else options.queries,
         step_seed(task.seed, "episodes", 0),
         ancestors=task.ancestors,
     )

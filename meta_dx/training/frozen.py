@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from meta_dx.backbones.encoder import Encoder, build_encoder
 from meta_dx.episodes.collate import collate
-from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Grads, Head, Metrics
 from meta_dx.learners.body import BodyLearner
-from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head
+from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head, build_mann
 from meta_dx.progress import Progress, silent
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import ValidationEpisodes
+from meta_dx.training.validation import ValidationEpisodes, common_ways
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,21 +36,14 @@ def build_on_embeddings(
 ) -> Head | BodyLearner:
     """Make one of ``FROZEN_LEARNERS``, untrained.
 
-    Raises
-    ------
-    MetaDxError
-        ``bad_value`` where the number of ways that a learner is built for is not that of validation.
+    Those for one number of ways are built for that of the validation episodes.
     """
-    ways = task.options.validation_ways
-    if name not in LEARNERS:
-        return build_body_learner(name, nn.Identity(), embedding_size, ways, task.learner)
-    if name == "mann" and task.learner.mann.ways != ways:
-        raise MetaDxError(
-            "bad_value",
-            f"[learner.mann] ways is {task.learner.mann.ways} and [training] validation_ways is {ways}: it answers one "
-            "number of diseases only, make them equal.",
-        )
-    return build_head(name, embedding_size, base_mean=base_mean, options=task.learner)
+    if name in LEARNERS:
+        return build_head(name, embedding_size, base_mean=base_mean, options=task.learner)
+    ways = common_ways(task.validation, task.options)
+    if name == "mann":
+        return build_mann(embedding_size, ways, task.learner)
+    return build_body_learner(name, nn.Identity(), embedding_size, ways, task.learner)
 
 
 def train_on_embeddings(
@@ -78,7 +70,7 @@ def train_on_embeddings(
     Raises
     ------
     MetaDxError
-        ``no_cuda``, ``bad_value`` or ``too_few_diseases``.
+        ``no_cuda`` or ``too_few_diseases``.
     """
     options, folder = task.options, task.folder / name
     key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
@@ -94,7 +86,7 @@ def train_on_embeddings(
         folder=folder,
         modules={"encoder": encoder, "head": learning.learner},
         rates={"head": getattr(learning.learner, "learning_rate", options.head_learning_rate)},
-        weight_decay=options.weight_decay,
+        weight_decay=learning.learner.weight_decay,
         steps=options.head_steps,
         gradients=learning.gradients,
         validate=learning.validate,
@@ -121,10 +113,10 @@ class _Embedded:
                 name, encoder.embedding_size, task, base_mean=torch.from_numpy(common.mean(0))
             )
         self.learner = learner.to(fabric.device)
-        fixed = task.options.validation_ways if learner.capabilities.fixed_ways else None
+        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+        fixed = self._validation.ways if learner.capabilities.fixed_ways else None
         self._sampler = episode_sampler(task, fixed)
         self._parameters = {f"head.{name}": p for name, p in self.learner.named_parameters()}
-        self._validation = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
 
     def gradients(self, step: int) -> tuple[Grads, Metrics]:
         """Gather this step's episodes and return the learner's gradients."""
@@ -144,7 +136,7 @@ class _Embedded:
 
 def _deciding(task: TrainingTask) -> dict[str, object]:
     names = (
-        "weight_decay ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
+        "ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
         " patience validation_ways validation_shots validation_queries validation_episodes"
     )
     return {name: getattr(task.options, name) for name in names.split()}

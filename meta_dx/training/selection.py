@@ -30,17 +30,17 @@ from meta_dx.training.episodic import PROTOTYPICAL
 from meta_dx.training.features import cached_features, study_features
 from meta_dx.training.frozen import FROZEN_LEARNERS, build_on_embeddings
 from meta_dx.training.stage import StageResult
-from meta_dx.training.task import TrainingTask, open_fabric
+from meta_dx.training.task import SELECTION_VERSION, TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Learner, Recalls, ValidationEpisodes, paired_interval
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SELECTED = "selected"
-#: Raise when the same stages would give another choice than before.
-SELECTION_VERSION = 2
 #: The head that also says how sure it is, and by how much less often right it may be (95 % interval) to serve.
 UNCERTAIN, MARGIN = "anp", 0.01
+#: With fewer validation diseases, an interval over them is too narrow to tell.
+FEWEST_DISEASES = 8
 _RESULT = "training.json"
 
 
@@ -184,7 +184,9 @@ def select(
     path = task.folder / SELECTED / _RESULT
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return load_result(task.folder)  # type: ignore[return-value] # it exists
-    episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
+    # Other episodes than those by which each stage chose its weights: it has fitted the luck of those.
+    seed = step_seed(task.seed, SELECTED, 0)
+    episodes = ValidationEpisodes(task.validation, task.options, seed, task.ancestors)
     candidates: list[_Candidate] = []
     alone: dict[str, Recalls] = {}
     for done, stage in enumerate(stages):
@@ -211,13 +213,15 @@ def select(
     return result
 
 
-def best_encoder(task: TrainingTask, stages: Sequence[StageResult]) -> StageResult:
+def best_encoder(
+    task: TrainingTask, stages: Sequence[StageResult], features: Path | None = None
+) -> StageResult:
     """Return the stage whose encoder is best on the validation diseases, by SimpleShot, which needs no training."""
     episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
 
     def accuracy(stage: StageResult) -> float:
         encoder = _encoder_of(task, stage)
-        common, validation = _embedded(task, encoder, None)
+        common, validation = _embedded(task, encoder, features)
         head = SimpleShot(encoder.embedding_size, torch.from_numpy(common.mean(0))).eval()
         return episodes.accuracy(head, validation)
 
@@ -273,26 +277,38 @@ def _network_recalls(task: TrainingTask, stage: StageResult, episodes: Validatio
 def _choice(candidates: Sequence[_Candidate]) -> tuple[_Candidate, str, str]:
     """Return encoder, serving head, and the sentence that says why.
 
-    The best head that gives a plain answer, or the neural process where it is not worse by more than the margin: it
-    also says how sure it is, and why.
+    The best head that gives a plain answer, or the neural process where it is not worse by more than the
+    margin: it also says how sure it is, and why.
     """
     pairs = [(c, name) for c in candidates for name in c.heads if name != UNCERTAIN]
     plain, head = max(pairs, key=lambda pair: pair[0].mean(pair[1]))  # the first of several that are level
-    text = f"{head} on the {plain.stage} checkpoint: {plain.mean(head):.1%} on the validation diseases."
-    for other in candidates:
-        if other is not plain:
-            name = max((n for n in other.heads if n != UNCERTAIN), key=other.mean)
-            lead = 100 * (plain.mean(head) - other.mean(name))
-            text += f" Not chosen: the {other.stage} checkpoint, at best {other.mean(name):.1%} ({name}),"
-            text += f" {lead:.1f} points lower."
+    best = f"{head} on the {plain.stage} checkpoint ({plain.mean(head):.1%} on the validation diseases)"
+    others = [_best_of(c, plain.mean(head)) for c in candidates if c is not plain]
+    beside = f" Best of the others: {'; '.join(others)}." if others else ""
     for candidate in candidates:
-        if UNCERTAIN in candidate.heads:
-            gap, low, high = paired_interval(candidate.recalls[UNCERTAIN], plain.recalls[head])
-            measured = f"{100 * gap:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
-            if low >= -MARGIN:
-                return candidate, UNCERTAIN, f"{UNCERTAIN} serves, level with {text} ({measured})."
-            text += f" {UNCERTAIN} does not serve: it may be more than a point lower ({measured})."
-    return plain, head, text
+        if UNCERTAIN not in candidate.heads:
+            continue
+        gap, low, high = paired_interval(candidate.recalls[UNCERTAIN], plain.recalls[head])
+        measured = f"{100 * gap:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
+        against = f"against {best}: {measured}.{beside}"
+        diseases = len({code for found in plain.recalls[head].values() for code in found if code})
+        if not candidate.heads[UNCERTAIN].noise_size:
+            return plain, head, f"{best} serves; {UNCERTAIN} without its latent says no more.{beside}"
+        if diseases < FEWEST_DISEASES:
+            why = f"{diseases} validation diseases are too few to tell whether it is level"
+            return plain, head, f"{best} serves. {UNCERTAIN} does not: {why} ({measured}).{beside}"
+        if low >= -MARGIN:
+            return candidate, UNCERTAIN, f"{UNCERTAIN} on the {candidate.stage} checkpoint serves, {against}"
+        return plain, head, f"{best} serves. {UNCERTAIN} may be more than a point lower ({measured}).{beside}"
+    return plain, head, f"{best} serves.{beside}"
+
+
+def _best_of(candidate: _Candidate, best: float) -> str:
+    name = max((n for n in candidate.heads if n != UNCERTAIN), key=candidate.mean)
+    lead = 100 * (best - candidate.mean(name))
+    return (
+        f"the {candidate.stage} checkpoint with {name}, {candidate.mean(name):.1%}, {lead:.1f} points lower"
+    )
 
 
 def _embedded(task: TrainingTask, encoder: Encoder, features: Path | None) -> tuple[Vectors, Vectors]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from meta_dx.errors import MetaDxError
 from meta_dx.progress import Progress
 from meta_dx.training.body import train_on_images
 from meta_dx.training.episodic import PROTOTYPICAL, meta_train
@@ -49,11 +50,13 @@ def train(
 
         return report
 
-    stages = train_stages(task, of)
+    stages = train_stages(task, of, features)
     return select(task, stages, features=features, progress=of("select"))
 
 
-def train_stages(task: TrainingTask, of: Callable[[str], Progress]) -> list[StageResult]:
+def train_stages(
+    task: TrainingTask, of: Callable[[str], Progress], features: Path | None = None
+) -> list[StageResult]:
     """Train every stage that a task asks for; finished ones are only read.
 
     Parameters
@@ -62,6 +65,8 @@ def train_stages(task: TrainingTask, of: Callable[[str], Progress]) -> list[Stag
         Data, options and folder.
     of : callable
         From a stage's name to its progress.
+    features : Path, optional
+        Folder of the feature cache.
 
     Returns
     -------
@@ -73,12 +78,25 @@ def train_stages(task: TrainingTask, of: Callable[[str], Progress]) -> list[Stag
     if task.options.episodes:
         stages.append(meta_train(task, stages[0], of(PROTOTYPICAL)))
     if task.learner.wanted:
-        start = best_encoder(task, stages)
+        start = best_encoder(task, stages, features)
         stages += [train_learner(task, name, start, of(name)) for name in task.learner.wanted]
     return stages
 
 
 def train_learner(task: TrainingTask, name: str, start: StageResult, progress: Progress) -> StageResult:
-    """Train one learner other than Prototypical Networks from a trained encoder."""
+    """Train one learner other than Prototypical Networks from a trained encoder.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value`` where its steps are 0: an untrained learner would be taken for a trained one.
+    """
+    frozen = name in FROZEN_LEARNERS
+    option = "head_steps" if frozen else "episodes"
+    if name != "fine_tuning" and not getattr(task.options, option):
+        raise MetaDxError(
+            "bad_value",
+            f"[training] {option} is 0, and [learner] asks for '{name}', which needs some: raise it.",
+        )
     train_it = train_on_embeddings if name in FROZEN_LEARNERS else train_on_images
     return train_it(task, name, start, progress)

@@ -83,8 +83,9 @@ class ValidationEpisodes:
         ancestors: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.plans: dict[int, list[EpisodePlan]] = {}
+        self.ways = common_ways(examples, options)
         for wanted in options.validation_shots:
-            ways, shots = feasible(examples, options.validation_ways, wanted)
+            ways, shots = feasible(examples, self.ways, wanted)
             if shots in self.plans:
                 continue
             sampler = EpisodeSampler(
@@ -119,6 +120,19 @@ class ValidationEpisodes:
     def accuracy(self, learner: Learner, vectors: Vectors) -> float:
         """Return the mean accuracy over the numbers of shots: what candidates are chosen by."""
         return float(np.mean([score.accuracy for score in self.scores(learner, vectors)]))
+
+
+def common_ways(examples: Examples, options: TrainingOptions) -> int:
+    """Return the ways of all validation episodes: what is wanted, or fewer where some shots permit no more.
+
+    One number for all shots, because some learners are built for one number of ways.
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases``.
+    """
+    return min(feasible(examples, options.validation_ways, shots)[0] for shots in options.validation_shots)
 
 
 def paired_interval(first: Recalls, second: Recalls) -> tuple[float, float, float]:

@@ -16,7 +16,6 @@ from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
 from meta_dx.learners.body_options import FineTuningOptions, MamlOptions, MetaLstmOptions, ReptileOptions
-from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.fine_tuning import FineTuning
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions, PrototypicalOptions
 from meta_dx.learners.registry import (
@@ -24,6 +23,7 @@ from meta_dx.learners.registry import (
     HEADS,
     build_body_learner,
     build_head,
+    build_mann,
     head_from_payload,
     head_payload,
 )
@@ -32,12 +32,15 @@ from tests.learners.episodes import only, random_episode
 SIZE, WAYS = 8, 3
 SMALL = LearnerOptions(
     anp=NeuralProcessOptions(hidden=16, heads=2, latent_size=4, decoder=8),
-    mann=MannOptions(ways=WAYS, controller=16, rows=8, width=8, heads=2),
+    mann=MannOptions(controller=16, rows=8, width=8, heads=2),
     maml=MamlOptions(steps=2, test_steps=2),
     anil=MamlOptions(steps=2, test_steps=2),
     proto_maml=MamlOptions(steps=2, test_steps=2),
     reptile=ReptileOptions(steps=2, test_steps=4, inner_rate=0.05),
     meta_lstm=MetaLstmOptions(steps=2),
+    fine_tuning=FineTuningOptions(
+        classifier_steps=5, classifier_rate=0.1, network_steps=3, network_rate=0.05, batch_size=4
+    ),
 )
 close = {"rtol": 1e-5, "atol": 1e-5}
 same = {"rtol": 0.0, "atol": 0.0}
@@ -83,13 +86,6 @@ def _body(name: str, **options: Any) -> Case:
     return Case(label, lambda: build_body_learner(name, _Normed(), SIZE, WAYS, chosen))
 
 
-def _fine_tuning() -> FineTuning:
-    quick = FineTuningOptions(
-        classifier_steps=5, classifier_rate=0.1, network_steps=3, network_rate=0.05, batch_size=4
-    )
-    return FineTuning(Classifier(_Normed(), SIZE, None), quick)
-
-
 CASES = [
     *map(_head, HEADS),
     _head("prototypical", "cosine", prototypical=PrototypicalOptions(distance="cosine")),
@@ -101,7 +97,14 @@ CASES = [
     _body("anil", batch_norm="batch"),
     _body("reptile", transductive=True),
     _body("meta_lstm", batch_norm="batch"),
-    Case("fine_tuning", _fine_tuning),
+    Case("mann", lambda: build_mann(SIZE, WAYS, SMALL)),
+    _body("fine_tuning", batch_norm="batch"),
+    _body("fine_tuning", batch_norm="support"),
+    _body("proto_maml", batch_norm="batch"),
+    _body("maml", batch_norm="per_step"),
+    _body("maml", order="first"),
+    _body("maml", learned_rates=True, multi_step_loss=True),
+    _body("meta_lstm", batch_norm="stored"),
 ]
 each = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -324,7 +327,7 @@ def test_a_gpu_answers_as_the_cpu_does(case: Case) -> None:
     torch.testing.assert_close(found[real], expected[real], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("anp", "leo", "mann")])
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("anp", "leo")])
 def test_the_loss_of_a_plain_head_is_the_mean_negative_log_probability_of_the_real_queries(name: str) -> None:
     head = _head(name).learner()
     assert isinstance(head, Head)
@@ -372,8 +375,8 @@ def test_a_stored_head_answers_as_before(name: str) -> None:
 
 
 def test_an_unknown_learner_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(MetaDxError, match="prototypical, anp, leo, mann, simpleshot, logistic") as told:
+    with pytest.raises(MetaDxError, match="prototypical, anp, leo, simpleshot, logistic") as told:
         build_head("protonet", 4)
     assert told.value.code == "unknown_learner"
-    with pytest.raises(MetaDxError, match="maml, anil, proto_maml, reptile, meta_lstm"):
+    with pytest.raises(MetaDxError, match="maml, anil, proto_maml, reptile, meta_lstm, fine_tuning"):
         build_body_learner("mamml", nn.Identity(), 4, 5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +16,14 @@ from meta_dx.learners.body_options import MetaLstmOptions
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions
 from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
+from meta_dx.training.episodic import episode_sampler
 from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult
 from meta_dx.training.stage import Stage, _rate, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric
-from meta_dx.training.train import train
-from meta_dx.training.validation import paired_interval
+from meta_dx.training.train import train, train_learner
+from meta_dx.training.validation import ValidationEpisodes, paired_interval
 from tests.training.tiny import tiny_task
 
 ALL = (*FROZEN_LEARNERS, *NETWORK_LEARNERS)
@@ -28,7 +31,7 @@ SMALL = LearnerOptions(
     name="anp",
     compare=ALL[1:],  # type: ignore[arg-type] # names of learners
     anp=NeuralProcessOptions(hidden=16, heads=2, latent_size=4, decoder=8),
-    mann=MannOptions(ways=3, controller=16, rows=8, width=8, heads=2),
+    mann=MannOptions(controller=16, rows=8, width=8, heads=2),
     meta_lstm=MetaLstmOptions(steps=2),
 )
 
@@ -78,23 +81,66 @@ def test_a_finished_learner_is_read_and_another_option_of_it_trains_it_anew(
     assert train_on_embeddings(other, "leo", start) == "trained"
 
 
-def test_mann_refuses_a_number_of_ways_that_validation_does_not_ask(tmp_path: Path) -> None:
-    task = tiny_task(tmp_path, pretrain_epochs=0)
-    with pytest.raises(
-        MetaDxError, match=r"\[learner.mann\] ways is 5 and \[training\] validation_ways is 3"
-    ):
-        train_on_embeddings(task, "mann", pretrain(task))
+def test_fewer_validation_diseases_than_wanted_ways_make_every_learner_smaller(tmp_path: Path) -> None:
+    task = tiny_task(tmp_path, pretrain_epochs=0, validation_ways=9, head_steps=1, episodes=1)
+    start = pretrain(task)
+    for name in ("mann", "meta_lstm"):
+        assert train_on_embeddings(replace(task, learner=SMALL), name, start).steps == 1
+    assert ValidationEpisodes(task.validation, task.options, 0).ways == 4
+
+
+@pytest.mark.parametrize(("name", "option"), [("leo", "head_steps"), ("reptile", "episodes")])
+def test_a_learner_without_steps_is_refused(tmp_path: Path, name: str, option: str) -> None:
+    task = tiny_task(tmp_path, pretrain_epochs=0, **{option: 0})
+    with pytest.raises(MetaDxError, match=rf"\[training\] {option} is 0, and \[learner\] asks for '{name}'"):
+        train_learner(task, name, pretrain(task), lambda *_: None)
+
+
+def test_reptile_sees_as_many_rows_of_a_class_as_the_paper_says(tmp_path: Path) -> None:
+    task = tiny_task(tmp_path)
+    plan = next(iter(episode_sampler(task, 3, 4).plans(1)))
+    assert [len(s) + len(q) for s, q in zip(plan.support, plan.query, strict=True)] == [4, 4, 4]
+
+
+def recalls_of(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
+    found = {f"D{n}": np.array([value]) for n, value in enumerate(values)}
+    return {1: {"": np.array(values), **found}}
+
+
+@pytest.mark.parametrize(
+    ("anp", "latent", "serves", "says"),
+    [
+        (
+            [0.5] * 10,
+            4,
+            "anp",
+            r"anp on the prototypical checkpoint serves, against logistic .* \+0.0 points",
+        ),
+        ([0.4] * 10, 4, "logistic", "anp may be more than a point lower"),
+        ([0.5] * 10, 0, "logistic", "without its latent"),
+        ([0.5] * 4, 4, "logistic", "4 validation diseases are too few"),
+    ],
+)
+def test_who_serves_and_what_is_said_of_it(anp: list[float], latent: int, serves: str, says: str) -> None:
+    head = SimpleNamespace(noise_size=latent)
+    plain = SimpleNamespace(
+        stage="prototypical",
+        heads={"logistic": None, "anp": head},
+        recalls={"logistic": recalls_of([0.5] * len(anp)), "anp": recalls_of(anp)},
+        mean=lambda name: {"logistic": 0.5, "anp": float(np.mean(anp))}[name],
+    )
+    other = SimpleNamespace(stage="pretrain", heads={"logistic": None}, mean=lambda _: 0.3)
+    chosen, name, note = selection._choice([other, plain])  # type: ignore[list-item] # stand-ins
+    assert (chosen.stage, name) == ("prototypical", serves)
+    assert re.search(says, note), note
+    assert "the pretrain checkpoint with logistic, 30.0%, 20.0 points lower" in note
 
 
 def test_the_neural_process_serves_only_where_it_is_surely_not_a_point_worse() -> None:
-    def recalls(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
-        found = {f"D{n}": np.array([value]) for n, value in enumerate(values)}
-        return {1: {"": np.array(values), **found}}
-
-    plain = recalls([0.5, 0.6, 0.7, 0.8])
-    gap, low, high = paired_interval(recalls([0.495, 0.595, 0.695, 0.795]), plain)
+    plain = recalls_of([0.5, 0.6, 0.7, 0.8])
+    gap, low, high = paired_interval(recalls_of([0.495, 0.595, 0.695, 0.795]), plain)
     assert (gap, low, high) == pytest.approx((-0.005, -0.005, -0.005))
-    gap, low, high = paired_interval(recalls([0.3, 0.8, 0.7, 0.8]), plain)
+    gap, low, high = paired_interval(recalls_of([0.3, 0.8, 0.7, 0.8]), plain)
     assert gap == pytest.approx(0.0)
     assert low < -selection.MARGIN < 0 < high
 
