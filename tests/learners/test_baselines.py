@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -36,3 +39,13 @@ def test_an_embedding_equal_to_the_base_mean_gives_no_nan() -> None:
 def test_a_base_mean_of_the_wrong_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(7,\)"):
         SimpleShot(8, torch.zeros(7))
+
+
+def test_learners_are_there_and_fit_without_torchs_private_scan() -> None:
+    code = (
+        "import sys, torch; sys.modules['torch._higher_order_ops.scan'] = None\n"
+        "import meta_dx.learners.registry\n"
+        "from meta_dx.learners.baselines import Logistic\n"
+        "Logistic(4).adapt_tensors(torch.eye(4)[None], torch.eye(4)[None])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
