@@ -248,15 +248,7 @@ def _doubt(report: ReportInput) -> list[dict[str, Any]]:
                 {
                     "name": method_name(name),
                     "served": name == result.comparison.serving,
-                    "cells": [
-                        decimal(value, 2)
-                        for value in (
-                            found.entropy_auroc,
-                            found.epistemic_auroc,
-                            found.openset_entropy_auroc,
-                            found.openset_auroc,
-                        )
-                    ],
+                    "cells": [decimal(value, 2) for value in vars(found).values()],
                 }
                 for name, found in result.doubt.items()
             ],

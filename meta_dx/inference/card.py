@@ -90,6 +90,7 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         seed=ours["seed"],
         common=roles.count("common"),
         validation=roles.count("validation"),
+        samples=ours["samples"],
         learner=_plain(ours["learner"]),
         backbone=_plain(ours["backbone"]),
         shape=" × ".join(str(size) for size in (image["num_channels"], *image["spatial_shape"])),
@@ -118,8 +119,8 @@ answer. It ranks the diseases that it is given; it cannot say that none of them 
 ## Figures on the validation diseases
 {figures}
 
-## Calibration Probabilities are softmax(logits / T). ECE is that of the validation diseases (15 bins, classes
-weigh the same).
+## Calibration Probabilities are softmax(logits / T); a head with a latent variable averages them over {samples}
+samples of it. ECE is that of the validation diseases (15 bins, classes weigh the same).
 
 | head | log T | ECE before → after | answers |
 |---|---|---|---|

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_dx.errors import MetaDxError
-from meta_dx.inference.answers import Answer, answer_of, class_noise, doubt_of, first_queries, joined
+from meta_dx.inference.answers import Answer, answer_of, doubt_of
 from meta_dx.inference.bundle import Bundle
 from meta_dx.inference.evidence import EmbeddedStudies
+from meta_dx.inference.parts import Reading, answered_in_parts, graph_noise, plain, ways_of
 from meta_dx.inference.providers import CPU, open_session
 from meta_dx.progress import Progress, silent
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-#: From probabilities, samples, attention and prior to an answer.
-_Reading = Callable[[Vectors, Vectors | None, Vectors | None, Floats | None], Answer]
-
-_CELLS = 250_000  # M · Q · N at once: a neural process holds some hundred bytes for each
 
 
 class Images(Protocol):
@@ -250,7 +248,7 @@ class Predictor:
             return self.answer(state, self._mean[None], prior, codes).changed(lambda part: part[:0])
         weights = None if prior is None else _checked_prior(prior, state.ways)[None]
         found = self._in_parts(
-            state.tensors, vectors[None], state.head, answer_of, weights, codes, self.bundle.samples
+            answer_of, state.tensors, vectors[None], state.head, weights, codes, self.bundle.samples
         )
         return found.changed(lambda part: part[0])
 
@@ -275,7 +273,7 @@ class Predictor:
         """
         session = self._session(head, "adapt")
         names = [output.name for output in session.get_outputs()]
-        inputs = {"support_x": _plain(support_x), "support_onehot": _plain(support_onehot)}
+        inputs = {"support_x": plain(support_x), "support_onehot": plain(support_onehot)}
         return dict(zip(names, self._run(session, names, inputs), strict=True))
 
     def predict_episodes(
@@ -301,8 +299,8 @@ class Predictor:
             :meth:`doubt_episodes` is for many episodes.
         """
         session = self._session(head, "predict")
-        inputs = {"query_x": _plain(query_x), **{name: _plain(tensor) for name, tensor in state.items()}}
-        inputs |= _noise(session, None, self.bundle.samples, query_x.shape[0], _ways_of(state))
+        inputs = {"query_x": plain(query_x), **{name: plain(tensor) for name, tensor in state.items()}}
+        inputs |= graph_noise(session, None, self.bundle.samples, query_x.shape[0], ways_of(state))
         logits, probabilities = self._run(session, ["logits", "probabilities"], inputs)
         return logits, probabilities
 
@@ -336,44 +334,22 @@ class Predictor:
             Nats; None where the head has no latent variable.
         """
         weights = None if prior is None else np.asarray(prior, dtype=np.float64)
-        found = self._in_parts(state, query_x, head, doubt_of, weights, None, samples)
+        found = self._in_parts(doubt_of, state, query_x, head, weights, None, samples)
         return found.probabilities, found.epistemic
 
     def _in_parts(
         self,
+        reading: Reading,
         state: Mapping[str, Vectors],
         query_x: Vectors,
         head: str | None,
-        answer: _Reading,
         prior: Floats | None,
         codes: Sequence[str] | None,
         samples: int,
     ) -> Answer:
-        """Answer episodes and queries in parts whose sampled answers fit in memory, and join the parts."""
         session = self._session(head, "predict")
-        tasks, queries, ways = query_x.shape[0], query_x.shape[1], _ways_of(state)
-        outputs = [output.name for output in session.get_outputs() if output.name != "logits"]
-        noise = _noise(session, codes, samples, 1, ways)
-        cells = ways * (samples if noise else 1)
-        columns = _CELLS // cells if len(outputs) > 1 else queries
-        rows = _CELLS // (cells * queries) if len(outputs) > 1 else tasks
-        found = []
-        for few in _slices(tasks, rows):
-            fixed = {name: _plain(tensor[few]) for name, tensor in state.items()}
-            fixed |= {
-                name: np.repeat(tensor, query_x[few].shape[0], axis=0) for name, tensor in noise.items()
-            }
-            weights = None if prior is None else prior[few, None]
-            parts = []
-            for some in _slices(queries, columns):
-                x = _plain(query_x[few, some])
-                # One query alone goes another way through a matrix product, with other last bits: never alone.
-                inputs = {"query_x": np.repeat(x, 2, axis=1) if x.shape[1] == 1 else x, **fixed}
-                given = dict(zip(outputs, self._run(session, outputs, inputs), strict=True))
-                part = answer(given["probabilities"], given.get("samples"), given.get("attention"), weights)
-                parts.append(first_queries(part, x.shape[1]))
-            found.append(joined(parts, axis=1))
-        return joined(found, axis=0)
+        run = partial(self._run, session)
+        return answered_in_parts(session, run, reading, state, query_x, prior, codes, samples)
 
     def _embed_rows(self, images: Images, rows: Ints, batch: int, progress: Progress) -> Vectors:
         wanted = tuple(self._encoder.get_inputs()[0].shape[1:])
@@ -402,31 +378,6 @@ class Predictor:
     def _run(self, session: InferenceSession, names: list[str], inputs: dict[str, Any]) -> list[Any]:
         with self._turn:
             return list(session.run(names, inputs))
-
-
-def _plain(tensor: npt.NDArray[Any]) -> Vectors:
-    return np.ascontiguousarray(tensor, dtype=np.float32)
-
-
-def _ways_of(state: Mapping[str, Vectors]) -> int:
-    return int(state["count"].shape[1])  # every exported head counts its cases, (E, N)
-
-
-def _noise(
-    session: InferenceSession, codes: Sequence[str] | None, samples: int, tasks: int, ways: int
-) -> dict[str, Vectors]:
-    """Return the graph's noise (E, M, N, L) under its name, the same for all E; empty where it takes none."""
-    size = next((tensor.shape[3] for tensor in session.get_inputs() if tensor.name == "noise"), 0)
-    if not size:
-        return {}
-    drawn = class_noise(codes or [f"class {n}" for n in range(ways)], samples, size)
-    return {"noise": np.repeat(drawn[None], tasks, axis=0)}
-
-
-def _slices(total: int, at_once: int) -> Iterator[slice]:
-    """Cut 0 … total into pieces."""
-    step = max(1, at_once)
-    return (slice(start, start + step) for start in range(0, total, step))
 
 
 def _checked_prior(prior: npt.ArrayLike, ways: int) -> Floats:

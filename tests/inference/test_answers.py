@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from meta_dx.inference import predictor as module
+from meta_dx.inference import parts
 from meta_dx.inference.answers import class_noise
 from meta_dx.inference.predictor import Predictor
 from meta_dx.inference.providers import open_session
@@ -154,9 +154,9 @@ def test_parts_of_any_size_give_the_same_answer(uncertain: Predictor, seed: int,
     state = uncertain.adapt_episodes(support, onehot)
     whole, doubt = uncertain.doubt_episodes(state, query, samples=8)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "_CELLS", cells)
-        parts, parted = uncertain.doubt_episodes(state, query, samples=8)
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
+        patched.setattr(parts, "_CELLS", cells)
+        pieces, parted = uncertain.doubt_episodes(state, query, samples=8)
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)
     np.testing.assert_allclose(parted, doubt, atol=1e-6)  # type: ignore[arg-type]
 
 
