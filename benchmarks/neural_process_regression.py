@@ -156,7 +156,7 @@ def page(content: dict[str, Any]) -> str:
     about = content["settings"]
     lines = [
         "# Neural processes on Gaussian-process regression\n",
-        "The regressors of the papers ([neural_process_regressor.py](../meta_dx/learners/neural_process_regressor.py)):\n",
+        "The regressors of the papers:\n",
         "![Mean and deviation of NP and ANP on held-out functions](pictures/neural_process_regression.png)\n",
         "| model | targets, nats a point | context, nats a point | targets by seed | KL at the end, nats | CPU s |",
         "|---|---|---|---|---|---|",
