@@ -27,11 +27,14 @@ def take_up(instance: dg.DagsterInstance, run_id: str) -> None:
     if path in _held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("w")
+    # Locked before it has its name: to others, an unlocked lock file is that of a dead process.
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    stream = beside.open("w")
     fcntl.lockf(stream, fcntl.LOCK_EX)
     stream.write(f"{socket.gethostname()} {os.getpid()}\n")
     stream.flush()
-    _held[path] = stream
+    _held[path] = stream  # before it has its name, too: other threads of this process look here
+    beside.replace(path)
 
 
 @contextmanager

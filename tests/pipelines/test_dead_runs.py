@@ -1,11 +1,13 @@
 """A process that is killed cannot say that its run has ended; the next one that looks says it in its place."""
 
+import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import dagster as dg
 import numpy as np
@@ -96,6 +98,28 @@ def test_the_ui_ends_dead_runs_before_it_opens(
     ui.main()
     assert "dev" in opened
     assert status(instance, run) is FAILED
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the lock", "after the lock"])
+def test_a_run_that_is_just_being_taken_up_is_not_ended(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    run, lock, ended = create_run_for_test(instance, status=STARTED), fcntl.lockf, []
+
+    def look(stream: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "lockf", lock)
+        if not before:
+            lock(stream, how)
+        ended.extend(end_dead_runs(instance))
+        lock(stream, how)
+
+    monkeypatch.setattr(fcntl, "lockf", look)
+    with working_on(instance, run.run_id):
+        assert ended == []
+        assert end_dead_runs(instance) == []
+        (left,) = (Path(instance.root_directory) / "working").iterdir()
+        assert left.name == f"{run.run_id}.lock"
+    assert status(instance, run) is STARTED
 
 
 def test_a_run_that_is_launched_is_taken_up_by_its_process(instance: dg.DagsterInstance) -> None:
