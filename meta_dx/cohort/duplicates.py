@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_pictures
 from meta_dx.home import fingerprint_of
@@ -73,7 +74,10 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
     usable = np.flatnonzero(thumbnails.reshape(-1, _SIDE * _SIDE).std(axis=1) >= FLAT)
     found, forms = _by_hash(thumbnails, hashes, owner, usable)
     seen = {(row[0], row[1]) for row in found}
-    found += [row for row in _by_embedding(images, hashes, owner, usable) if (row[0], row[1]) not in seen]
+    # Many small products: on a busy machine, threads that wait for one another take longer than one alone.
+    with threadpool_limits(1, "blas"):
+        copies = _by_embedding(images, hashes, owner, usable)
+    found += [row for row in copies if (row[0], row[1]) not in seen]
     forms |= _shared_by_many(found, owner)
     kept = sorted(row for row in found if row[0] not in forms and row[1] not in forms)
     pairs = pd.DataFrame(kept, columns=["first", "second", "hash_distance", "correlation", "reason"])
