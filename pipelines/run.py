@@ -79,7 +79,8 @@ def _run() -> int:
 def _execute(
     project: Project, name: str, instance: dg.DagsterInstance, title: str, batch: str | None = None
 ) -> None:
-    from dagster._core.errors import DagsterAssetCheckFailedError  # not exported, raised by every run
+    # Neither is exported; both are raised by every run that ends so.
+    from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
     from meta_dx.steps.incoming import require_passed
     from pipelines.definitions import defs
@@ -92,6 +93,8 @@ def _execute(
             job.execute_in_process(
                 instance=instance, partition_key=batch, run_id=run_id, run_config={"loggers": {"console": {}}}
             )
+    except DagsterExecutionInterruptedError as stop:
+        raise KeyboardInterrupt from stop
     except DagsterAssetCheckFailedError:
         require_passed(project, batch)
         raise

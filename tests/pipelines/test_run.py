@@ -190,3 +190,22 @@ def test_a_refused_label_table_is_to_be_mended(tmp_path: Path) -> None:
     assert "code_not_placeholder (3 of 3)" in sentence
     assert "mend the label table and run again" in sentence
     assert "--accept" not in sentence
+
+
+def test_a_run_that_is_told_to_stop_says_so_in_one_sentence(tmp_path: Path) -> None:
+    some_studies(tmp_path / "studies")
+    command = [sys.executable, "-m", "pipelines.run", "--cohort", str(cohort(tmp_path))]
+    with subprocess.Popen(
+        [*command, "--home", str(tmp_path / "home")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if "▸" in line:  # the first step has begun
+                process.terminate()
+                break
+        told += process.stderr.readlines()
+    assert process.returncode == 130, told
+    assert "Traceback" not in "".join(told)
+    assert told[-1].startswith("meta_dx: stopped. Nothing is half written")
