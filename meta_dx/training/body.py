@@ -28,9 +28,10 @@ from meta_dx.learners.registry import build_body_learner
 from meta_dx.learners.reptile import Reptile
 from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
+from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded, unclipped
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage, unclipped
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, common_ways, gathered
 

@@ -19,8 +19,9 @@ from meta_dx.learners.base import Grads, Head, Metrics
 from meta_dx.learners.registry import build_head
 from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
+from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes, feasible
 

@@ -18,9 +18,10 @@ from meta_dx.learners.base import Grads, Head, Metrics
 from meta_dx.learners.body import BodyLearner
 from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head, build_mann
 from meta_dx.progress import Progress, silent
+from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes, common_ways
 

@@ -13,9 +13,10 @@ from meta_dx.learners.base import Grads, Metrics
 from meta_dx.learners.baselines import SimpleShot
 from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment, mixed
+from meta_dx.training.determinism import seeded
 from meta_dx.training.drawing import Batches
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage, seeded
+from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from meta_dx.home import write_bytes, write_json
 from meta_dx.learners.base import Grads, Metrics
 from meta_dx.progress import Progress, silent
 from meta_dx.training.curves import Curve, plot_curves
+from meta_dx.training.determinism import deterministic
 from meta_dx.training.task import step_seed
 
 if TYPE_CHECKING:
@@ -377,28 +377,3 @@ def _serialised(content: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator of the CPU for what the block builds, and put its state back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Ask torch for algorithms that give the same bits every time, and put its setting back afterwards.
-
-    On a GPU some operations have none; there torch warns and goes on.
-    """
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
