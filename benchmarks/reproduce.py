@@ -36,6 +36,7 @@ def main() -> None:
     run.add_argument("--minutes", type=float, default=float("inf"), help="stop training after so many")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--threads", type=int, default=0)
+    run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if any")
     run.add_argument("--work", type=Path, default=ROOT / ".meta_dx" / "reproduction")
     arguments = parser.parse_args()
     if arguments.command == "list":
@@ -49,7 +50,7 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     import torch
 
-    from benchmarks.reproduction.loop import test, train, write_result
+    from benchmarks.reproduction.loop import Job, choose_device, test, train, write_result
     from benchmarks.reproduction.omniglot import data_folder, load
 
     recipe = RECIPES[arguments.name]
@@ -58,10 +59,16 @@ def _run(arguments: argparse.Namespace) -> None:
         sys.exit(f"The paper of {recipe.name} states no number of steps: say --iterations.")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    data, folder = data_folder(), arguments.work / f"{recipe.name}-seed{arguments.seed}"
-    classes = load(data, "trainval", recipe.side, arguments.work)
-    state = train(recipe, folder, classes, iterations, arguments.minutes, arguments.seed)
-    write_result(test(recipe, folder, data, arguments.work, state, arguments.seed), RESULTS)
+    data, cache, side = data_folder(), arguments.work, recipe.side
+    folder = cache / f"{recipe.name}-seed{arguments.seed}"
+    job = Job(recipe, arguments.seed, iterations, folder, choose_device(arguments.device))
+    run, state = job.begin(load(data, "trainval", side, cache))
+    train(job, run, state, arguments.minutes)
+    pools = {
+        "1692": load(data, "test", side, cache),
+        "423": load(data, "test", side, cache, rotations=False),
+    }
+    write_result(test(job, run, state, pools), RESULTS)
     sys.stdout.write(f"{_page()}\n")
 
 

@@ -7,8 +7,9 @@ is a function of the seed and the step's number, so that a run that is stopped a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,7 @@ class Run(ABC):
 
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
+    device = torch.device("cpu")
 
     def __init__(self, data: Omniglot, seed: int) -> None:
         self.data, self.seed = data, seed
@@ -75,17 +77,29 @@ class Run(ABC):
         """Return the generator of a step's episodes."""
         return np.random.default_rng([self.seed, step])
 
+    def to(self, device: torch.device) -> Self:
+        """Move modules and optimizer to a device, and all episodes from now on; returns the run."""
+        self.device = device
+        for module in self.modules.values():
+            module.to(device)
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # which puts it where the parameters are
+        return self
+
     @abstractmethod
     def step(self, step: int, steps: int) -> Mapping[str, float]:
         """Make one meta-step of so many; returns ``loss`` and ``accuracy`` of its training episodes."""
 
     def right(
-        self, classes: Omniglot, figure: Figure, rng: np.random.Generator, tasks: int
+        self, classes: Omniglot, figures: Sequence[Figure], rng: np.random.Generator, tasks: int
     ) -> npt.NDArray[np.float32]:
-        """Draw test tasks and return the share of right answers in each, shape (tasks,)."""
-        episode = classes.episode(rng, tasks, figure.ways, figure.shots, TEST_QUERIES)
-        answer = self.answer(episode, figure)
-        return (answer == episode.query_y).float().mean(1).numpy()
+        """Draw test tasks and return the share of right answers in each, shape (figures, tasks).
+
+        All figures are of the same ways and shots, and are measured on the same tasks.
+        """
+        ways, shots = figures[0].ways, figures[0].shots
+        episode = classes.episode(rng, tasks, ways, shots, TEST_QUERIES).to(self.device)
+        right = [self.answer(episode, figure) == episode.query_y for figure in figures]
+        return torch.stack(right).float().mean(-1).cpu().numpy()
 
     def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
         """Return the class named for each query, shape (E, Q)."""
@@ -110,6 +124,8 @@ class Recipe:
         From training classes and seed to the run.
     side : int
         Pixels.
+    planned : bool
+        What a step does hangs on how many there will be, so that a run cannot go on for another number.
     """
 
     name: str
@@ -119,6 +135,7 @@ class Recipe:
     iterations: int | None
     make: Callable[[Omniglot, int], Run]
     side: int = 28
+    planned: bool = False
 
 
 class PrototypicalRun(Run):
@@ -138,7 +155,7 @@ class PrototypicalRun(Run):
         """One episode; the learning rate is halved every 2000."""
         for group in self.optimizer.param_groups:
             group["lr"] = 1e-3 * 0.5 ** (step // 2000)
-        episode = self.data.episode(self.rng(step), 1, self.ways, self.shots, self.queries)
+        episode = self.data.episode(self.rng(step), 1, self.ways, self.shots, self.queries).to(self.device)
         self.encoder.train()
         loss, metrics = self.head.loss(self._embedded(episode))
         self.optimizer.zero_grad()
@@ -185,7 +202,9 @@ class MamlRun(Run):
 
     def step(self, step: int, steps: int) -> Mapping[str, float]:
         """One meta-batch."""
-        episode = self.data.episode(self.rng(step), self.tasks, self.ways, self.shots, self.shots)
+        episode = self.data.episode(self.rng(step), self.tasks, self.ways, self.shots, self.shots).to(
+            self.device
+        )
         return _applied(self.learner, self.learner.train().meta_gradients(episode), self.optimizer)
 
     def answer(self, episode: Episode, figure: Figure) -> torch.Tensor:
@@ -219,7 +238,7 @@ class ReptileRun(Run):
         for group in self.optimizer.param_groups:
             group["lr"] = 1 - step / steps
         half = self.options.train_shots // 2  # support and query rows are used alike
-        episode = self.data.episode(self.rng(step), self.tasks, self.ways, half, half)
+        episode = self.data.episode(self.rng(step), self.tasks, self.ways, half, half).to(self.device)
         drawn = torch.Generator().manual_seed(int(self.rng(step).integers(2**62)))
         found = self.learner.train().meta_gradients(episode, generator=drawn)
         return _applied(self.learner, found, self.optimizer)
@@ -259,19 +278,15 @@ class MannRun(Run):
         return {"loss": float(loss.detach()), "accuracy": float(right)}
 
     def right(
-        self, classes: Omniglot, figure: Figure, rng: np.random.Generator, tasks: int
+        self, classes: Omniglot, figures: Sequence[Figure], rng: np.random.Generator, tasks: int
     ) -> npt.NDArray[np.float32]:
-        """Return in each sequence the share of classes that are right at that presentation."""
+        """Return in each sequence the share of classes that are right at each figure's presentation."""
         x, onehot = self._sequences(classes, rng, tasks)
         with torch.inference_mode():
             logits = self.learner.eval().run_sequence(x, onehot)
-        return np.array(
-            [
-                float(accuracy_by_presentation(logits[e : e + 1], onehot[e : e + 1])[figure.presentation - 1])
-                for e in range(tasks)
-            ],
-            dtype=np.float32,
-        )
+        found = [accuracy_by_presentation(logits[e : e + 1], onehot[e : e + 1]) for e in range(tasks)]
+        chosen = [figure.presentation - 1 for figure in figures]
+        return torch.stack(found, 1)[chosen].float().cpu().numpy()
 
     def _sequences(
         self, classes: Omniglot, rng: np.random.Generator, count: int
@@ -280,7 +295,8 @@ class MannRun(Run):
         order = torch.from_numpy(rng.permuted(np.tile(np.arange(self.ways * self.each), (count, 1)), axis=1))
         x = episode.support_x.flatten(2) / 255  # (E, T, D)
         x = x.gather(1, order.unsqueeze(-1).expand_as(x))
-        return x, nn.functional.one_hot(episode.support_y.gather(1, order), self.ways).float()
+        onehot = nn.functional.one_hot(episode.support_y.gather(1, order), self.ways).float()
+        return x.to(self.device), onehot.to(self.device)
 
 
 def _encoder() -> Encoder:
@@ -335,6 +351,7 @@ def _reptile(ways: int, iterations: int, *figures: Figure) -> Recipe:
         figures=figures,
         iterations=iterations,
         make=lambda data, seed: ReptileRun(data, seed, ways),
+        planned=True,
     )
 
 
