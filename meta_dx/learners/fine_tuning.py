@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -74,13 +74,6 @@ class FineTuning(BodyLearner):
         self.capabilities = replace(
             self.capabilities, transductive=normalised and self.options.batch_norm == "batch"
         )
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; the network stays in evaluation mode, so that it draws nothing at random."""
-        super().train(mode)
-        self.network.eval()
-        return self
 
     def adapt_task(self, support_x: Tensor, support_y: Tensor, ways: int) -> State:
         """Fit the classifier, then everything.

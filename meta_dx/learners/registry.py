@@ -87,7 +87,7 @@ def build_head(
     embedding_size : int
         D.
     base_mean : Tensor, optional, shape (D,)
-        Mean embedding of the common diseases; the baselines centre by it.
+        Mean embedding of the common diseases' studies; the baselines centre by it.
     options : LearnerOptions, optional
         What the learner's paper leaves open.
 

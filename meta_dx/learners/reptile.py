@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -109,13 +108,6 @@ class Reptile(BodyLearner):
         self._names = [name for name, _ in network.named_parameters()]
         self.moments = nn.ParameterList(torch.zeros_like(p) for p in network.parameters())
         self.missing = nn.Parameter(torch.ones(()))
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; the network stays in evaluation mode, so that it draws nothing at random."""
-        super().train(mode)
-        self.network.eval()
-        return self
 
     def adapt(self, support: Support, *, noise: Tensor | None = None) -> State:
         """Adapt to each support set of a batch; pure: the learner does not change.
