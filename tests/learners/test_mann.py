@@ -306,7 +306,7 @@ def test_it_learns_to_answer_the_second_presentation_better_than_any_guess() -> 
 
 
 def test_options_that_make_no_network_are_refused() -> None:
-    for wrong in ({"heads": 0}, {"rows": 3}, {"decay": 1.0}, {"ways": 1}, {"write": "both"}):
+    for wrong in ({"heads": 0}, {"rows": 3}, {"decay": 1.0}, {"write": "both"}):
         with pytest.raises(MetaDxError, match=next(iter(wrong))) as told:
             MannOptions(**wrong)  # type: ignore[arg-type]
         assert told.value.code == "bad_value"

@@ -21,7 +21,7 @@ from meta_dx.training.episodic import meta_train
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult, load_result, select
 from meta_dx.training.stage import CHECKPOINT
-from meta_dx.training.task import TrainingTask
+from meta_dx.training.task import TrainingTask, step_seed
 from meta_dx.training.train import train
 from meta_dx.training.validation import ValidationEpisodes
 from tests.training.tiny import cohort, tiny_task
@@ -75,7 +75,7 @@ def test_every_checkpoint_meets_every_head_on_the_same_episodes_and_the_best_is_
 def test_the_stored_encoder_and_head_give_the_accuracy_of_the_table(trained: Trained) -> None:
     task, result = trained
     vectors = embed_studies(result.encoder(), task.images, task.validation)
-    episodes = ValidationEpisodes(task.validation, task.options, task.seed)
+    episodes = ValidationEpisodes(task.validation, task.options, step_seed(task.seed, "selected", 0))
     for name, head in result.heads().items():
         rows = [r for r in result.rows if (r["checkpoint"], r["head"]) == (result.stage, name)]
         for row, score in zip(rows, episodes.scores(head, vectors), strict=True):
@@ -179,7 +179,7 @@ def test_a_learner_that_makes_things_worse_is_not_chosen_and_the_note_says_so(tm
     assert learner.best_step == 0 or learner.best_accuracy > learner.history[0]["accuracy"]
     result = select(task, [first, learner])
     if result.stage == "pretrain":
-        assert "Not chosen: the prototypical checkpoint" in result.note
+        assert "Best of the others: the prototypical checkpoint" in result.note
 
 
 def test_without_epochs_and_episodes_the_users_own_weights_are_used_as_they_are(tmp_path: Path) -> None:
