@@ -8,14 +8,13 @@ another one, or an error. Reading a bundle needs neither torch nor MONAI.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, new_folder, storage_faults, write_bytes, write_json, write_text
 from meta_dx.inference.calibration import Calibration
 from meta_dx.inference.card import metadata_of, model_card
+from meta_dx.inference.manifest import MANIFEST, identity, manifest_of, named_files, verify
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,15 +35,12 @@ if TYPE_CHECKING:
 #: Samples of a latent variable in use; in the evaluation there are fewer.
 SAMPLES = 64
 
-_LAYOUT = 1
-_MANIFEST = "manifest.json"
 _METADATA = "configs/metadata.json"
 _PREPROCESSING = "configs/preprocessing.json"
 _ENCODER = "models/encoder.onnx"
 _MEAN = "models/embedding_mean.npy"
 _CARD = "docs/README.md"
 _POINTER = "latest.json"
-_ID_DIGITS = 16
 _SEEN = ("common", "validation")
 
 
@@ -148,17 +145,17 @@ class Bundle:
             ``bundle_damaged`` when a file is missing, changed, or not named in the manifest.
         """
         folder = Path(path)
-        manifest = folder / _MANIFEST
+        manifest = folder / MANIFEST
         if not manifest.is_file():
             raise MetaDxError(
                 "no_bundle",
-                f"{folder} is no bundle, it has no {_MANIFEST}: name the folder that 'export' printed.",
+                f"{folder} is no bundle, it has no {MANIFEST}: name the folder that 'export' printed.",
             )
         content = manifest.read_bytes()
-        _verify(folder, _named_files(folder, content))
+        verify(folder, named_files(folder, content), (_METADATA, _PREPROCESSING, _ENCODER, _MEAN))
         metadata = json.loads((folder / _METADATA).read_bytes())
         preprocessing = json.loads((folder / _PREPROCESSING).read_bytes())
-        return cls(folder, _identity(content), metadata, preprocessing)
+        return cls(folder, identity(content), metadata, preprocessing)
 
     @property
     def max_shots(self) -> int | None:
@@ -272,9 +269,9 @@ def write_bundle(where: Home | Path, parts: BundleParts) -> Bundle:
     store = where.bundles if isinstance(where, Home) else Path(where)
     with _draft_in(store) as draft:
         _fill(draft, parts)
-        content = _manifest_of(draft)
-        write_bytes(draft / _MANIFEST, content)
-        final = store / _identity(content)
+        content = manifest_of(draft)
+        write_bytes(draft / MANIFEST, content)
+        final = store / identity(content)
         with new_folder(final) as folder:
             for child in draft.iterdir():
                 child.rename(folder / child.name)
@@ -371,53 +368,3 @@ def _without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_tuples(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-
-
-def _manifest_of(folder: Path) -> bytes:
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    listed = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
-    return (json.dumps({"layout": _LAYOUT, "sha256": listed}, indent=2) + "\n").encode()
-
-
-def _identity(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()[:_ID_DIGITS]
-
-
-def _named_files(folder: Path, manifest: bytes) -> dict[str, str]:
-    try:
-        read = json.loads(manifest)
-        layout, listed = read["layout"], {str(name): str(digest) for name, digest in read["sha256"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise _damaged(folder, f"its {_MANIFEST} cannot be read") from fault
-    if layout != _LAYOUT:
-        raise MetaDxError(
-            "bundle_layout",
-            f"The bundle {folder} has layout {layout}, not {_LAYOUT}: install the meta_dx that made it.",
-        )
-    for name in listed:
-        parts = PurePosixPath(name).parts
-        if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
-            raise _damaged(folder, f"its {_MANIFEST} names a file outside of it")
-    return listed
-
-
-def _verify(folder: Path, listed: dict[str, str]) -> None:
-    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {
-        _MANIFEST
-    }
-    for name in (_METADATA, _PREPROCESSING, _ENCODER, _MEAN, *listed):
-        if name not in there or name not in listed:
-            raise _damaged(folder, f"{name} is missing")
-    for name in sorted(there):
-        if name not in listed:
-            raise _damaged(folder, f"{name} is not named in its {_MANIFEST}")
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != listed[name]:
-            raise _damaged(folder, f"{name} was changed after it was written")
-
-
-def _damaged(folder: Path, what: str) -> MetaDxError:
-    return MetaDxError(
-        "bundle_damaged",
-        f"The bundle {folder} is not what was exported, {what}: copy it again from where it came, or remove "
-        "the folder and run 'meta-dx export'.",
-    )
