@@ -85,7 +85,8 @@ def run(arguments: list[str]) -> int:
 def _usage(fault: Exception) -> int:
     # Typer vendors its own click from 0.20 on: recognise its errors by what they offer, not by class.
     if hasattr(fault, "format_message") and hasattr(fault, "exit_code"):
-        return _refuse(f"{fault.format_message()} ('meta-dx --help' lists what there is.)")
+        told = fault.format_message() or "Name a command."  # click says nothing where none is given
+        return _refuse(f"{told} ('meta-dx --help' lists what there is.)")
     if type(fault).__name__ in ("Abort", "Exit"):
         return int(getattr(fault, "exit_code", 1))
     return _fault_of_ours()

@@ -75,3 +75,8 @@ def test_doctor_answers_json_for_a_fresh_home(tmp_path: Path, capsys: pytest.Cap
 def test_support_needs_an_existing_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert cli.run(["support", "list", "--home", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in caplog.text
+
+
+def test_without_a_command_it_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    assert cli.run([]) == 2
+    assert caplog.messages[-1] == "meta-dx: Name a command. ('meta-dx --help' lists what there is.)"
