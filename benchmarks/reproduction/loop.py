@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks.reproduction.omniglot import Omniglot
-from benchmarks.reproduction.recipes import Figure, Recipe, Run
+from benchmarks.reproduction.recipes import Recipe
+from benchmarks.reproduction.runs import Figure, Run
 from meta_dx.home import write_bytes, write_json
 from meta_dx.progress import bar
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduction.recipes import Figure, Recipe
+from benchmarks.reproduction.recipes import Recipe
+from benchmarks.reproduction.runs import Figure
 
 _HEAD = """# Reproduction on Omniglot
 

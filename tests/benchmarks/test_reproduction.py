@@ -11,7 +11,8 @@ from benchmarks.reproduction.loop import Job, choose_device, read_results, train
 from benchmarks.reproduction.loop import test as measure
 from benchmarks.reproduction.omniglot import Omniglot
 from benchmarks.reproduction.page import write_page
-from benchmarks.reproduction.recipes import RECIPES, Figure, Run
+from benchmarks.reproduction.recipes import RECIPES
+from benchmarks.reproduction.runs import Figure, Run
 from meta_dx.learners.mann import accuracy_by_presentation
 
 CPU = torch.device("cpu")

@@ -1,7 +1,6 @@
 import errno
 import os
 import shutil
-import sqlite3
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom import dcmread
 
 from meta_dx.cohort import ingest
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import (
-    Batch,
     IngestOptions,
     IngestSummary,
     ingest_batch,
@@ -27,18 +24,6 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.vault import Vault
 from tests.dicom.builders import picture, uid_of, write_instance, write_study
-
-
-@pytest.fixture
-def home(tmp_path) -> Home:
-    return Home.open(tmp_path / "home")
-
-
-@pytest.fixture
-def source(tmp_path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    return folder
 
 
 def counted(summary: IngestSummary) -> tuple:
@@ -451,56 +436,3 @@ def test_names_that_are_no_text_are_taken(home, source):
 def test_a_summary_that_does_not_add_up_is_a_fault_of_ours():
     with pytest.raises(RuntimeError, match="accounted"):
         IngestSummary(found=3, accepted=1, duplicates=0, not_dicom=1)
-
-
-def test_no_original_identity_is_in_any_store_but_the_vault(home, source):
-    token = "QZTOKENQZ"  # noqa: S105
-    folder = source / f"{token} folder"
-    for number in range(3):
-        write_instance(
-            folder,
-            name=f"{token}{number}.dcm",
-            patient=f"{token}p{number}",
-            PatientName=f"{token}^x",
-            AccessionNumber=f"{token}a",
-            StudyDescription=token,
-            InstitutionName=token,
-        )
-    write_instance(folder, name=f"{token}r.dcm", patient=token, PixelData=None)
-    shutil.copy(folder / f"{token}0.dcm", folder / f"{token}z.dcm")
-    (folder / f"{token}.txt").write_text(token)
-    uids = [str(dcmread(p).StudyInstanceUID) for p in folder.glob("*.dcm")]
-    ingest_folder(home, source)
-    public = {name: data for name, data in tree(home.root).items() if not name.startswith("private")}
-    # Parquet is compressed: what its cells say is searched, too.
-    catalog = Catalog(home)
-    tables = [catalog.instances(), catalog.rejections(), catalog.studies(), catalog.series()]
-    cells = " ".join(str(value) for table in tables for value in table.to_numpy().ravel())
-    for planted in (token, *uids):
-        assert planted not in cells
-        assert not [name for name, data in public.items() if planted in name or planted.encode() in data]
-    assert any(token.encode() in data for name, data in tree(home.private).items())
-
-
-def test_no_error_names_a_patient(home, source, monkeypatch):
-    token = "QZTOKENQZ"  # noqa: S105
-    write_instance(source / token, name=f"{token}.dcm", patient=token)
-
-    def full(self, data):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(MetaDxError) as fault:
-        ingest_folder(home, source)
-    assert token not in str(fault.value)
-
-
-def test_the_vault_knows_the_plan(home, source):
-    mixed(source)
-    plan_batches(home, [source])
-    assert [(b.id, b.source) for b in Vault.open(home).batches()] == [("b0001", str(source))]
-    with pytest.raises(MetaDxError):
-        ingest_batch(home, Batch("b0001", source / "gone"))
-    assert sqlite3.connect(home.private / "identity.sqlite").execute(
-        "SELECT count(*) FROM files"
-    ).fetchone() == (0,)
