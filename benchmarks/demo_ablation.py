@@ -39,6 +39,7 @@ from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, eligible_diseases
 from meta_dx.evaluation.asking import Asked, Floats, Method, ask
 from meta_dx.home import Home
 from meta_dx.learners.base import Head
+from meta_dx.learners.options import LearnerOptions
 from meta_dx.metrics.classification import hits
 from meta_dx.records.vault import Vault
 from meta_dx.settings import Settings, load_settings
@@ -72,8 +73,11 @@ class Drawn:
             sources=(str(studies / "first"), str(studies / "second")),
             diagnoses=str(studies / "diagnoses.csv"),
         )
-        # No patient is hidden: which ones would be depends on the key of the home.
-        own = replace(settings, cohort=cohort, inbox=replace(settings.inbox, holdout=0))
+        # No patient is hidden: which ones would be depends on the key of the home. Prototypical Networks and the
+        # plain heads suffice here: the neural process starts from a plain head and takes longer than all the rest.
+        own = replace(
+            settings, cohort=cohort, inbox=replace(settings.inbox, holdout=0), learner=LearnerOptions()
+        )
         project = Project(Home.open(work / name, cohort.name), own)
         for batch in pending_batches(project):
             tell(f"{name}: taking in {batch.id}")
