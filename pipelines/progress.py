@@ -51,9 +51,8 @@ def failed_check_line(check: dg.AssetCheckEvaluation) -> str:
         spec.fault for spec in (*ingest_checks(), *diagnosis_checks()) if spec.name == check.check_name
     )
     word = "blocking" if check.severity is dg.AssetCheckSeverity.ERROR else "warning"
-    how_many = (
-        f"{failed} of {checked} failed" if checked else "failed"
-    )  # a table that is empty has no rows to count
+    # A table that is empty has no rows to count.
+    how_many = f"{failed} of {checked} failed" if checked else "failed"
     return f"check {check.check_name}: {word}, {how_many}: {fault.split(':')[0].rstrip('.')}"
 
 

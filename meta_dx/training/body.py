@@ -30,8 +30,8 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures
-from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage, unclipped
+from meta_dx.training.episodic import episode_sampler, episodic_stage
+from meta_dx.training.stage import StageResult, finished, run_stage, unclipped
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, common_ways, gathered
 
@@ -92,22 +92,16 @@ def train_on_images(
     with seeded(step_seed(task.seed, f"{name} learner", 0)):
         learner = build_on_images(name, task, start.best["encoder"])
     learner = learner.to(fabric.device)
-    learning = _Tasks(task, learner, fabric)
     sgd = getattr(learner, "optimizer", "adamw") == "sgd"
-    stage = Stage(
-        name=name,
-        key=key,
-        folder=folder,
+    stage = episodic_stage(
+        task,
+        name,
+        key,
+        _Tasks(task, learner, fabric),
         modules={"learner": learner},
         rates={"learner": getattr(learner, "learning_rate", options.episode_learning_rate)},
         weight_decay=learner.weight_decay,
         steps=0 if isinstance(learner, FineTuning) else options.episodes,  # it learns nothing between tasks
-        gradients=learning.gradients,
-        validate=learning.validate,
-        validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
-        patience=options.patience,
-        checkpoint_seconds=options.checkpoint_seconds,
-        seed=task.seed,
         optimizer="sgd" if sgd else "adamw",
         schedule="linear" if sgd else "cosine",
         clip=unclipped if sgd else getattr(learner, "clipped", None),

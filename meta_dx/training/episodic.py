@@ -7,7 +7,7 @@ start from (:mod:`meta_dx.training.frozen`, :mod:`meta_dx.training.body`).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -67,11 +67,11 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     with seeded(step_seed(task.seed, f"{name} head", 0)):
         head = build_head(name, encoder.embedding_size, options=task.learner).to(fabric.device)
     encoder = encoder.to(fabric.device, memory_format=memory_format(encoder))  # type: ignore[call-overload]
-    learning = _Episodes(task, fabric, encoder, head)
-    stage = Stage(
-        name=name,
-        key=key,
-        folder=folder,
+    stage = episodic_stage(
+        task,
+        name,
+        key,
+        _Episodes(task, fabric, encoder, head),
         modules={"encoder": encoder, "head": head},
         rates={
             "encoder": options.episode_learning_rate,
@@ -79,14 +79,35 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
         },
         weight_decay=options.weight_decay,
         steps=options.episodes,
+    )
+    return run_stage(stage, fabric, progress)
+
+
+class Objective(Protocol):
+    """What a stage lowers, and how well it does."""
+
+    def gradients(self, step: int) -> tuple[Grads, Metrics]:
+        """Return the gradients of one step, by ``module.parameter``, and its metrics."""
+
+    def validate(self) -> float:
+        """Return the accuracy on the validation diseases."""
+
+
+def episodic_stage(task: TrainingTask, name: str, key: str, learning: Objective, **more: Any) -> Stage:
+    """Return the stage of a learner that is trained on episodes; ``more`` are the fields that differ."""
+    options = task.options
+    return Stage(
+        name=name,
+        key=key,
+        folder=task.folder / name,
         gradients=learning.gradients,
         validate=learning.validate,
         validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
         patience=options.patience,
         checkpoint_seconds=options.checkpoint_seconds,
         seed=task.seed,
+        **more,
     )
-    return run_stage(stage, fabric, progress)
 
 
 def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | None = None) -> EpisodeSampler:

@@ -20,8 +20,8 @@ from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head, 
 from meta_dx.progress import Progress, silent
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import embed_studies
-from meta_dx.training.episodic import STEPS_PER_VALIDATION_UNIT, episode_sampler
-from meta_dx.training.stage import Stage, StageResult, finished, run_stage
+from meta_dx.training.episodic import episode_sampler, episodic_stage
+from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import ValidationEpisodes, common_ways
 
@@ -81,20 +81,15 @@ def train_on_embeddings(
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()
     encoder.load_state_dict(start.best["encoder"])
     learning = _Embedded(task, name, fabric, encoder)
-    stage = Stage(
-        name=name,
-        key=key,
-        folder=folder,
+    stage = episodic_stage(
+        task,
+        name,
+        key,
+        learning,
         modules={"encoder": encoder, "head": learning.learner},
         rates={"head": getattr(learning.learner, "learning_rate", options.head_learning_rate)},
         weight_decay=learning.learner.weight_decay,
         steps=options.head_steps,
-        gradients=learning.gradients,
-        validate=learning.validate,
-        validate_every=options.validate_every * STEPS_PER_VALIDATION_UNIT,
-        patience=options.patience,
-        checkpoint_seconds=options.checkpoint_seconds,
-        seed=task.seed,
         clip=getattr(learning.learner, "clipped", None),
     )
     return run_stage(stage, fabric, progress)
