@@ -275,7 +275,7 @@ def _deployment(result: DeploymentResult) -> dict[str, Any]:
     notes = []
     if result.one_short:
         notes.append(
-            f"{len(result.one_short)} diseases have no more patients than the cap of {result.cap}: in use "
+            f"{wording.diseases(len(result.one_short))} no more patients than the cap of {result.cap}: in use "
             "the model rests on all of them; here on one fewer, so that one is left to ask about."
         )
     if result.only_offered:
@@ -285,7 +285,7 @@ def _deployment(result: DeploymentResult) -> dict[str, Any]:
         )
     if result.untested:
         notes.append(
-            f"{len(result.untested)} diseases have a single patient: offered as answers, never asked about."
+            f"{wording.diseases(len(result.untested))} a single patient: offered as answers, never asked about."
         )
     if result.absent:
         notes.append(

@@ -117,6 +117,11 @@ def shots(number: int) -> str:
     return f"{in_words(number)} confirmed case{'' if number == 1 else 's'}"
 
 
+def diseases(number: int) -> str:
+    """Return ``"1 disease has"``, ``"2 diseases have"``, …."""
+    return "1 disease has" if number == 1 else f"{number} diseases have"
+
+
 def headline(results: tuple[EpisodicResult, ...]) -> str:
     """Say in one honest sentence who won.
 

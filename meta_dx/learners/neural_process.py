@@ -40,11 +40,13 @@ from torch import Tensor, nn
 
 from meta_dx.episodes.episode import Episode
 from meta_dx.learners.base import Capabilities, Head, Metrics, State, mask_absent_classes, query_loss
-from meta_dx.learners.baselines import Logistic, SimpleShot
+from meta_dx.learners.baselines import Cl2n, Logistic, SimpleShot
 from meta_dx.learners.class_attention import ClassAttention, ClassBlock
+from meta_dx.learners.cosine_classifier import CosineClassifier
 from meta_dx.learners.embedding_augmentation import classes_pulled_together, rotated
 from meta_dx.learners.options import NeuralProcessOptions
 from meta_dx.learners.prototypical import Prototypical, unit_length
+from meta_dx.learners.ridge import Ridge
 
 #: The decoder need not tell a probability of 2e-9 from a smaller one.
 _LEAST_LOG_P = -20.0
@@ -349,6 +351,8 @@ def _two_layers(size: int, hidden: int) -> nn.Sequential:
 
 
 def _plain_head(name: str, size: int, mean: Tensor | None) -> Head:
+    """Build the plain head; where training has not named the best one, logistic regression."""
     if name == "prototypical":
         return Prototypical(size)
-    return Logistic(size, mean) if name == "logistic" else SimpleShot(size, mean)
+    heads: dict[str, type[Cl2n]] = {"simpleshot": SimpleShot, "ridge": Ridge, "cosine": CosineClassifier}
+    return heads.get(name, Logistic)(size, mean)

@@ -50,8 +50,9 @@ class NeuralProcessOptions:
 
     Parameters
     ----------
-    prior_head : {"logistic", "simpleshot", "prototypical"}
-        The plain head whose logits the neural process starts from.
+    prior_head : {"best", "logistic", "simpleshot", "ridge", "cosine", "prototypical"}
+        The plain head whose logits the neural process starts from; ``best``: the baseline that is right most
+        often on the validation diseases.
     latent : bool
         Latent path; without it there is no epistemic uncertainty.
     attention : bool
@@ -84,7 +85,7 @@ class NeuralProcessOptions:
         heart.
     """
 
-    prior_head: Literal["logistic", "simpleshot", "prototypical"] = "logistic"
+    prior_head: Literal["best", "logistic", "simpleshot", "ridge", "cosine", "prototypical"] = "best"
     latent: bool = True
     attention: bool = True
     hidden: int = 128
@@ -112,7 +113,9 @@ class NeuralProcessOptions:
         refuse_values(self, checks)
 
 
-_PRIOR_HEADS = ("logistic", "simpleshot", "prototypical")
+#: The plain head is named by training.
+BEST = "best"
+_PRIOR_HEADS = (BEST, "logistic", "simpleshot", "ridge", "cosine", "prototypical")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def meta_train(project: Project, learner: str, progress: Progress = silent) -> S
     from meta_dx.training.episodic import PROTOTYPICAL
     from meta_dx.training.episodic import meta_train as run
     from meta_dx.training.pretraining import pretrain as first
-    from meta_dx.training.selection import best_encoder
+    from meta_dx.training.start import best_encoder, with_prior_head
     from meta_dx.training.train import train_learner
 
     settings = project.settings
@@ -77,7 +77,8 @@ def meta_train(project: Project, learner: str, progress: Progress = silent) -> S
         return run(task, stages[0], progress)
     if with_episodes:
         stages.append(run(task, stages[0]))
-    return train_learner(task, learner, best_encoder(task, stages, project.home.features), progress)
+    start = best_encoder(task, stages, project.home.features)
+    return train_learner(with_prior_head(task, start, project.home.features), learner, start, progress)
 
 
 def select(project: Project, progress: Progress = silent) -> TrainingResult:

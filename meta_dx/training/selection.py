@@ -9,27 +9,26 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 
-from meta_dx.backbones.encoder import Encoder, build_encoder, load_encoder, save_encoder, weights_hash
+from meta_dx.backbones.encoder import Encoder, load_encoder, save_encoder, weights_hash
 from meta_dx.home import fingerprint_of, write_bytes, write_json
 from meta_dx.learners.base import Head
-from meta_dx.learners.baselines import SimpleShot
 from meta_dx.learners.registry import BASELINES, build_head, head_from_payload, head_payload
 from meta_dx.progress import Progress, silent
 from meta_dx.training.body import build_on_images, image_recalls
 from meta_dx.training.comparison import plot_comparison, ranked
 from meta_dx.training.curves import Curve, plot_curves
-from meta_dx.training.embedding import Pictures, Vectors, embed_studies
+from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import PROTOTYPICAL
-from meta_dx.training.features import cached_features, study_features
 from meta_dx.training.frozen import FROZEN_LEARNERS, build_on_embeddings
 from meta_dx.training.stage import StageResult
+from meta_dx.training.start import embedded, encoder_of
 from meta_dx.training.task import SELECTION_VERSION, TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Learner, Recalls, ValidationEpisodes, paired_interval
 
@@ -213,32 +212,11 @@ def select(
     return result
 
 
-def best_encoder(
-    task: TrainingTask, stages: Sequence[StageResult], features: Path | None = None
-) -> StageResult:
-    """Return the stage whose encoder is best on the validation diseases, by SimpleShot, which needs no training."""
-    episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
-
-    def accuracy(stage: StageResult) -> float:
-        encoder = _encoder_of(task, stage)
-        common, validation = _embedded(task, encoder, features)
-        head = SimpleShot(encoder.embedding_size, torch.from_numpy(common.mean(0))).eval()
-        return episodes.accuracy(head, validation)
-
-    return stages[0] if len(stages) == 1 else max(stages, key=accuracy)
-
-
-def _encoder_of(task: TrainingTask, stage: StageResult) -> Encoder:
-    encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()
-    encoder.load_state_dict(stage.best["encoder"])
-    return encoder
-
-
 def _candidate(
     task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes, features: Path | None
 ) -> _Candidate:
-    encoder = _encoder_of(task, stage)
-    common, validation = _embedded(task, encoder, features)
+    encoder = encoder_of(task, stage)
+    common, validation = embedded(task, encoder, features)
     base_mean = torch.from_numpy(common.mean(0))
     heads: dict[str, Learner] = {
         name: build_head(name, encoder.embedding_size, base_mean=base_mean, options=task.learner).eval()
@@ -258,12 +236,12 @@ def _add_learner(
     features: Path | None,
 ) -> None:
     """Set a learner beside the others of the encoder whose embeddings it was trained on."""
-    name = weights_hash(_encoder_of(task, stage))
+    name = weights_hash(encoder_of(task, stage))
     home = next(candidate for candidate in candidates if weights_hash(candidate.encoder) == name)
     learner = build_on_embeddings(stage.name, home.encoder.embedding_size, task, base_mean=home.base_mean)
     learner.load_state_dict(stage.best["head"])
     home.learners[stage.name] = learner.eval()
-    _, validation = _embedded(task, home.encoder, features)
+    _, validation = embedded(task, home.encoder, features)
     home.recalls[stage.name] = episodes.recalls(learner, validation)
 
 
@@ -309,21 +287,6 @@ def _best_of(candidate: _Candidate, best: float) -> str:
     return (
         f"the {candidate.stage} checkpoint with {name}, {candidate.mean(name):.1%}, {lead:.1f} points lower"
     )
-
-
-def _embedded(task: TrainingTask, encoder: Encoder, features: Path | None) -> tuple[Vectors, Vectors]:
-    """Return the study embeddings of the common and of the validation diseases."""
-    device = str(open_fabric(task).device)
-    if features is not None and task.images_version:
-        cached = cached_features(features, encoder, task.images, task.images_version, device=device)
-        found = study_features(cached, task.common), study_features(cached, task.validation)
-    else:
-        found = (
-            embed_studies(encoder, task.images, task.common, device=device),
-            embed_studies(encoder, task.images, task.validation, device=device),
-        )
-    encoder.cpu()
-    return found
 
 
 def _table(

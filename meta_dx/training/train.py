@@ -11,8 +11,9 @@ from meta_dx.training.body import train_on_images
 from meta_dx.training.episodic import PROTOTYPICAL, meta_train
 from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
 from meta_dx.training.pretraining import pretrain
-from meta_dx.training.selection import TrainingResult, best_encoder, select
+from meta_dx.training.selection import TrainingResult, select
 from meta_dx.training.stage import StageResult
+from meta_dx.training.start import best_encoder, with_prior_head
 from meta_dx.training.task import TrainingTask
 
 #: Called with stage, steps done, steps in all, message.
@@ -50,13 +51,13 @@ def train(
 
         return report
 
-    stages = train_stages(task, of, features)
+    stages, task = train_stages(task, of, features)
     return select(task, stages, features=features, progress=of("select"))
 
 
 def train_stages(
     task: TrainingTask, of: Callable[[str], Progress], features: Path | None = None
-) -> list[StageResult]:
+) -> tuple[list[StageResult], TrainingTask]:
     """Train every stage that a task asks for; finished ones are only read.
 
     Parameters
@@ -70,17 +71,20 @@ def train_stages(
 
     Returns
     -------
-    list of StageResult
+    stages : list of StageResult
         Pre-training, Prototypical Networks (where ``[training] episodes`` is not 0), then the learners of
         ``[learner]``, from the better encoder of those two.
+    task : TrainingTask
+        With everything named that was left open.
     """
     stages = [pretrain(task, of("pretrain"))]
     if task.options.episodes:
         stages.append(meta_train(task, stages[0], of(PROTOTYPICAL)))
     if task.learner.wanted:
         start = best_encoder(task, stages, features)
+        task = with_prior_head(task, start, features)
         stages += [train_learner(task, name, start, of(name)) for name in task.learner.wanted]
-    return stages
+    return stages, task
 
 
 def train_learner(task: TrainingTask, name: str, start: StageResult, progress: Progress) -> StageResult:

@@ -89,6 +89,8 @@ def _body(name: str, **options: Any) -> Case:
 CASES = [
     *map(_head, HEADS),
     _head("prototypical", "cosine", prototypical=PrototypicalOptions(distance="cosine")),
+    _head("anp", "on ridge", anp=replace(SMALL.anp, prior_head="ridge")),
+    _head("anp", "on cosine", anp=replace(SMALL.anp, prior_head="cosine")),
     _head("anp", "without latent", anp=replace(SMALL.anp, latent=False)),
     _head("anp", "without attention", anp=replace(SMALL.anp, attention=False)),
     *map(_body, BODY_LEARNERS),

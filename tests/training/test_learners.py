@@ -14,6 +14,8 @@ import torch
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.body_options import MetaLstmOptions
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions
+from meta_dx.learners.registry import BASELINES
+from meta_dx.learners.ridge import Ridge
 from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
 from meta_dx.training.episodic import episode_sampler
@@ -21,6 +23,7 @@ from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult
 from meta_dx.training.stage import Stage, _rate, run_stage
+from meta_dx.training.start import with_prior_head
 from meta_dx.training.task import TrainingTask, open_fabric
 from meta_dx.training.train import train, train_learner
 from meta_dx.training.validation import ValidationEpisodes, paired_interval
@@ -94,6 +97,21 @@ def test_a_learner_without_steps_is_refused(tmp_path: Path, name: str, option: s
     task = tiny_task(tmp_path, pretrain_epochs=0, **{option: 0})
     with pytest.raises(MetaDxError, match=rf"\[training\] {option} is 0, and \[learner\] asks for '{name}'"):
         train_learner(task, name, pretrain(task), lambda *_: None)
+
+
+def test_the_neural_process_adds_to_the_plain_head_that_is_best_on_the_validation_diseases(
+    trained: tuple[TrainingTask, TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, result = trained
+    start = pretrain(task)
+    monkeypatch.setattr(
+        ValidationEpisodes, "accuracy", lambda _self, head, _: 0.9 if isinstance(head, Ridge) else 0.5
+    )
+    assert with_prior_head(task, start).learner.anp.prior_head == "ridge"
+    fixed = replace(task, learner=replace(SMALL, anp=replace(SMALL.anp, prior_head="logistic")))
+    assert with_prior_head(fixed, start) is fixed
+    if "anp" in result.heads():  # what was named is stored with the weights
+        assert result.heads()["anp"].options.prior_head in BASELINES
 
 
 def test_reptile_sees_as_many_rows_of_a_class_as_the_paper_says(tmp_path: Path) -> None:
