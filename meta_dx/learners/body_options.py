@@ -10,7 +10,7 @@ from meta_dx.errors import OptionChecks, refuse_values
 
 @dataclass(frozen=True)
 class MamlOptions:
-    """Sections ``[learner.maml]``, ``[learner.anil]`` and ``[learner.proto_maml]``.
+    """Section ``[learner.maml]``.
 
     Parameters
     ----------
@@ -52,6 +52,38 @@ class MamlOptions:
             ("multi_step_loss", self.steps > 0 or not self.multi_step_loss, "off where steps is 0"),
         ]
         refuse_values(self, checks)
+
+
+@dataclass(frozen=True)
+class ProtoMamlOptions(MamlOptions):
+    """Section ``[learner.proto_maml]``: the options of MAML and one more.
+
+    Parameters
+    ----------
+    learned_scale : bool
+        Learn a factor on the distance at which the last layer starts. Without it, as in the paper, squared
+        distances of a trained encoder are so long that the start is sure of itself and hardly moves.
+    """
+
+    learned_scale: bool = True
+
+
+@dataclass(frozen=True)
+class AnilOptions(MamlOptions):
+    """Section ``[learner.anil]``: as ``[learner.maml]``, but for batch norm.
+
+    Parameters
+    ----------
+    batch_norm : {"support", "batch", "stored"}
+        As for MAML; never per step, as the encoder is the same at each.
+    """
+
+    batch_norm: Literal["support", "batch", "stored"] = "support"
+
+    def __post_init__(self) -> None:
+        modes = ("support", "batch", "stored")
+        refuse_values(self, [("batch_norm", self.batch_norm in modes, ", ".join(modes))])
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -111,7 +143,7 @@ class ReptileOptions:
         Inner steps in meta-training.
     train_shots : int
         Rows of each class in a training task, as many as there are patients for; the paper knows no queries in
-        training.
+        training, our tasks hold two rows at least.
     test_batch : int
         Rows in an inner batch when adapting afterwards.
     test_steps : int
@@ -129,10 +161,11 @@ class ReptileOptions:
     transductive: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("inner_batch", "steps", "train_shots", "test_batch")
+        counts = ("inner_batch", "steps", "test_batch")
         checks: OptionChecks = [
             ("inner_rate", self.inner_rate > 0, "above 0"),
             *((name, getattr(self, name) >= 1, "a whole number from 1") for name in counts),
+            ("train_shots", self.train_shots >= 2, "a whole number from 2"),
             ("test_steps", self.test_steps >= 0, "a whole number from 0"),
         ]
         refuse_values(self, checks)

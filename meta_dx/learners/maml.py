@@ -13,7 +13,7 @@ inner loop, only the last layer is adapted.
 **Proto-MAML.** Eleni Triantafillou et al.: *Meta-Dataset: A Dataset of Datasets for Learning to Learn from
 Few Examples*, ICLR 2020, https://arxiv.org/abs/1903.03096. Section 3 ("Proto-MAML"): the last layer starts at
 the prototypical network it equals, w_n = 2 c_n and b_n = -||c_n||², and the meta-gradient flows through that
-start. Any number of classes goes.
+start. Any number of classes goes. A factor s on the distance can be learned beside, which the paper has not.
 
 MAML++ options are in :mod:`meta_dx.learners.maml_plus_plus`. Deviations: the published MAML figures are
 transductive (``batch_norm = "batch"``); the default here is not. Whatever the network draws at random in
@@ -23,6 +23,7 @@ constant start, not as a function of the encoder's weights that are being adapte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -43,7 +44,7 @@ from meta_dx.learners.batch_norm import (
     unpack,
 )
 from meta_dx.learners.body import BodyLearner, Task
-from meta_dx.learners.body_options import MamlOptions
+from meta_dx.learners.body_options import MamlOptions, ProtoMamlOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml_plus_plus import StepNorm, StepRates, step_loss_weights
 
@@ -130,6 +131,12 @@ class Maml(BodyLearner):
         """Score queries (Q, …) with the adapted weights: logits (Q, N)."""
         run = _Run(self.options.test_steps, training=False)
         return self._logits(run, state, query_x, run.steps, use=unpack(state))
+
+    def _settled(self, state: State) -> tuple[State, Statistics | None]:
+        if self.step_norm is None:
+            return super()._settled(state)
+        last = self.options.test_steps
+        return {**state, **self.step_norm.affine(last)}, self.step_norm.statistics(last)
 
     def task_gradients(
         self,
@@ -329,12 +336,22 @@ class ProtoMaml(Maml):
     """MAML whose last layer starts as the prototypical network of the support set; accepts any N.
 
     The classifier is built without a last layer (``ways`` None). Classes without support have a bias of -inf
-    and so take no part.
+    and so take no part. With :class:`ProtoMamlOptions` of ``learned_scale`` the last layer starts s times as
+    long, s = exp(``log_scale``) meta-learned.
     """
 
     capabilities = Capabilities(
         fixed_ways=False, order_invariant=True, label_equivariant=True, serves_from_state=False
     )
+
+    def __init__(
+        self, network: Classifier, options: MamlOptions | None = None, *, vectorised: bool | None = None
+    ) -> None:
+        super().__init__(network, options, vectorised=vectorised)
+        learned = isinstance(self.options, ProtoMamlOptions) and self.options.learned_scale
+        # As in Prototypical: squared distances grow with D, and a softmax of hundreds learns nothing.
+        start = -0.5 * math.log(network.embedding_size)
+        self.log_scale = nn.Parameter(torch.tensor(start)) if learned else None
 
     def _adapted_names(self) -> list[str]:
         return [*super()._adapted_names(), "linear.weight", "linear.bias"]
@@ -342,11 +359,14 @@ class ProtoMaml(Maml):
     def _start(self, run: _Run, support_x: Tensor, support_y: Tensor, ways: int) -> tuple[Weights, Weights]:
         fixed, fast = super()._start(run, support_x, support_y, ways)
         embeddings = self._embed(run, {**fixed, **fast}, support_x, 0)  # (S, D)
-        fast["linear.weight"], fast["linear.bias"] = prototype_layer(embeddings, support_y, ways)
+        scale = None if self.log_scale is None else self.log_scale.exp()
+        fast["linear.weight"], fast["linear.bias"] = prototype_layer(embeddings, support_y, ways, scale)
         return fixed, fast
 
 
-def prototype_layer(embeddings: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
+def prototype_layer(
+    embeddings: Tensor, labels: Tensor, ways: int, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the linear layer that scores as a prototypical network does, up to a constant of each query.
 
     Parameters
@@ -357,19 +377,23 @@ def prototype_layer(embeddings: Tensor, labels: Tensor, ways: int) -> tuple[Tens
         Classes 0 … N-1.
     ways : int
         N.
+    scale : Tensor, optional, scalar
+        s, factor on the squared distance; 1 if absent, as in the paper.
 
     Returns
     -------
     weight : Tensor, shape (N, D)
-        2 c_n.
+        2 s c_n.
     bias : Tensor, shape (N,)
-        -||c_n||²; -inf for a class without support.
+        -s ||c_n||²; -inf for a class without support.
     """
     onehot = nn.functional.one_hot(labels, ways).to(embeddings.dtype)  # (S, N)
     count = onehot.sum(0)
     prototypes = onehot.T @ embeddings / count.clamp_min(1).unsqueeze(-1)  # (N, D)
-    bias = -prototypes.square().sum(-1)
-    return 2 * prototypes, bias.masked_fill(count == 0, float("-inf"))
+    weight, bias = 2 * prototypes, -prototypes.square().sum(-1)
+    if scale is not None:
+        weight, bias = scale * weight, scale * bias
+    return weight, bias.masked_fill(count == 0, float("-inf"))
 
 
 def _last_layer(weights: Weights, embeddings: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from meta_dx.errors import OptionChecks, refuse_values
-from meta_dx.learners.body_options import FineTuningOptions, MamlOptions, MetaLstmOptions, ReptileOptions
+from meta_dx.learners.body_options import (
+    AnilOptions,
+    FineTuningOptions,
+    MamlOptions,
+    MetaLstmOptions,
+    ProtoMamlOptions,
+    ReptileOptions,
+)
 
 LearnerName = Literal[
     "prototypical",
@@ -245,8 +252,10 @@ class LearnerOptions:
         Prototypical Networks.
     anp : NeuralProcessOptions
         Attentive Neural Process.
-    maml, anil, proto_maml : MamlOptions
-        Model-agnostic meta-learning, the same of the last layer only, and from a last layer of prototypes.
+    maml : MamlOptions
+        Model-agnostic meta-learning, and the same from a last layer of prototypes.
+    anil : AnilOptions
+        The same of the last layer only.
     reptile : ReptileOptions
         Reptile.
     leo : LeoOptions
@@ -264,8 +273,8 @@ class LearnerOptions:
     prototypical: PrototypicalOptions = field(default_factory=PrototypicalOptions)
     anp: NeuralProcessOptions = field(default_factory=NeuralProcessOptions)
     maml: MamlOptions = field(default_factory=MamlOptions)
-    anil: MamlOptions = field(default_factory=MamlOptions)
-    proto_maml: MamlOptions = field(default_factory=MamlOptions)
+    anil: AnilOptions = field(default_factory=AnilOptions)
+    proto_maml: ProtoMamlOptions = field(default_factory=ProtoMamlOptions)
     reptile: ReptileOptions = field(default_factory=ReptileOptions)
     leo: LeoOptions = field(default_factory=LeoOptions)
     fine_tuning: FineTuningOptions = field(default_factory=FineTuningOptions)

@@ -15,7 +15,13 @@ from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
-from meta_dx.learners.body_options import FineTuningOptions, MamlOptions, MetaLstmOptions, ReptileOptions
+from meta_dx.learners.body_options import (
+    FineTuningOptions,
+    MamlOptions,
+    MetaLstmOptions,
+    ProtoMamlOptions,
+    ReptileOptions,
+)
 from meta_dx.learners.fine_tuning import FineTuning
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions, PrototypicalOptions
 from meta_dx.learners.registry import (
@@ -35,7 +41,7 @@ SMALL = LearnerOptions(
     mann=MannOptions(controller=16, rows=8, width=8, heads=2),
     maml=MamlOptions(steps=2, test_steps=2),
     anil=MamlOptions(steps=2, test_steps=2),
-    proto_maml=MamlOptions(steps=2, test_steps=2),
+    proto_maml=ProtoMamlOptions(steps=2, test_steps=2),
     reptile=ReptileOptions(steps=2, test_steps=4, inner_rate=0.05),
     meta_lstm=MetaLstmOptions(steps=2),
     fine_tuning=FineTuningOptions(

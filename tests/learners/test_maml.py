@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Grads
-from meta_dx.learners.body_options import MamlOptions
+from meta_dx.learners.body_options import MamlOptions, ProtoMamlOptions
 from meta_dx.learners.classifier import Classifier
 from meta_dx.learners.maml import Anil, Maml, ProtoMaml, prototype_layer
 from meta_dx.learners.maml_plus_plus import step_loss_weights
@@ -55,7 +55,8 @@ def classifier(ways: int | None, seed: int = 0) -> Classifier:
 def learner(kind: type[Maml], ways: int | None = 3, vectorised: bool | None = None, **options: Any) -> Maml:
     options = {"inner_rate": 0.4, "steps": 2, "test_steps": 3, **options}
     network = classifier(None if kind is ProtoMaml else ways)
-    made = kind(network, MamlOptions(**options), vectorised=vectorised).double()
+    chosen = ProtoMamlOptions if kind is ProtoMaml else MamlOptions
+    made = kind(network, chosen(**options), vectorised=vectorised).double()
     generator = torch.Generator().manual_seed(1)
     for name, value in [*made.named_parameters(), *made.named_buffers()]:
         if "step_norm" in name or name.startswith("rates"):  # differ from step to step, above zero
@@ -123,7 +124,8 @@ class Reference:
         if self.kind is ProtoMaml:
             z = self.embed(w, x, 0, testing)
             c = torch.stack([z[y == n].mean(0) for n in range(ways)])
-            w.update({"linear.weight": 2 * c, "linear.bias": -(c * c).sum(1)})
+            s = self.p["log_scale"].exp() if self.options.learned_scale else 1.0
+            w.update({"linear.weight": s * 2 * c, "linear.bias": -s * (c * c).sum(1)})
             adapted += ["linear.weight", "linear.bias"]
         found = [w]
         for step in range(steps):
@@ -173,6 +175,7 @@ def variants() -> list[Any]:
         for mode in MODES
         if (kind, mode) != (Anil, "per_step")
     ]
+    found.append(pytest.param(ProtoMaml, {"learned_scale": False}, id="ProtoMaml-paper"))
     extra = {"learned_rates": True, "multi_step_loss": True, "steps": 3}
     found += [
         pytest.param(kind, {**extra, "batch_norm": mode}, id=f"{kind.__name__}-{mode}-plus-plus")
@@ -300,6 +303,16 @@ def test_the_layer_of_prototypes_is_twice_the_mean_and_minus_its_squared_length(
     )
     assert weight.tolist() == [[4, 4], [0, 0], [0, 10]]
     assert bias.tolist() == [-8, -math.inf, -25]
+
+
+def test_a_learned_scale_starts_where_that_of_prototypical_networks_does() -> None:
+    made = ProtoMaml(Classifier(nn.Identity(), 8, None), ProtoMamlOptions(steps=0, test_steps=0))
+    plain = Prototypical(8, learned_scale=True).double()
+    episode = random_episode(6, shots=[[1, 4, 2], [3, 3]])
+    found = made.double().predict(made.adapt(episode.support), episode.query).probabilities()
+    expected = plain.predict(plain.adapt(episode.support), episode.query).probabilities()
+    real = episode.query_mask
+    torch.testing.assert_close(found[real], expected[real], rtol=1e-7, atol=1e-9)  # the start is a float32
 
 
 @pytest.mark.parametrize(("kind", "equivariant"), [(Maml, False), (Anil, False), (ProtoMaml, True)])
