@@ -26,7 +26,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.inference.serving import ServeOptions
 from meta_dx.learners.options import LearnerOptions
-from meta_dx.training.options import TrainingOptions
+from meta_dx.training.options import TrainingOptions, require_steps
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,10 @@ def parse_settings(table: dict[str, Any], path: Path) -> Settings:
             raise MetaDxError("bad_value", f"{path}: '{name}' must be a section, written [{name}].")
         parsed[name] = _section(sections[name], content, f"{path} [{name}]")
     settings = Settings(**parsed)
+    try:
+        require_steps(settings.learner.wanted, settings.training)
+    except MetaDxError as fault:
+        raise MetaDxError(fault.code, f"{path}: {fault}") from fault
     cohort = settings.cohort
     anchored = replace(
         cohort,

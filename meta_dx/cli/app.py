@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import meta_dx
-from meta_dx.cli import data, doctor, models, predictions, rejections, support
+from meta_dx.cli import adapted, data, doctor, models, predictions, rejections, support
 from meta_dx.errors import MetaDxError
 
 log = logging.getLogger("meta_dx")
@@ -31,6 +31,7 @@ app.command()(rejections.rejections)
 app.command()(data.validate)
 app.command()(models.train)
 app.command()(models.export)
+app.command("export-adapted")(adapted.export_adapted)
 app.command()(models.evaluate)
 app.command()(models.predict)
 app.command()(predictions.predictions)

@@ -39,10 +39,13 @@ def existing_home(home: Path | None) -> Path:
     Raises
     ------
     MetaDxError
-        ``no_home``.
+        ``no_home``, or ``adapted_network`` where one adapted network is named, which takes no confirmed cases.
     """
+    from meta_dx.inference.manifest import refuse_adapted
+
     root = home_root(home)
     if not (root / "home.json").exists():
+        refuse_adapted(root)
         raise MetaDxError(
             "no_home", f"There is no home at {root}: name it with --home, or create one with 'make run'."
         )

@@ -260,12 +260,19 @@ def write_bundle(where: Home | Path, parts: BundleParts) -> Bundle:
     Raises
     ------
     MetaDxError
-        When the disk is full or read-only.
+        ``serves_from_no_state`` for a learner whose state is a network; when the disk is full or read-only.
     meta_dx.inference.export.ExportError
         When a graph does not answer as torch does.
     """
     if parts.serving_head not in parts.heads:
         raise ValueError(f"serving_head {parts.serving_head!r} is not among the heads {sorted(parts.heads)}")
+    for name, head in parts.heads.items():
+        if not head.capabilities.serves_from_state:
+            raise MetaDxError(
+                "serves_from_no_state",
+                f"'{name}' adapts a whole network and cannot live in a bundle that takes confirmed cases: export one "
+                f"adapted network with 'meta-dx export-adapted --learner {name}'.",
+            )
     store = where.bundles if isinstance(where, Home) else Path(where)
     with _draft_in(store) as draft:
         _fill(draft, parts)

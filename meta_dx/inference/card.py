@@ -12,6 +12,8 @@ import meta_dx
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
+#: Said by everything that is exported.
+RESEARCH_USE = "Research use only. Not a medical device; not for decisions about patients."
 
 
 def metadata_of(ours: Mapping[str, Any], image_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -55,10 +57,10 @@ def metadata_of(ours: Mapping[str, Any], image_shape: tuple[int, ...]) -> dict[s
         "schema": SCHEMA,
         "version": meta_dx.__version__,
         "changelog": {meta_dx.__version__: "exported by meta_dx"},
-        "monai_version": _version("monai"),
-        "pytorch_version": _version("torch"),
-        "numpy_version": _version("numpy"),
-        "required_packages_version": {"onnxruntime": _version("onnxruntime-gpu", "onnxruntime")},
+        "monai_version": package_version("monai"),
+        "pytorch_version": package_version("torch"),
+        "numpy_version": package_version("numpy"),
+        "required_packages_version": {"onnxruntime": package_version("onnxruntime-gpu", "onnxruntime")},
         "name": f"meta_dx {ours['cohort']}".strip(),
         "task": "Few-shot diagnosis: tell diseases apart from a handful of confirmed cases of each",
         "description": (
@@ -67,7 +69,7 @@ def metadata_of(ours: Mapping[str, Any], image_shape: tuple[int, ...]) -> dict[s
         ),
         "authors": "whoever trained it with meta_dx",
         "copyright": "whoever trained it with meta_dx",
-        "intended_use": "Research use only. Not a medical device; not for decisions about patients.",
+        "intended_use": RESEARCH_USE,
         "data_type": "dicom",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": embedding}},
         "meta_dx": dict(ours),
@@ -166,7 +168,7 @@ def _plain(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items()) or "not named"
 
 
-def _version(*names: str) -> str:
+def package_version(*names: str) -> str:
     """Return the version of the first of these packages that is installed, without its build."""
     for name in names:
         try:

@@ -79,12 +79,12 @@ def export_encoder(encoder: nn.Module, sample_shape: Sequence[int], path: Path) 
     """
     model = copy.deepcopy(encoder).cpu().float().eval()
     shape = tuple(sample_shape)
-    images = _images(0, 2, shape)
-    proto = _export(model, (images,), ["images"], ["embeddings"], ({0: "B"},))
+    images = random_images(0, 2, shape)
+    proto = to_onnx(model, (images,), ["images"], ["embeddings"], ({0: "B"},))
     data = proto.SerializeToString()
     session = open_session(data, "cpu")
     for seed, batch in enumerate((1, 3, 8), start=1):
-        fresh = _images(seed, batch, shape)
+        fresh = random_images(seed, batch, shape)
         with torch.no_grad():
             expected = model(fresh)
         (found,) = session.run(None, {"images": fresh.numpy()})
@@ -149,14 +149,14 @@ def export_head(
     with torch.no_grad():
         state = adapt(support, onehot)
         outputs = list(predict.named(query, *noise, *state))
-    adapt_proto = _export(
+    adapt_proto = to_onnx(
         adapt,
         (support, onehot),
         ["support_x", "support_onehot"],
         names,
         ({0: "E", 1: "S"}, {0: "E", 1: "S", 2: "N"}),
     )
-    predict_proto = _export(
+    predict_proto = to_onnx(
         predict,
         (query, *noise, *state),
         ["query_x", *(["noise"] if noise else []), *names],
@@ -224,13 +224,35 @@ class _Predict(nn.Module):
         return log_t.exp()[:, None, None, None]
 
 
-def _export(
+def to_onnx(
     module: nn.Module,
     args: tuple[Tensor, ...],
     inputs: list[str],
     outputs: list[str],
     shapes: tuple[Any, ...],
 ) -> ModelProto:
+    """Export a module with dynamic axes, in silence and without traces of this machine.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, on the CPU.
+    args : tuple of Tensor
+        Inputs to trace with.
+    inputs, outputs : list of str
+        Names in the graph.
+    shapes : tuple
+        Dynamic axes of each input, by name.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    ExportError
+        When torch gives no graph.
+    """
     with _silence():
         program = torch.onnx.export(
             module,
@@ -323,7 +345,8 @@ def _check_head(
             )
 
 
-def _images(seed: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+def random_images(seed: int, batch: int, shape: tuple[int, ...]) -> Tensor:
+    """Draw noise as pictures, (B, C, *spatial) uint8."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (batch, *shape), generator=generator, dtype=torch.uint8)
 

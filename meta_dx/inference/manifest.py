@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from meta_dx.errors import MetaDxError
 
 MANIFEST = "manifest.json"
+#: What the manifest of one adapted network calls itself (:mod:`meta_dx.inference.adapted`); a bundle is of no kind.
+ADAPTED = "adapted network"
 _LAYOUT = 1
 _ID_DIGITS = 16
 
@@ -32,8 +34,9 @@ def named_files(folder: Path, manifest: bytes) -> dict[str, str]:
     Raises
     ------
     MetaDxError
-        ``bundle_layout`` or ``bundle_damaged``.
+        ``bundle_layout``, ``bundle_damaged``, or ``adapted_network`` where the folder holds one and is no bundle.
     """
+    refuse_adapted(folder, manifest)
     try:
         read = json.loads(manifest)
         layout, listed = read["layout"], {str(name): str(digest) for name, digest in read["sha256"].items()}
@@ -49,6 +52,36 @@ def named_files(folder: Path, manifest: bytes) -> dict[str, str]:
         if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
             raise _damaged(folder, f"its {MANIFEST} names a file outside of it")
     return listed
+
+
+def refuse_adapted(folder: Path, manifest: bytes | None = None) -> None:
+    """Refuse one adapted network where something is wanted that takes confirmed cases: a bundle, or a home.
+
+    Parameters
+    ----------
+    folder : Path
+        Named by the user.
+    manifest : bytes, optional
+        Content of its manifest; read from the folder if absent.
+
+    Raises
+    ------
+    MetaDxError
+        ``adapted_network``.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes() if manifest is None else manifest
+        kind = json.loads(content).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return
+    if kind == ADAPTED:
+        raise MetaDxError(
+            "adapted_network",
+            f"{folder} is one network that was adapted once, no bundle: its confirmed cases are in its weights and "
+            "none can be added; adapt one anew with 'meta-dx export-adapted', or name a bundle of 'meta-dx export', "
+            "whose home takes cases with 'meta-dx support add'.",
+        )
 
 
 def verify(folder: Path, listed: dict[str, str], needed: Sequence[str]) -> None:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from meta_dx.episodes.episode import Episode, Query, Support
 from meta_dx.errors import MetaDxError
+from meta_dx.learners.adapted import fixed_network
 from meta_dx.learners.base import Capabilities, Grads, Metrics, Prediction, State
+from meta_dx.learners.batch_norm import Statistics, unpack
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class BodyLearner(nn.Module, ABC):
 
     #: Weight decay of meta-training.
     weight_decay: float = 0.0
+    #: The option, as it is written in ``cohort.toml``, that makes the learner transductive.
+    transductive_option: str = 'batch_norm = "batch"'
 
     def __init__(self, network: nn.Module, ways: int | None) -> None:
         super().__init__()
@@ -138,6 +142,36 @@ class BodyLearner(nn.Module, ABC):
             padded[real] = found
             answers.append(padded)
         return Prediction(torch.stack(answers).unsqueeze(1))
+
+    def adapted_network(self, state: State) -> nn.Module:
+        """Return the adapted network by itself: examples (B, …) to logits (B, N), each answered alone.
+
+        Parameters
+        ----------
+        state : State
+            Of one task, as :meth:`predict_task` takes it.
+
+        Returns
+        -------
+        nn.Module
+            In evaluation mode; it shares nothing with the learner.
+
+        Raises
+        ------
+        MetaDxError
+            ``transductive`` where queries influence one another: no network by itself answers like that.
+        """
+        if self.capabilities.transductive:
+            raise MetaDxError(
+                "transductive",
+                f"{type(self).__name__} was trained with {self.transductive_option}, where all queries are answered "
+                "together, so no network answers a picture by itself: change that option and train again.",
+            )
+        return fixed_network(self.network, *self._settled(state))
+
+    def _settled(self, state: State) -> tuple[State, Statistics | None]:
+        """Return the adapted weights by their names in the network, and what batch norm normalises with."""
+        return {n: v for n, v in state.items() if not n.startswith(("mean/", "var/"))}, unpack(state)
 
     def meta_gradients(
         self,

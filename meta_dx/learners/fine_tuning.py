@@ -115,6 +115,11 @@ class FineTuning(BodyLearner):
             embedded = self._embed(encoder, query_x)
         return _logits(embedded, state[_WEIGHT], state[_BIAS], state[_COUNT])
 
+    def _settled(self, state: State) -> tuple[State, Statistics | None]:
+        named = {"encoder." + n.removeprefix(_ENCODER): v for n, v in state.items() if n.startswith(_ENCODER)}
+        bias = state[_BIAS].masked_fill(state[_COUNT] == 0, float("-inf"))
+        return {**named, "linear.weight": state[_WEIGHT], "linear.bias": bias}, unpack(state)
+
     def task_gradients(
         self,
         task: Task,

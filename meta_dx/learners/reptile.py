@@ -38,7 +38,7 @@ from torch.func import functional_call, vmap
 
 from meta_dx.episodes.episode import Support
 from meta_dx.learners.base import Capabilities, Grads, Metrics, State
-from meta_dx.learners.batch_norm import episodic_batch_norm, norm_layers, statistics
+from meta_dx.learners.batch_norm import Statistics, episodic_batch_norm, norm_layers, statistics
 from meta_dx.learners.body import BodyLearner, Task
 from meta_dx.learners.body_options import ReptileOptions
 
@@ -98,6 +98,7 @@ class Reptile(BodyLearner):
     )
     optimizer = "sgd"
     learning_rate = 1.0
+    transductive_option = "transductive = true"
 
     def __init__(self, network: nn.Module, ways: int, options: ReptileOptions | None = None) -> None:
         super().__init__(episodic_batch_norm(network), ways)
@@ -162,6 +163,15 @@ class Reptile(BodyLearner):
         answers: Tensor = vmap(one, chunk_size=max(1, _ROWS_AT_ONCE // (len(support) + 1)))(query_x)
         return answers
 
+    def _settled(self, state: State) -> tuple[State, Statistics | None]:
+        """Normalise with the support set alone: a network by itself knows no support images to go along."""
+        weights = {name: state[name] for name in self._names}
+        record: Statistics = {}
+        if self._needs_support:
+            with torch.no_grad():
+                self._logits(weights, state["support_x"][state["support_mask"]], record=record)
+        return weights, record or None
+
     def task_gradients(
         self,
         task: Task,
@@ -220,8 +230,10 @@ class Reptile(BodyLearner):
         metrics = {"loss": torch.stack(losses).mean(), "accuracy": torch.stack(hits).mean()} if losses else {}
         return weights, adam, metrics
 
-    def _logits(self, weights: State, x: Tensor, *, fused: bool = False) -> Tensor:
-        with statistics(self._layers, fused=fused):
+    def _logits(
+        self, weights: State, x: Tensor, *, fused: bool = False, record: Statistics | None = None
+    ) -> Tensor:
+        with statistics(self._layers, fused=fused, record=record):
             logits: Tensor = functional_call(self.network, weights, (x,))
         return logits
 

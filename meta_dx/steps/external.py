@@ -248,7 +248,7 @@ def predict_folder(
     """
     from meta_dx.inference.predictor import Predictor
 
-    wanted = _read_support(support)
+    wanted = read_support(support)
     predictor = Predictor(bundle, device=device)
     with taken_folder(studies, bundle, None, progress) as taken:
         no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
@@ -291,7 +291,14 @@ def predict_folder(
     return [as_contract(one) for one in answers]
 
 
-def _read_support(path: Path) -> dict[str, str]:
+def read_support(path: Path) -> dict[str, str]:
+    """Read a table of confirmed studies: original study UID → disease code, at least two diseases.
+
+    Raises
+    ------
+    MetaDxError
+        ``support_unreadable``, ``support_columns``, ``support_contradiction`` or ``too_few_diseases``.
+    """
     try:
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True

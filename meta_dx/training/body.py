@@ -86,7 +86,7 @@ def train_on_images(
     """
     options, folder = task.options, task.folder / name
     key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
-    if (done := finished(folder, key)) is not None:
+    if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
     with seeded(step_seed(task.seed, f"{name} learner", 0)):
@@ -176,7 +176,7 @@ def _answered(
     learner: BodyLearner, plans: Sequence[EpisodePlan], examples: Examples, pictures: Pictures, seed: int
 ) -> Iterator[tuple[EpisodePlan, Floats]]:
     for plan in plans:
-        state = learner.adapt(_support(plan, examples, pictures, seed))
+        state = learner.adapt(support_images(plan, examples, pictures, seed))
         recalls = []
         for label, rows in enumerate(plan.query):
             images = [examples.images[row] for row in rows]
@@ -187,7 +187,7 @@ def _answered(
         yield plan, np.array(recalls)
 
 
-def _support(plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int) -> Support:
+def support_images(plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int) -> Support:
     """Return one image of each support study, shape (1, S, C, *spatial)."""
     batch = episode_images([plan], examples, per_example=1, seed=seed)
     return collate(batch.plans, pictures.take(batch.images).float()).support

@@ -59,7 +59,7 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     options, name = task.options, PROTOTYPICAL
     folder = task.folder / name
     key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
-    if (done := finished(folder, key)) is not None:
+    if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)

@@ -28,9 +28,6 @@ from meta_dx.training.validation import ValidationEpisodes, common_ways
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-#: Learners that are trained here.
-FROZEN_LEARNERS = ("anp", "leo", "mann", "meta_lstm")
-
 
 def build_on_embeddings(
     name: str, embedding_size: int, task: TrainingTask, *, base_mean: Tensor | None = None
@@ -75,7 +72,7 @@ def train_on_embeddings(
     """
     options, folder = task.options, task.folder / name
     key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
-    if (done := finished(folder, key)) is not None:
+    if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims).eval()

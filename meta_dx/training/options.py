@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from meta_dx.errors import OptionChecks, refuse_values
+from meta_dx.errors import MetaDxError, OptionChecks, refuse_values
+
+#: Learners on the embeddings of a frozen encoder: ``head_steps`` counts their steps, others' ``episodes``.
+FROZEN_LEARNERS = ("anp", "leo", "mann", "meta_lstm")
 
 
 @dataclass(frozen=True)
@@ -164,3 +168,27 @@ _NOT_NEGATIVE = (
     "patience",
     "checkpoint_seconds",
 )
+
+
+def require_steps(learners: Iterable[str], options: TrainingOptions) -> None:
+    """Refuse learners without a step of training: an untrained one would be taken for a trained one.
+
+    Parameters
+    ----------
+    learners : iterable of str
+        Learners other than Prototypical Networks; ``fine_tuning`` needs no steps.
+    options : TrainingOptions
+        How long.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value``.
+    """
+    for name in learners:
+        option = "head_steps" if name in FROZEN_LEARNERS else "episodes"
+        if name != "fine_tuning" and not getattr(options, option):
+            raise MetaDxError(
+                "bad_value",
+                f"[training] {option} is 0, and [learner] asks for '{name}', which needs some: raise it.",
+            )

@@ -49,7 +49,7 @@ def pretrain(task: TrainingTask, progress: Progress = silent) -> StageResult:
     """
     folder = task.folder / PRETRAIN
     key = task.key(stage=PRETRAIN, options=_deciding(task))
-    if (done := finished(folder, key)) is not None:
+    if (done := finished(folder, key, task.may_train)) is not None:
         return done
     options = task.options
     fabric = open_fabric(task)

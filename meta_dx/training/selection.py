@@ -26,7 +26,8 @@ from meta_dx.training.comparison import plot_comparison, ranked
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import PROTOTYPICAL
-from meta_dx.training.frozen import FROZEN_LEARNERS, build_on_embeddings
+from meta_dx.training.frozen import build_on_embeddings
+from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.stage import StageResult
 from meta_dx.training.start import embedded, encoder_of
 from meta_dx.training.task import SELECTION_VERSION, TrainingTask, open_fabric, step_seed

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from meta_dx.errors import MetaDxError
 from meta_dx.home import write_bytes, write_json
 from meta_dx.learners.base import Grads, Metrics
 from meta_dx.progress import Progress, silent
@@ -166,17 +167,27 @@ class _State:
     sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "accuracy": 0.0, "steps": 0.0})
 
 
-def finished(folder: Path, key: str) -> StageResult | None:
-    """Return the result in a folder if the stage of this key has ended there."""
+def finished(folder: Path, key: str, may_train: bool = True) -> StageResult | None:
+    """Return the result in a folder if the stage of this key has ended there.
+
+    Raises
+    ------
+    MetaDxError
+        ``not_trained`` where it has not, and the caller may not train it.
+    """
     import json
 
     path = folder / _RESULT
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text())
-    if content.pop("key") != key:
-        return None
-    return StageResult(folder=folder, **content)
+    content = json.loads(path.read_text()) if path.exists() else {"key": None}
+    if content.pop("key") == key:
+        return StageResult(folder=folder, **content)
+    if not may_train:
+        raise MetaDxError(
+            "not_trained",
+            f"The home holds no finished '{folder.name}' of these data and options: name the learner in [learner] "
+            "name or compare, and run 'meta-dx train'.",
+        )
+    return None
 
 
 def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> StageResult:

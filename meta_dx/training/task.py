@@ -55,6 +55,8 @@ class TrainingTask:
         Where to train.
     ancestors : mapping of str to collection of str
         Diseases above each code; an episode never holds a disease together with one of its ancestors.
+    may_train : bool
+        False: what is finished is read, and anything else is refused.
     """
 
     common: Examples
@@ -68,6 +70,7 @@ class TrainingTask:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     ancestors: Mapping[str, Collection[str]] = field(default_factory=dict)
+    may_train: bool = True
 
     @property
     def channels(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from meta_dx.errors import MetaDxError
-from meta_dx.progress import Progress
+from meta_dx.progress import Progress, silent
 from meta_dx.training.body import train_on_images
 from meta_dx.training.episodic import PROTOTYPICAL, meta_train
-from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
+from meta_dx.training.frozen import train_on_embeddings
+from meta_dx.training.options import FROZEN_LEARNERS, require_steps
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult, select
 from meta_dx.training.stage import StageResult
@@ -87,6 +88,30 @@ def train_stages(
     return stages, task
 
 
+def trained_learner(task: TrainingTask, name: str, features: Path | None = None) -> StageResult:
+    """Return the finished stage of a learner other than Prototypical Networks; nothing is trained.
+
+    Parameters
+    ----------
+    task : TrainingTask
+        Data, options and folder.
+    name : str
+        The learner.
+    features : Path, optional
+        Folder of the feature cache.
+
+    Raises
+    ------
+    MetaDxError
+        ``not_trained`` where it, or what it starts from, is not finished.
+    """
+    task = replace(task, may_train=False)
+    stages = [pretrain(task)]
+    if task.options.episodes:
+        stages.append(meta_train(task, stages[0]))
+    return train_learner(task, name, best_encoder(task, stages, features), silent)
+
+
 def train_learner(task: TrainingTask, name: str, start: StageResult, progress: Progress) -> StageResult:
     """Train one learner other than Prototypical Networks from a trained encoder.
 
@@ -95,12 +120,6 @@ def train_learner(task: TrainingTask, name: str, start: StageResult, progress: P
     MetaDxError
         ``bad_value`` where its steps are 0: an untrained learner would be taken for a trained one.
     """
-    frozen = name in FROZEN_LEARNERS
-    option = "head_steps" if frozen else "episodes"
-    if name != "fine_tuning" and not getattr(task.options, option):
-        raise MetaDxError(
-            "bad_value",
-            f"[training] {option} is 0, and [learner] asks for '{name}', which needs some: raise it.",
-        )
+    require_steps([name], task.options)
     train_it = train_on_embeddings if name in FROZEN_LEARNERS else train_on_images
     return train_it(task, name, start, progress)

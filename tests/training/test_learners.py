@@ -19,7 +19,8 @@ from meta_dx.learners.ridge import Ridge
 from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
 from meta_dx.training.episodic import episode_sampler
-from meta_dx.training.frozen import FROZEN_LEARNERS, train_on_embeddings
+from meta_dx.training.frozen import train_on_embeddings
+from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult
 from meta_dx.training.stage import Stage, _rate, run_stage
