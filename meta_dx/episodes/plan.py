@@ -9,7 +9,7 @@ rows and whichever episodes were drawn before. ``docs/sampling.md`` has the algo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,14 @@ def ordering_key(seed: int, index: int, what: str, identifier: str) -> str:
         64 lower-case hexadecimal digits.
     """
     return hashlib.sha256(f"{seed}/{index}/{what}/{identifier}".encode()).hexdigest()
+
+
+def in_order(seed: int, index: int, what: str, identifiers: Iterable[str]) -> list[str]:
+    """Sort identifiers by :func:`ordering_key`, which takes the same arguments, for one after the other."""
+    start, sha256 = f"{seed}/{index}/{what}/", hashlib.sha256
+    return [
+        name for _, name in sorted((sha256((start + name).encode()).digest(), name) for name in identifiers)
+    ]
 
 
 def eligible_diseases(examples: Examples, shots: int) -> tuple[list[str], dict[str, int]]:
@@ -175,13 +183,13 @@ class EpisodeSampler:
         used: set[str] = set()
         support: list[Rows] = []
         query: list[Rows] = []
-        for code in self._ordered(index, "class", self._eligible(shots)):
+        for code in in_order(self.seed, index, "class", self._eligible(shots)):
             if any(self._related(code, other) for other in taken):
                 continue
             free = [patient for patient in self._studies[code] if patient not in used]
             if len(free) < shots + 1:
                 continue
-            chosen = self._ordered(index, "patient", free)[: shots + self.queries]
+            chosen = in_order(self.seed, index, "patient", free)[: shots + self.queries]
             rows = np.array([self._study_row(index, code, patient) for patient in chosen], dtype=np.int64)
             taken.append(code)
             used.update(chosen)
@@ -204,19 +212,11 @@ class EpisodeSampler:
         low, high = bounds
         return low + int(ordering_key(self.seed, index, "draw", name), 16) % (high - low + 1)
 
-    def _ordered(self, index: int, what: str, identifiers: Sequence[str]) -> list[str]:
-        start = f"{self.seed}/{index}/{what}/"
-        sha256 = hashlib.sha256
-        return [
-            name
-            for _, name in sorted((sha256((start + name).encode()).digest(), name) for name in identifiers)
-        ]
-
     def _study_row(self, index: int, code: str, patient: str) -> int:
         studies = self._studies[code][patient]
         if len(studies) == 1:
             return next(iter(studies.values()))
-        return studies[self._ordered(index, "study", list(studies))[0]]
+        return studies[in_order(self.seed, index, "study", studies)[0]]
 
     def _related(self, code: str, other: str) -> bool:
         return code in self._ancestors.get(other, ()) or other in self._ancestors.get(code, ())

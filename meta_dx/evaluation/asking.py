@@ -27,7 +27,7 @@ DoubtingMethod = Callable[
     [npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]], tuple[Floats, Floats | None]
 ]
 
-_BATCH_BYTES = 48_000_000  # embeddings of one batch of episodes
+_BATCH_BYTES = 12_000_000  # embeddings of one batch of episodes: larger ones fall out of a CPU's cache
 _BATCH_PAIRS = 2_000_000  # pairs of support rows in one batch: a head with self-attention weighs each
 
 

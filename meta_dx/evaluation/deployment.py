@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.episodes.plan import EpisodePlan, ordering_key
+from meta_dx.episodes.plan import EpisodePlan, in_order
 from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.asking import Asked, EpisodePredictor, Floats, ask_with_doubt, methods_of
 from meta_dx.evaluation.comparison import Comparison, compare
@@ -100,9 +101,7 @@ def draw_deployment(
         With one study a patient; a disease may have no query. No patient is on both sides, whichever diseases
         the patient has.
     """
-
-    def ordered(what: str, names: Sequence[str]) -> list[str]:
-        return sorted(names, key=lambda name: (ordering_key(seed, index, what, name), name))
+    ordered = partial(in_order, seed, index)
 
     studies: dict[str, dict[str, dict[str, int]]] = {code: {} for code in offered}
     for row in np.flatnonzero(np.isin(examples.code, offered)):

@@ -8,7 +8,7 @@ the entropy of its probabilities, and a head with a latent variable also with it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.episodes.plan import EpisodePlan, ordering_key
+from meta_dx.episodes.plan import EpisodePlan, in_order
 from meta_dx.evaluation.asking import Answers, Asked, Floats
 from meta_dx.inference.evidence import entropy
 from meta_dx.metrics.calibration import class_weights
@@ -84,10 +84,10 @@ class OutsideSampler:
             next patient in the order of the patients' keys, one study each, until there are as many as the
             episode has queries or nobody is left. Patients who also have an offered disease are passed over.
         """
-        offered = [code for code in self._studies if self._inside(code, plan.classes)]
-        outside = self._ordered(plan.index, "class", [c for c in self._studies if c not in set(offered)])
+        offered = {code for code in self._studies if self._inside(code, plan.classes)}
+        outside = self._ordered(plan.index, "class", self._studies.keys() - offered)
         taken = {patient for code in offered for patient in self._studies[code]}
-        waiting = {code: iter(self._ordered(plan.index, "patient", self._studies[code])) for code in outside}
+        waiting = {code: self._patients(plan.index, code) for code in outside}
         wanted = sum(map(len, plan.query))
         found: list[int] = []
         for code in cycle(outside):
@@ -110,10 +110,12 @@ class OutsideSampler:
         above = set(self._ancestors.get(code, ()))
         return any(code == c or c in above or code in self._ancestors.get(c, ()) for c in classes)
 
-    def _ordered(self, index: int, what: str, names: Collection[str]) -> list[str]:
-        return sorted(
-            names, key=lambda name: (ordering_key(self._seed, index, f"outside {what}", name), name)
-        )
+    def _patients(self, index: int, code: str) -> Iterator[str]:
+        """Yield the patients of a disease in order; where nobody asks, they are never sorted."""
+        yield from self._ordered(index, "patient", self._studies[code])
+
+    def _ordered(self, index: int, what: str, names: Iterable[str]) -> list[str]:
+        return in_order(self._seed, index, f"outside {what}", names)
 
 
 def doubt_result(asked: Asked, answers: Answers, outside: npt.NDArray[np.str_]) -> DoubtResult:

@@ -77,7 +77,9 @@ class Tally:
         self._used = np.unique(self._cell)
         self._cell_episode = self._used // ways
         _, self._cell_disease = np.unique(asked.classes.ravel()[self._used], return_inverse=True)
+        # Numbers in the order of the names: to sort the names again for each figure would take longer.
         _, self._disease = np.unique(asked.disease, return_inverse=True)
+        _, self._patient = np.unique(asked.patient, return_inverse=True)
 
     def by_cell(self, values: npt.NDArray[np.floating]) -> Floats:
         """Mean over the queries of each class of each episode, shape (cells,)."""
@@ -104,7 +106,7 @@ class Tally:
             return (float("nan"), float("nan"))
         carried = values + self._effect_on_others(values)[self._disease]
         found = two_level_bootstrap(
-            carried, self.asked.disease, self.asked.patient, resamples=_RESAMPLES, seed=self.seed
+            carried, self._disease, self._patient, resamples=_RESAMPLES, seed=self.seed
         )
         # The bootstrap weighs diseases alike, the episodes weigh them by how often they were drawn.
         shift = self.mean(values) - found.estimate
@@ -195,21 +197,20 @@ def _calibration_interval(asked: Asked, probabilities: Floats, error: float, see
     hit = classification.hits(probabilities, asked.label)
     confidence = probabilities.max(1)
     which = np.clip(np.ceil(confidence * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    gaps = []  # per disease (patients, bins + 1): accuracy - confidence in each bin, queries
-    for code in np.unique(asked.disease):
-        own = asked.disease == code
-        _, who = np.unique(asked.patient[own], return_inverse=True)
-        table = np.zeros((who.max() + 1, _BINS + 1))
-        np.add.at(table, (who, which[own]), hit[own] - confidence[own])
-        np.add.at(table, (who, np.full(len(who), _BINS)), 1.0)
-        gaps.append(table)
+    _, disease = np.unique(asked.disease, return_inverse=True)
+    _, patient = np.unique(asked.patient, return_inverse=True)
+    units, unit = np.unique(disease * (patient.max() + 1) + patient, return_inverse=True)
+    gaps = np.zeros((len(units), _BINS + 1))  # of a patient: accuracy - confidence in each bin, queries
+    np.add.at(gaps, (unit, which), hit - confidence)
+    gaps[:, _BINS] = np.bincount(unit)
+    sizes = np.bincount(units // (patient.max() + 1))  # patients of each disease
+    firsts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
     drawn = np.empty(_CALIBRATION_RESAMPLES)
     for b in range(_CALIBRATION_RESAMPLES):
-        total = np.zeros(_BINS)
-        for d in generator.integers(len(gaps), size=len(gaps)):
-            summed = gaps[d][generator.integers(len(gaps[d]), size=len(gaps[d]))].sum(0)
-            total += summed[:_BINS] / summed[_BINS]
-        drawn[b] = np.abs(total / len(gaps)).sum()
+        d = generator.integers(len(sizes), size=len(sizes))
+        rows = np.repeat(firsts[d], sizes[d]) + generator.integers(np.repeat(sizes[d], sizes[d]))
+        summed = np.add.reduceat(gaps[rows], np.cumsum(sizes[d]) - sizes[d])  # (diseases, bins + 1)
+        drawn[b] = np.abs((summed[:, :_BINS] / summed[:, _BINS:]).mean(0)).sum()
     low, high = np.quantile(drawn, [0.025, 0.975]) - drawn.mean() + error
     return _fractions((float(low), float(high)))

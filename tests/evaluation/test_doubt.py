@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.episodes.plan import EpisodeSampler
+from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler
 from meta_dx.evaluation.asking import Answers, Asked, ask_with_doubt, doubting_head
 from meta_dx.evaluation.doubt import OutsideSampler, doubt_result
 from meta_dx.evaluation.episodic import evaluate_episodes
@@ -43,6 +45,25 @@ def test_outside_queries_are_as_many_as_inside_and_of_other_diseases_and_patient
         assert all(n >= min(most - 1, free[code]) for code, n in counts.items())
         seen |= set(examples.code[rows])
     assert seen == set(examples.diseases)  # also those with too few patients for an episode
+
+
+def test_outside_diseases_give_their_patients_in_turn_by_hash() -> None:
+    examples = gaussian_world(PATIENTS, seed=5, distance=3.0).examples
+    code, patient = examples.code.tolist(), examples.patient.tolist()
+
+    def by_hash(plan: EpisodePlan, what: str, names: set[str]) -> list[str]:
+        texts = {name: f"4/{plan.index}/outside {what}/{name}" for name in names}
+        return sorted(names, key=lambda name: hashlib.sha256(texts[name].encode()).hexdigest())
+
+    sampler = OutsideSampler(examples, 4)
+    for plan in drawn(World(examples, np.zeros((len(examples), 1)))):
+        queues = [
+            by_hash(plan, "patient", {p for p, c in zip(patient, code, strict=True) if c == disease})
+            for disease in by_hash(plan, "class", set(code) - set(plan.classes))
+        ]
+        turns = [who for turn in zip_longest(*queues) for who in turn if who is not None]
+        found = examples.patient[sampler.rows(plan)].tolist()
+        assert found == turns[: sum(map(len, plan.query))]
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meta_dx.evaluation.asking import Asked
-from meta_dx.evaluation.figures import Tally, wilson
+from meta_dx.evaluation.figures import Tally, method_result, wilson
 from meta_dx.metrics.intervals import two_level_bootstrap
 
 
@@ -70,6 +70,26 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         low, high = Tally(queries, seed).interval((random.random(len(chance)) < chance).astype(float))
         held += low <= 4 / 6 <= high
     assert held >= 34
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_of_the_calibration_error_is_its_bootstrap_spelled_out(seed: int) -> None:
+    queries = asked(3, 9, 60, seed=seed)
+    p = np.random.default_rng(seed).dirichlet(np.ones(3), len(queries.label))
+    found = method_result(Tally(queries, seed), p)
+    gap = (p.argmax(1) == queries.label) - p.max(1)
+    place = np.ceil(p.max(1) * 15).astype(int) - 1
+    patients = [sorted(set(queries.patient[queries.disease == code])) for code in np.unique(queries.disease)]
+    generator, errors = np.random.default_rng(seed), []
+    for _ in range(400):
+        total = np.zeros(15)
+        for d in generator.integers(len(patients), size=len(patients)):
+            drawn = [patients[d][i] for i in generator.integers(len(patients[d]), size=len(patients[d]))]
+            rows = np.concatenate([np.flatnonzero(queries.patient == who) for who in drawn])
+            total += np.bincount(place[rows], gap[rows], 15) / len(rows) / len(patients)
+        errors.append(np.abs(total).sum())
+    shifted = np.quantile(errors, [0.025, 0.975]) - np.mean(errors) + found.ece
+    assert found.ece_ci95 == pytest.approx(shifted.clip(0, 1), abs=1e-12)
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
