@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -110,6 +109,10 @@ def evaluate(
     predictor = Predictor(made, device="cpu", threads=threads)
     shortcut = vectors[:, :64] / vectors[:, :64].std()
     clock.book("opening")
+
+    def tell(done: int, total: int, message: str = "") -> None:
+        clock.book(NAMES.get(message, message))
+
     evaluate_episodes(
         predictor,
         vectors,
@@ -121,7 +124,7 @@ def evaluate(
         seed=0,
         heads=HEADS_IN_ORDER,
         extra={"shortcut": shortcut},
-        progress=lambda done, total, message="": clock.book(NAMES.get(message, message)),
+        progress=tell,
     )
     clock.book("figures and intervals")
 
@@ -188,8 +191,10 @@ def many_classes(made: Bundle, threads: int) -> dict[str, list[float]]:
 
 
 def peak() -> float:
-    """Return the largest memory that this process ever held, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """Return the largest memory that this process ever held, MB (Linux)."""
+    # getrusage would count what the parent held when it started this process.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def cohort(times: int = 1) -> tuple[Examples, np.ndarray]:

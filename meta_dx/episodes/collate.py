@@ -17,7 +17,7 @@ from torch import Tensor
 
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.episode import Episode
-from meta_dx.episodes.plan import EpisodePlan, Rows, ordering_key
+from meta_dx.episodes.plan import EpisodePlan, Rows, in_order
 
 
 def collate(plans: Sequence[EpisodePlan], vectors: Tensor | npt.NDArray[Any]) -> Episode:
@@ -174,8 +174,8 @@ def _drawn(examples: Examples, row: int, most: int | None, seed: int, index: int
     if most is None or len(rows) <= most:
         return rows
     study = str(examples.study[row])
-    order = sorted(range(len(rows)), key=lambda place: ordering_key(seed, index, "image", f"{study}/{place}"))
-    kept: Rows = rows[np.sort(order[:most])]
+    places = {f"{study}/{place}": place for place in range(len(rows))}
+    kept: Rows = rows[sorted(places[name] for name in in_order(seed, index, "image", places)[:most])]
     return kept
 
 

@@ -74,7 +74,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_interval_of_the_calibration_error_is_its_bootstrap_spelled_out(seed: int) -> None:
-    queries = asked(3, 9, 60, seed=seed)
+    queries = asked(3, 9, 12, seed=seed)
     p = np.random.default_rng(seed).dirichlet(np.ones(3), len(queries.label))
     found = method_result(Tally(queries, seed), p)
     gap = (p.argmax(1) == queries.label) - p.max(1)
