@@ -143,6 +143,47 @@ def test_values_that_cannot_work_are_refused(tmp_path: Path, section: str, line:
         load_settings(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            '[learner.anil]\nbatch_norm = "per_step"',
+            ("[learner.anil] batch_norm", "'per_step'", "support", "stored"),
+        ),
+        (
+            "[learner.maml]\nsteps = 0\nlearned_rates = true",
+            ("[learner.maml]", "learned_rates", "steps is 0"),
+        ),
+        ("[learner.reptile]\ntrain_shots = 1", ("[learner.reptile]", "train_shots is 1", "from 2")),
+        (
+            '[learner]\nname = "reptile"\n[training]\nepisodes = 0',
+            ("[training] episodes is 0", "'reptile'", "cohort.toml"),
+        ),
+        (
+            '[learner]\ncompare = ["fine_tuning", "leo"]\n[training]\nhead_steps = 0',
+            ("[training] head_steps is 0", "'leo'"),
+        ),
+    ],
+)
+def test_options_that_cannot_go_together_are_refused_before_anything_is_trained(
+    tmp_path: Path, text: str, parts: tuple[str, ...]
+) -> None:
+    fault = refusal(tmp_path, MINIMAL + text + "\n")
+    assert fault.code == "bad_value"
+    for part in parts:
+        assert part in str(fault)
+
+
+def test_options_that_go_together_are_not_refused(tmp_path: Path) -> None:
+    text = (
+        '[learner]\nname = "fine_tuning"\n[learner.maml]\nbatch_norm = "per_step"\n'
+        '[learner.anil]\nbatch_norm = "stored"\n[training]\nepisodes = 0\nhead_steps = 0\n'
+    )
+    read_settings = read(tmp_path, MINIMAL + text)
+    assert read_settings.learner.anil.batch_norm == "stored"
+    assert read_settings.learner.maml.batch_norm == "per_step"
+
+
 def test_weights_to_start_from_lie_beside_the_cohort_file(tmp_path: Path) -> None:
     path = tmp_path / "cohort.toml"
     path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[backbone]\nweights = "w.pt"\n')

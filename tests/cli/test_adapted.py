@@ -11,10 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from meta_dx.cli.app import run as meta_dx
+from meta_dx.dicom.identity import Surrogates
+from meta_dx.inference.adapted import AdaptedNetwork
 from meta_dx.records.vault import Vault
 from meta_dx.steps import Project, cohort, incoming, open_project, training
+from meta_dx.training.body import build_on_images
+from meta_dx.training.train import trained_learner
 from tests.dicom.builders import write_instance
 
 COHORT = """\
@@ -137,6 +142,29 @@ def test_a_table_of_the_same_studies_gives_the_same_network(
     made = json.loads((tmp_path / "other" / "manifest.json").read_text())
     assert [(d["code"], d["confirmed"]) for d in made["diseases"]] == [("D0", 1), ("D4", 3), ("D7", 2)]
     assert made["network"]["sha256"] != first["network"]["sha256"]
+
+
+def test_its_classes_are_the_diseases_of_the_manifest_in_that_order(trained: Trained, tmp_path: Path) -> None:
+    codes = {"D8": 1, "D3": 2, "D6": 1}
+    table = trained.table(tmp_path / "s.csv", codes)
+    assert meta_dx(trained.export(tmp_path / "out", "--support", table)) == 0
+    made = AdaptedNetwork.load(tmp_path / "out")
+    data = cohort.assemble(trained.project)
+    row_of = dict(zip(data.store.index["study"], data.store.index["row"], strict=True))
+    surrogates = Surrogates(Vault.open(trained.project.home).key)
+    confirmed = pd.read_csv(table, dtype=str)
+    rows = [row_of[surrogates.uid(study)] for study in confirmed["study_instance_uid"]]
+    task = training.training_task(trained.project, data)
+    learner = build_on_images("maml", task).eval()
+    learner.load_state_dict(trained_learner(task, "maml").best["learner"])
+    pictures = torch.from_numpy(np.asarray(data.store.images[np.array(rows)])).float()
+    labels = torch.tensor([made.codes.index(code) for code in confirmed["code"]])
+    state = {n: v.detach() for n, v in learner.adapt_task(pictures, labels, 3).items()}
+    for seed in range(3):
+        fresh = np.random.default_rng(seed).integers(0, 256, (1, 1, 16, 16), dtype=np.uint8)
+        expected = learner.predict_task(state, torch.from_numpy(fresh).float()).softmax(-1)
+        np.testing.assert_allclose(made.study(fresh), expected[0].detach().numpy(), atol=1e-4)
+    assert expected.max() - expected.min() > 1e-2
 
 
 def test_nothing_in_the_folder_names_a_patient_or_a_study(trained: Trained, out: Path) -> None:

@@ -56,6 +56,7 @@ def test_help_lists_every_command_and_starts_without_heavy_libraries() -> None:
         "ingest",
         "train",
         "export",
+        "export-adapted",
         "evaluate",
         "predict",
         "support",
