@@ -37,8 +37,8 @@ HEADS_IN_ORDER = ("prototypical", *(name for name in HEADS if name != "prototypi
 NAMES = {"prototypical": "drawing episodes, and prototypical"}
 WAYS, QUERIES, SHOTS = 5, 10, (1, 5)
 MANY_WAYS, MANY_SHOTS, MANY_QUERIES = 100, 20, (1, 100)
-TIMES_STUDIES = (1, 2, 4, 8, 16, 32)
-MEMORY_EPISODES = 200
+TIMES_STUDIES = (1, 2, 4, 16, 64)
+MEMORY_EPISODES = 100
 
 
 def main(arguments: list[str]) -> None:

@@ -121,7 +121,8 @@ def episode_images(
     EpisodeImages
     """
     needed = np.unique(np.concatenate([plan.rows for plan in plans]))
-    chosen = [_drawn(examples, int(row), per_example, seed, plans[0].index) for row in needed]
+    studies = zip(needed.tolist(), examples.study[needed].tolist(), strict=True)
+    chosen = [_drawn(examples.images[row], name, per_example, seed, plans[0].index) for row, name in studies]
     lengths = np.array([len(rows) for rows in chosen])
     slot_mask = np.arange(lengths.max()) < lengths[:, None]  # (R, M)
     slots = np.zeros(slot_mask.shape, dtype=np.int64)
@@ -168,15 +169,13 @@ def collate_images(
     return collate(batch.plans, pictures)
 
 
-def _drawn(examples: Examples, row: int, most: int | None, seed: int, index: int) -> Rows:
-    """Return the image rows of an example: all, or ``most`` drawn by hash, in their order in the study."""
-    rows: Rows = examples.images[row]
+def _drawn(rows: Rows, study: str, most: int | None, seed: int, index: int) -> Rows:
+    """Return the image rows of a study: all, or ``most`` drawn by hash, in their order in the study."""
     if most is None or len(rows) <= most:
         return rows
-    study = str(examples.study[row])
     places = {f"{study}/{place}": place for place in range(len(rows))}
-    kept: Rows = rows[sorted(places[name] for name in in_order(seed, index, "image", places)[:most])]
-    return kept
+    kept = sorted(places[name] for name in in_order(seed, index, "image", places)[:most])
+    return rows[kept]
 
 
 def _padded(classes: Sequence[tuple[Rows, ...]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,10 +70,14 @@ def ordering_key(seed: int, index: int, what: str, identifier: str) -> str:
 
 def in_order(seed: int, index: int, what: str, identifiers: Iterable[str]) -> list[str]:
     """Sort identifiers by :func:`ordering_key`, which takes the same arguments, for one after the other."""
-    start, sha256 = f"{seed}/{index}/{what}/", hashlib.sha256
-    return [
-        name for _, name in sorted((sha256((start + name).encode()).digest(), name) for name in identifiers)
-    ]
+    begun = hashlib.sha256(f"{seed}/{index}/{what}/".encode())
+
+    def key(name: str) -> tuple[bytes, str]:
+        digest = begun.copy()  # to begin anew for each would take longer than to hash so short a text
+        digest.update(name.encode())
+        return digest.digest(), name
+
+    return sorted(identifiers, key=key)
 
 
 def eligible_diseases(examples: Examples, shots: int) -> tuple[list[str], dict[str, int]]:
