@@ -57,6 +57,8 @@ class AdaptedParts:
         How pictures are prepared.
     pools_logits : bool
         A study of several images is answered by the mean of their logits; else by that of their probabilities.
+    batch_norm : str
+        Whose statistics are fixed in its batch norm.
     learner : mapping
         Name and options.
     about : mapping
@@ -67,6 +69,7 @@ class AdaptedParts:
     diseases: tuple[ConfirmedDisease, ...]
     image_options: ImageOptions
     pools_logits: bool
+    batch_norm: str
     learner: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -199,6 +202,7 @@ def write_adapted(folder: Path, parts: AdaptedParts) -> AdaptedNetwork:
             "outputs": {"logits": ["B", len(parts.diseases)], "probabilities": ["B", len(parts.diseases)]},
             "opset": OPSET,
         },
+        "batch_norm": parts.batch_norm,
         "calibrated": False,
         "several_images": f"mean of {'logits' if parts.pools_logits else 'probabilities'}",
         "preprocessing": {"version": PREPROCESSING_VERSION, "options": asdict(options)},

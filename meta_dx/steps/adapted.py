@@ -66,7 +66,7 @@ def export_adapted(project: Project, learner: str, out: Path, support: Path | No
         ``unknown_learner``, ``serves_from_state``, ``not_empty``, ``not_trained``, ``other_ways``, ``transductive``,
         ``unknown_support_study``, or from the table, ``[serve]`` and the disk.
     """
-    from meta_dx.training.adapted import adapted_network, pools_logits
+    from meta_dx.training.adapted import adapted_network, normalised_with, pools_logits
     from meta_dx.training.train import trained_learner
 
     _refuse_others(learner)
@@ -76,12 +76,14 @@ def export_adapted(project: Project, learner: str, out: Path, support: Path | No
     task = training_task(project, data)
     stage = trained_learner(task, learner, project.home.features)
     examples = _examples(data, confirmed.cases)
+    own = project.settings.learner.own(learner)
     parts = AdaptedParts(
         network=adapted_network(task, stage, examples, data.store.images),
         diseases=_diseases(confirmed.cases),
         image_options=project.settings.images,
         pools_logits=pools_logits(learner),
-        learner=project.settings.learner.own(learner),
+        batch_norm=normalised_with(learner, own),
+        learner=own,
         about=_about(project, data, confirmed, stage),
     )
     return write_adapted(out, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def adapted_network(task: TrainingTask, stage: StageResult, confirmed: Examples,
     MetaDxError
         ``other_ways`` where the learner was trained for another number of diseases, ``transductive``.
     """
-    plan = _plan(confirmed)
+    plan = support_plan(confirmed)
     if stage.name in NETWORK_LEARNERS:
         learner = build_on_images(stage.name, task)
         learner.load_state_dict(stage.best["learner"])
@@ -71,7 +72,28 @@ def pools_logits(name: str) -> bool:
     return name not in NETWORK_LEARNERS
 
 
-def _plan(confirmed: Examples) -> EpisodePlan:
+def normalised_with(name: str, options: Mapping[str, Any]) -> str:
+    """Return whose statistics stand fixed in the batch norm of an adapted network.
+
+    Parameters
+    ----------
+    name : str
+        The learner.
+    options : mapping
+        Its own options.
+
+    Returns
+    -------
+    {"support", "stored", "per_step"}
+        The confirmed pictures'; the running ones of pre-training; those of the last inner step.
+    """
+    if name not in NETWORK_LEARNERS:
+        return "stored"  # the encoder in front is as pre-training left it
+    return str(options.get("batch_norm", "support"))  # Reptile has one mode
+
+
+def support_plan(confirmed: Examples) -> EpisodePlan:
+    """Return the task of which all confirmed studies are the support, without queries."""
     classes = tuple(confirmed.diseases)
     rows = tuple(np.flatnonzero(confirmed.code == code) for code in classes)
     return EpisodePlan(0, classes, rows, tuple(np.zeros(0, dtype=np.int64) for _ in classes))

@@ -123,7 +123,7 @@ def test_the_confirmed_studies_of_the_home_are_those_that_predictions_rest_on(
         (f"D{n}", "99T", f"Disease {n}", 4) for n in (6, 7, 8)
     ]
     assert manifest["learner"]["name"] == "maml"
-    assert manifest["learner"]["batch_norm"] == "support"
+    assert manifest["learner"]["batch_norm"] == manifest["batch_norm"] == "support"
     assert manifest["support"]["studies"] == 12
     assert manifest["split_version"] == cohort.assemble(trained.project).split.version
 

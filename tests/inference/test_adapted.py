@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -61,7 +62,7 @@ def made(name: str) -> tuple[BodyLearner, dict[str, Tensor], nn.Module | None]:
 
 
 def parts_of(network: nn.Module, pools_logits: bool = False) -> AdaptedParts:
-    return AdaptedParts(network, DISEASES, ImageOptions(size=SIZE), pools_logits, {"name": "maml"})
+    return AdaptedParts(network, DISEASES, ImageOptions(size=SIZE), pools_logits, "support", {"name": "maml"})
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,33 @@ def test_it_loads_without_torch_and_says_what_it_is(folder: Path) -> None:
     assert manifest["preprocessing"]["options"]["size"] == SIZE
     assert manifest["network"]["sha256"] == hashlib.sha256((folder / "network.onnx").read_bytes()).hexdigest()
     assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "network.onnx"]
+
+
+def test_the_example_in_the_docs_runs_and_says_what_meta_dx_says(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "learners.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    ours = (
+        "\nimport sys\nassert not {'meta_dx', 'torch'} & set(sys.modules)\n"
+        "from meta_dx.inference.adapted import AdaptedNetwork\n"
+        "made = AdaptedNetwork.load('adapted')\n"
+        "print({c: round(float(p), 3) for c, p in zip(made.codes, made.study(pictures))})\n"
+    )
+    for pooled in ("mean of probabilities", "mean of logits"):
+        where = folder.parent / pooled / "adapted"
+        where.mkdir(parents=True)
+        about = json.loads((folder / "manifest.json").read_text()) | {"several_images": pooled}
+        (where / "manifest.json").write_text(json.dumps(about))
+        (where / "network.onnx").write_bytes((folder / "network.onnx").read_bytes())
+        done = subprocess.run(
+            [sys.executable, "-c", example + ours],
+            cwd=where.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        first, second = done.stdout.splitlines()
+        assert first == second
+        assert "D2" in first
 
 
 def test_a_graph_that_is_not_torchs_is_no_export_and_leaves_nothing(

@@ -13,7 +13,7 @@ from meta_dx.cohort.examples import Examples
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.options import LearnerOptions
 from meta_dx.training import stage as stages
-from meta_dx.training.adapted import adapted_network, pools_logits
+from meta_dx.training.adapted import adapted_network, normalised_with, pools_logits
 from meta_dx.training.body import build_on_images
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.frozen import build_on_embeddings
@@ -79,6 +79,19 @@ def test_meta_lstm_answers_a_study_by_the_mean_of_its_images_logits(trained: Tra
     torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-4)
     assert pools_logits("meta_lstm")
     assert not pools_logits("maml")
+
+
+def test_whose_statistics_stand_in_the_network_is_told() -> None:
+    own = LearnerOptions().own
+    told = {
+        name: normalised_with(name, own(name)) for name in ("maml", "reptile", "meta_lstm", "fine_tuning")
+    }
+    assert told == {
+        "maml": "support",
+        "reptile": "support",
+        "meta_lstm": "stored",  # the encoder is frozen, whatever its own option says
+        "fine_tuning": "stored",
+    }
 
 
 def test_another_number_of_diseases_is_for_those_that_take_any(trained: TrainingTask) -> None:
