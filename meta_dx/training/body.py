@@ -33,7 +33,7 @@ from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import episode_sampler, episodic_stage
 from meta_dx.training.stage import StageResult, finished, run_stage, unclipped
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Floats, Recalls, ValidationEpisodes, common_ways, gathered
+from meta_dx.training.validation import Checked, Floats, Recalls, ValidationEpisodes, common_ways, gathered
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -139,10 +139,10 @@ class _Tasks:
             learner.update_statistics(episode)
         return found
 
-    def validate(self) -> float:
+    def validate(self) -> Checked:
         """Return the learner's accuracy on the first validation episodes."""
         found = image_recalls(self._learner.eval(), self._validation, self._task, self._pictures)
-        return float(np.mean([score.accuracy for score in self._validation.scored(found)]))
+        return Checked(float(np.mean([score.accuracy for score in self._validation.scored(found)])))
 
 
 def image_recalls(

@@ -12,7 +12,7 @@ from meta_dx.home import write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``learning_rate``.
+#: One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss``, ``learning_rate``.
 Curve = list[dict[str, Any]]
 
 _LOSS, _VALIDATION, _QUIET = "#5b6b7b", "#0b6e8a", "#c9d1d9"
@@ -57,10 +57,10 @@ def _accuracy(axes: Axes, history: Curve) -> None:
     percent = [100 * point["accuracy"] for point in history]
     axes.plot(steps, percent, color=_VALIDATION, marker="o", markersize=3)
     if percent:
-        best = max(range(len(percent)), key=percent.__getitem__)
+        best = max(range(len(history)), key=lambda i: _score(history[i]))
         axes.plot(steps[best], percent[best], "o", color=_VALIDATION, markersize=7, fillstyle="none")
         axes.annotate(
-            f"best {percent[best]:.1f}",
+            f"kept {percent[best]:.1f}",
             (steps[best], percent[best]),
             xytext=(0, 8),
             textcoords="offset points",
@@ -71,6 +71,12 @@ def _accuracy(axes: Axes, history: Curve) -> None:
     axes.set_xlabel("step")
     axes.margins(y=0.2)
     _quiet(axes)
+
+
+def _score(point: Mapping[str, Any]) -> float:
+    """Return what weights are kept by: minus the log loss where it was measured."""
+    log_loss = point.get("log_loss")
+    return float(point["accuracy"] if log_loss is None else -log_loss)
 
 
 def _quiet(axes: Axes) -> None:

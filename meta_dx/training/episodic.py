@@ -23,7 +23,7 @@ from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import ValidationEpisodes, feasible
+from meta_dx.training.validation import Checked, ValidationEpisodes, feasible
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -89,8 +89,8 @@ class Objective(Protocol):
     def gradients(self, step: int) -> tuple[Grads, Metrics]:
         """Return the gradients of one step, by ``module.parameter``, and its metrics."""
 
-    def validate(self) -> float:
-        """Return the accuracy on the validation diseases."""
+    def validate(self) -> Checked:
+        """Measure the weights on the validation diseases."""
 
 
 def episodic_stage(task: TrainingTask, name: str, key: str, learning: Objective, **more: Any) -> Stage:
@@ -175,14 +175,13 @@ class _Episodes:
         episode = batch.episode(embeddings.float())
         return self._head.meta_gradients(episode, parameters=self._parameters, generator=generator)
 
-    def validate(self) -> float:
+    def validate(self) -> Checked:
         """Return the learner's accuracy on the validation diseases."""
         head = self._head.cpu().eval()
-        accuracy = self._validation.accuracy(
-            head, embed_studies(self._encoder, self._pictures, self._task.validation)
-        )
+        vectors = embed_studies(self._encoder, self._pictures, self._task.validation)
+        accuracy = self._validation.accuracy(head, vectors)
         self._head.to(self._fabric.device)
-        return accuracy
+        return Checked(accuracy)
 
 
 def _deciding(task: TrainingTask) -> dict[str, object]:

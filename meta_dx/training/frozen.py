@@ -23,7 +23,7 @@ from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import episode_sampler, episodic_stage
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import ValidationEpisodes, common_ways
+from meta_dx.training.validation import Checked, ValidationEpisodes, common_ways
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -71,7 +71,7 @@ def train_on_embeddings(
         ``no_cuda`` or ``too_few_diseases``.
     """
     options, folder = task.options, task.folder / name
-    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
+    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task, name))
     if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
@@ -119,17 +119,22 @@ class _Embedded:
         self.learner.train()
         return self.learner.meta_gradients(episode, parameters=self._parameters, generator=generator)
 
-    def validate(self) -> float:
-        """Return the learner's accuracy on the validation diseases."""
+    def validate(self) -> Checked:
+        """Measure the learner on the validation diseases; by its log loss too where it says how sure it is."""
         learner = self.learner.cpu().eval()
-        accuracy = self._validation.accuracy(learner, self._validation_vectors)
+        checked = self._validation.check(learner, self._validation_vectors)
         self.learner.to(self._device)
-        return accuracy
+        return checked if _says_how_sure(learner) else Checked(checked.accuracy)
 
 
-def _deciding(task: TrainingTask) -> dict[str, object]:
+def _says_how_sure(learner: Head | BodyLearner) -> bool:
+    return isinstance(learner, Head) and learner.noise_size > 0
+
+
+def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     names = (
         "ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
         " patience validation_ways validation_shots validation_queries validation_episodes"
     )
-    return {name: getattr(task.options, name) for name in names.split()}
+    kept_by = {"kept_by": "log loss"} if name == "anp" else {}
+    return {**{option: getattr(task.options, option) for option in names.split()}, **kept_by}

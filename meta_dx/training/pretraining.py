@@ -18,7 +18,7 @@ from meta_dx.training.drawing import Batches
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import ValidationEpisodes
+from meta_dx.training.validation import Checked, ValidationEpisodes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -117,13 +117,12 @@ class _Classification:
         right = (logits.detach().argmax(-1) == labels).float().mean()
         return dict(zip(self._parameters, found, strict=True)), {"loss": loss.detach(), "accuracy": right}
 
-    def validate(self) -> float:
+    def validate(self) -> Checked:
         """Return the accuracy of SimpleShot on the validation diseases, which needs no trained head."""
         centre = embed_studies(self._encoder, self._pictures, self._centre).mean(0)
         head = SimpleShot(self._encoder.embedding_size, torch.from_numpy(centre)).eval()
-        return self._validation.accuracy(
-            head, embed_studies(self._encoder, self._pictures, self._task.validation)
-        )
+        vectors = embed_studies(self._encoder, self._pictures, self._task.validation)
+        return Checked(self._validation.accuracy(head, vectors))
 
     def _logits(self, images: Tensor) -> Tensor:
         self._encoder.train()

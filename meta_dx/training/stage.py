@@ -25,6 +25,7 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
 from meta_dx.training.task import step_seed
+from meta_dx.training.validation import Checked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,7 +62,8 @@ class StageResult:
     stopped : str
         Why it ended: ``"all steps done"``, or that validation did not improve.
     history : list of dict
-        One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``learning_rate``.
+        One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss`` (None where
+        weights are not chosen by it), ``learning_rate``.
     """
 
     name: str
@@ -116,7 +118,8 @@ class Stage:
         From a step's number to the gradients by ``module.parameter`` and the metrics ``loss`` and
         ``accuracy``.
     validate : callable
-        Returns the accuracy on the validation diseases; must leave everything as it was.
+        Measures the weights on the validation diseases, by which the best are kept; must leave everything as
+        it was.
     validate_every : int
         Steps between validations; there is always one at the end.
     patience : int
@@ -135,7 +138,7 @@ class Stage:
     weight_decay: float
     steps: int
     gradients: Callable[[int], tuple[Grads, Metrics]]
-    validate: Callable[[], float]
+    validate: Callable[[], Checked]
     validate_every: int
     patience: int
     checkpoint_seconds: float
@@ -161,6 +164,7 @@ class _State:
     seconds: float = 0.0
     stale: int = 0
     best_step: int = -1
+    best_score: float = -math.inf
     best_accuracy: float = -1.0
     best: dict[str, Any] = field(default_factory=dict)
     history: Curve = field(default_factory=list)
@@ -279,22 +283,24 @@ def _rate(step: int, steps: int, schedule: str) -> float:
 
 
 def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
-    accuracy = stage.validate()
+    checked = stage.validate()
     count = state.sums["steps"]
     state.history.append(
         {
             "step": state.step,
             "loss": state.sums["loss"] / count if count else None,
             "training_accuracy": state.sums["accuracy"] / count if count else None,
-            "accuracy": accuracy,
+            "accuracy": checked.accuracy,
+            "log_loss": checked.log_loss,
             "learning_rate": rate,
         }
     )
     state.sums = {name: 0.0 for name in state.sums}
     # Of two that are level the later one has seen more; the untouched start of a stage has to be beaten.
-    if accuracy > state.best_accuracy or (accuracy == state.best_accuracy and state.best_step > 0):
-        improved = accuracy > state.best_accuracy
-        state.best_accuracy, state.best_step = accuracy, state.step
+    score = checked.score
+    if score > state.best_score or (score == state.best_score and state.best_step > 0):
+        improved = score > state.best_score
+        state.best_score, state.best_accuracy, state.best_step = score, checked.accuracy, state.step
         state.best = {name: _copied(module) for name, module in stage.modules.items()}
         state.stale = 0 if improved else state.stale + 1
     else:

@@ -22,6 +22,7 @@ from meta_dx.training.options import TrainingOptions
 _AT_ONCE = 100  # episodes in one batch
 _RESAMPLES = 1000
 _SAMPLES = 16  # of the noise of a learner that has some
+_LEAST_PROBABILITY = 1e-9  # a class that does not take part has none
 
 Learner = Head | BodyLearner
 Floats = npt.NDArray[np.float64]
@@ -53,6 +54,27 @@ class Score:
     low: float
     high: float
     mc95: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a validation found, and what weights are chosen by.
+
+    Parameters
+    ----------
+    accuracy : float
+        Mean over the numbers of shots.
+    log_loss : float, optional
+        Nats, likewise; of a learner that says how sure it is.
+    """
+
+    accuracy: float
+    log_loss: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The higher, the better: minus the log loss where there is one, which also sees false certainty."""
+        return self.accuracy if self.log_loss is None else -self.log_loss
 
 
 class ValidationEpisodes:
@@ -107,7 +129,20 @@ class ValidationEpisodes:
         -------
         Recalls
         """
-        return {shots: gathered(_answered(learner, plans, vectors)) for shots, plans in self.plans.items()}
+        return {
+            shots: gathered(pair for answer in _answers(learner, plans, vectors) for pair in answer.recalls())
+            for shots, plans in self.plans.items()
+        }
+
+    def check(self, learner: Learner, vectors: Vectors) -> Checked:
+        """Let a learner that says how sure it is answer every episode; means over the numbers of shots."""
+        found, nats = {}, []
+        for shots, plans in self.plans.items():
+            answers = list(_answers(learner, plans, vectors))
+            found[shots] = gathered(pair for answer in answers for pair in answer.recalls())
+            nats.append(np.mean(np.concatenate([answer.log_losses() for answer in answers])))
+        accuracy = np.mean([score.accuracy for score in self.scored(found)])
+        return Checked(float(accuracy), float(np.mean(nats)))
 
     def scores(self, learner: Learner, vectors: Vectors) -> list[Score]:
         """Return the scores of a learner that answers from embeddings, one for each number of shots."""
@@ -193,22 +228,47 @@ def gathered(answers: Iterable[tuple[EpisodePlan, Floats]]) -> Mapping[str, Floa
     return {code: np.array(values) for code, values in by_disease.items()}
 
 
-def _answered(
-    head: Learner, plans: list[EpisodePlan], vectors: Vectors
-) -> Iterator[tuple[EpisodePlan, Floats]]:
+@dataclass(frozen=True)
+class _Answers:
+    """Probabilities (E, Q, N) of some episodes."""
+
+    plans: list[EpisodePlan]
+    episode: Episode
+    probabilities: torch.Tensor
+
+    def recalls(self) -> Iterator[tuple[EpisodePlan, Floats]]:
+        """Yield the recall of each class of each episode."""
+        episode = self.episode
+        right = (self.probabilities.argmax(-1) == episode.query_y) & episode.query_mask  # (E, Q)
+        recall = (self._hot() * right.unsqueeze(-1)).sum(1) / self._asked()  # (E, N)
+        for plan, recalls in zip(self.plans, recall.double().numpy(), strict=True):
+            yield plan, recalls[: len(plan.classes)]
+
+    def log_losses(self) -> Floats:
+        """Return -log p of the true class, averaged over each class and then the classes, shape (E,)."""
+        p = self.probabilities.double().clamp_min(_LEAST_PROBABILITY)
+        nats = -p.log().gather(-1, self.episode.query_y.unsqueeze(-1)) * self.episode.query_mask.unsqueeze(-1)
+        of_class = (self._hot() * nats).sum(1) / self._asked().clamp_min(1)  # (E, N)
+        losses: Floats = (of_class.sum(1) / self.episode.class_mask.sum(1)).numpy()
+        return losses
+
+    def _hot(self) -> torch.Tensor:
+        ways = self.episode.class_mask.shape[1]
+        hot = torch.nn.functional.one_hot(self.episode.query_y, ways)  # (E, Q, N)
+        return hot * self.episode.query_mask.unsqueeze(-1)
+
+    def _asked(self) -> torch.Tensor:
+        return self._hot().sum(1)  # (E, N)
+
+
+def _answers(head: Learner, plans: list[EpisodePlan], vectors: Vectors) -> Iterator[_Answers]:
     for start in range(0, len(plans), _AT_ONCE):
         part = plans[start : start + _AT_ONCE]
         with torch.inference_mode():
             episode = collate(part, vectors)
             noise = _noise(head, episode)
             found = head.predict(head.adapt(episode.support), episode.query, noise=noise)
-            answer = found.probabilities().argmax(-1)
-            right = (answer == episode.query_y) & episode.query_mask  # (E, Q)
-            hot = torch.nn.functional.one_hot(episode.query_y, episode.class_mask.shape[1])  # (E, Q, N)
-            asked = (hot * episode.query_mask.unsqueeze(-1)).sum(1)  # (E, N)
-            recall = (hot * right.unsqueeze(-1)).sum(1) / asked
-        for plan, recalls in zip(part, recall.double().numpy(), strict=True):
-            yield plan, recalls[: len(plan.classes)]
+            yield _Answers(part, episode, found.probabilities())
 
 
 def _noise(head: Learner, episode: Episode) -> torch.Tensor | None:

@@ -27,7 +27,7 @@ from meta_dx.training.stage import Stage, _rate, run_stage
 from meta_dx.training.start import with_prior_head
 from meta_dx.training.task import TrainingTask, open_fabric
 from meta_dx.training.train import train, train_learner
-from meta_dx.training.validation import ValidationEpisodes, paired_interval
+from meta_dx.training.validation import Checked, ValidationEpisodes, paired_interval
 from tests.training.tiny import tiny_task
 
 ALL = (*FROZEN_LEARNERS, *NETWORK_LEARNERS)
@@ -164,6 +164,33 @@ def test_the_neural_process_serves_only_where_it_is_surely_not_a_point_worse() -
     assert low < -selection.MARGIN < 0 < high
 
 
+def test_the_weights_that_are_kept_have_the_lowest_log_loss_where_it_is_measured(tmp_path: Path) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 0.0)
+    checks = iter([Checked(0.5, 2.0), Checked(0.6, 1.5), Checked(0.9, 1.8), Checked(0.7, 1.7)])
+    stage = Stage(
+        name="sure",
+        key="k",
+        folder=tmp_path,
+        modules={"m": module},
+        rates={"m": 1.0},
+        weight_decay=0.0,
+        steps=3,
+        gradients=lambda _: ({"m.weight": -torch.ones(1, 1)}, {"loss": torch.ones(()), "accuracy": 1.0}),  # type: ignore[dict-item,return-value]
+        validate=lambda: next(checks),
+        validate_every=1,
+        patience=0,
+        checkpoint_seconds=1000.0,
+        seed=0,
+        optimizer="sgd",
+        schedule="linear",
+    )
+    result = run_stage(stage, open_fabric(tiny_task(tmp_path)))
+    assert (result.best_step, result.best_accuracy) == (1, 0.6)
+    assert float(result.best["m"]["weight"]) == pytest.approx(1.0)
+    assert [point["log_loss"] for point in result.history] == [2.0, 1.5, 1.8, 1.7]
+
+
 def test_reptile_is_applied_by_plain_descent_of_a_rate_that_falls_in_a_line(tmp_path: Path) -> None:
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, 10.0)
@@ -179,7 +206,7 @@ def test_reptile_is_applied_by_plain_descent_of_a_rate_that_falls_in_a_line(tmp_
             {"m.weight": torch.full((1, 1), 100.0)},
             {"loss": torch.ones(()), "accuracy": 1.0},
         ),  # type: ignore[dict-item,return-value]
-        validate=lambda: 0.5,
+        validate=lambda: Checked(0.5),
         validate_every=4,
         patience=0,
         checkpoint_seconds=1000.0,

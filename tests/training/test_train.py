@@ -23,7 +23,7 @@ from meta_dx.training.selection import TrainingResult, load_result, select
 from meta_dx.training.stage import CHECKPOINT
 from meta_dx.training.task import TrainingTask, step_seed
 from meta_dx.training.train import train
-from meta_dx.training.validation import ValidationEpisodes
+from meta_dx.training.validation import Checked, ValidationEpisodes
 from tests.training.tiny import cohort, tiny_task
 
 
@@ -165,7 +165,9 @@ def test_training_stops_when_validation_no_longer_improves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])
-    monkeypatch.setattr("meta_dx.training.pretraining._Classification.validate", lambda _self: next(answers))
+    monkeypatch.setattr(
+        "meta_dx.training.pretraining._Classification.validate", lambda _self: Checked(next(answers))
+    )
     result = pretrain(tiny_task(tmp_path, pretrain_epochs=20, patience=3))
     assert [point["accuracy"] for point in result.history] == [0.2, 0.5, 0.4, 0.5, 0.3]
     assert (result.best_accuracy, result.best_step) == (0.5, 3 * 5)  # the later of two that are level

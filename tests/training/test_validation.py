@@ -10,7 +10,7 @@ import torch
 
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.prototypical import Prototypical
-from meta_dx.training.validation import ValidationEpisodes, feasible
+from meta_dx.training.validation import Checked, ValidationEpisodes, feasible
 from tests.training.tiny import FAST, cohort
 
 
@@ -55,6 +55,32 @@ def test_accuracy_is_the_mean_of_class_recalls_of_the_nearest_prototype() -> Non
     means = [np.mean(values) for values in recalls.values() if values]
     assert min(means) <= score.low <= np.mean(means) <= score.high <= max(means)
     assert (score.shots, score.ways, score.episodes) == (2, 3, 10)
+
+
+def test_the_log_loss_weighs_classes_of_an_episode_alike() -> None:
+    _, examples = cohort(4, 7)
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(len(examples), 3)).astype(np.float32)
+    episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(1, 2)), 0)
+    head = Prototypical(3, learned_scale=False).eval()
+    expected = []
+    for plans in episodes.plans.values():
+        of_shots = []
+        for plan in plans:
+            centres = np.stack([vectors[rows].mean(0) for rows in plan.support])
+            for n, rows in enumerate(plan.query):
+                scores = -((vectors[rows][:, None] - centres) ** 2).sum(-1)
+                p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+                of_shots.append(-np.log(p[:, n]).mean())
+        expected.append(np.mean(of_shots))
+    found = episodes.check(head, vectors)
+    assert found.log_loss == pytest.approx(np.mean(expected), rel=1e-5)
+    assert found.accuracy == pytest.approx(episodes.accuracy(head, vectors))
+
+
+def test_weights_are_compared_by_log_loss_where_it_was_measured() -> None:
+    assert Checked(0.9).score > Checked(0.8).score
+    assert Checked(0.9, 1.2).score < Checked(0.8, 1.1).score
 
 
 def test_perfect_embeddings_score_one() -> None:
