@@ -38,7 +38,6 @@ from meta_dx.backbones.options import BackboneOptions
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.images import ShardedImages
 from meta_dx.episodes.collate import episode_images
-from meta_dx.learners.base import Grads, Metrics
 from meta_dx.learners.registry import build_head
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import deterministic, seeded
@@ -46,6 +45,7 @@ from meta_dx.training.embedding import Pictures, memory_format
 from meta_dx.training.episodic import _Episodes, episode_sampler
 from meta_dx.training.options import TrainingOptions
 from meta_dx.training.pretraining import _Classification
+from meta_dx.training.shards import Objective, Shard
 from meta_dx.training.stage import _shortened
 from meta_dx.training.task import TrainingTask, open_fabric
 
@@ -143,16 +143,14 @@ def contenders(task: TrainingTask, counts: Sequence[int]) -> dict[str, Step]:
     }
 
 
-def applied(
-    gradients: Callable[[int], tuple[Grads, Metrics]], modules: dict[str, nn.Module], counts: Sequence[int]
-) -> Step:
+def applied(gradients: Objective, modules: dict[str, nn.Module], counts: Sequence[int]) -> Step:
     """Return steps of a stage's objective, its gradients shortened and applied as a stage does."""
     parameters = {f"{m}.{name}": p for m, module in modules.items() for name, p in module.named_parameters()}
     optimizer = torch.optim.AdamW(parameters.values(), RATE, weight_decay=DECAY, fused=True)
 
     def step(number: int) -> int:
         with deterministic():
-            found, metrics = gradients(number)
+            found, metrics = gradients(Shard(number))
             found = _shortened(found)
             for name, parameter in parameters.items():
                 parameter.grad = found[name]

@@ -26,7 +26,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.inference.serving import ServeOptions
 from meta_dx.learners.options import LearnerOptions
-from meta_dx.training.options import TrainingOptions, require_steps
+from meta_dx.training.options import TrainingOptions, require_even_shards, require_steps
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def parse_settings(table: dict[str, Any], path: Path) -> Settings:
     settings = Settings(**parsed)
     try:
         require_steps(settings.learner.wanted, settings.training)
+        require_even_shards(settings.learner.wanted, settings.training)
     except MetaDxError as fault:
         raise MetaDxError(fault.code, f"{path}: {fault}") from fault
     cohort = settings.cohort

@@ -71,7 +71,8 @@ def run(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, standalone_mode=False)
     except MetaDxError as fault:
-        return _refuse(str(fault))
+        # Where torchrun's first process has stopped, that one says why.
+        return 1 if fault.code == "first_process_stopped" else _refuse(str(fault))
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             return _refuse(f"Cannot write {fault.filename or 'a file'}: {os.strerror(fault.errno).lower()}.")

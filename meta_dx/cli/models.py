@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, project_of, take_in_new
 from meta_dx.cli.output import emit_json, say, table
+from meta_dx.progress import Progress, bar, silent
+
+if TYPE_CHECKING:
+    from meta_dx.steps import Project
+    from meta_dx.training.selection import TrainingResult
+
+log = logging.getLogger("meta_dx")
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 StudiesOption = Annotated[Path, typer.Option("--studies", help="Folder with DICOM files.")]
@@ -17,23 +26,46 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def train(cohort: CohortOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """Take in the cohort, freeze its split, pre-train, meta-train and choose on the validation diseases."""
-    from meta_dx.progress import bar
+    from meta_dx.steps import training
+    from meta_dx.training import processes
+
+    first = processes.rank() == 0
+    if not first:
+        log.setLevel(logging.ERROR)  # one of torchrun's processes tells; another tells of its own faults only
+    project = processes.alone(lambda: _ready_to_train(cohort, home))
+    with _bar("pre-training", first) as progress:
+        training.pretrain(project, progress)
+    for name in ("prototypical", *project.settings.learner.wanted):
+        with _bar(f"meta-training {name}", first) as progress:
+            training.meta_train(project, name, progress)
+    chosen = training.select(project)
+    processes.leave()
+    if first:
+        _tell(chosen, json)
+
+
+def _ready_to_train(cohort: Path | None, home: Path | None) -> Project:
+    """Do everything that comes before training."""
     from meta_dx.steps import cohort as cohorts
-    from meta_dx.steps import incoming, training
+    from meta_dx.steps import incoming
+    from meta_dx.training.shards import require_whole_shards
 
     project = project_of(cohort, home)
+    require_whole_shards(project.settings.training.shards)
     take_in_new(project)
     for waiting in incoming.waiting_batches(project):
         incoming.require_blocking(incoming.validate(project, waiting))
     incoming.take_in_diagnoses(project)
     incoming.require_blocking(incoming.validate_diagnoses(project))
     cohorts.freeze_and_assemble(project)
-    with bar("pre-training") as progress:
-        training.pretrain(project, progress)
-    for name in ("prototypical", *project.settings.learner.wanted):
-        with bar(f"meta-training {name}") as progress:
-            training.meta_train(project, name, progress)
-    chosen = training.select(project)
+    return project
+
+
+def _bar(title: str, shown: bool) -> AbstractContextManager[Progress]:
+    return bar(title) if shown else nullcontext(silent)
+
+
+def _tell(chosen: TrainingResult, json: bool) -> None:
     if json:
         emit_json({"checkpoint": chosen.stage, "serving_head": chosen.head, "validation": chosen.rows})
         return
@@ -71,7 +103,6 @@ def evaluate(
 ) -> None:
     """Test a bundle, through ONNX Runtime, on diseases that it has never seen."""
     from meta_dx.inference.bundle import Bundle
-    from meta_dx.progress import bar
     from meta_dx.steps.external import evaluate_folder
 
     with bar("evaluating") as progress:
@@ -109,7 +140,6 @@ def predict(
 ) -> None:
     """Diagnose the studies of a folder from a handful of confirmed ones."""
     from meta_dx.inference.bundle import Bundle
-    from meta_dx.progress import bar
     from meta_dx.steps.external import predict_folder
 
     with bar("predicting") as progress:

@@ -30,7 +30,8 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures
-from meta_dx.training.episodic import episode_sampler, episodic_stage
+from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans
+from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage, unclipped
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Checked, Floats, Recalls, ValidationEpisodes, common_ways, gathered
@@ -121,19 +122,18 @@ class _Tasks:
         self._pictures = Pictures(task.images, fabric.device)
         self._parameters = {f"learner.{name}": p for name, p in learner.named_parameters()}
 
-    def gradients(self, step: int) -> tuple[Grads, Metrics]:
-        """Draw this step's images, one a study, and return the learner's gradients."""
+    def gradients(self, shard: Shard) -> tuple[Grads, Metrics]:
+        """Draw a shard's images, one a study, and return the learner's gradients."""
         task, options = self._task, self._task.options
-        count = options.episodes_per_step
-        plans = list(self._sampler.plans(count, step * count))
+        plans = shard_plans(self._sampler, options.episodes_per_step, shard)
         batch = episode_images(plans, task.common, per_example=1, seed=task.seed)
-        generator = torch.Generator(self._device).manual_seed(step_seed(task.seed, "episode images", step))
+        generator = torch.Generator(self._device).manual_seed(shard.seed(task.seed, "episode images"))
         images = augment(self._pictures.take(batch.images), options, generator)
         episode = collate(batch.plans, images)  # one image a study: nothing to pool
         learner = self._learner.train()
         if isinstance(learner, Maml):
-            learner.annealing = step / max(1, options.episodes)
-        drawn = torch.Generator().manual_seed(step_seed(task.seed, "inner batches", step))
+            learner.annealing = shard.step / max(1, options.episodes)
+        drawn = torch.Generator().manual_seed(shard.seed(task.seed, "inner batches"))
         found = learner.meta_gradients(episode, parameters=self._parameters, generator=drawn)
         if isinstance(learner, Maml):
             learner.update_statistics(episode)
@@ -210,4 +210,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " episode_learning_rate validate_every patience validation_ways validation_shots validation_queries"
         " validation_episodes body_validation_episodes"
     )
-    return {name: getattr(task.options, name) for name in names.split()}
+    return task.deciding(names)

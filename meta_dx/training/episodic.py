@@ -13,7 +13,7 @@ import torch
 
 from meta_dx.backbones.encoder import Encoder, build_encoder
 from meta_dx.episodes.collate import episode_images
-from meta_dx.episodes.plan import EpisodeSampler
+from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Grads, Head, Metrics
 from meta_dx.learners.registry import build_head
@@ -21,6 +21,7 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
+from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Checked, ValidationEpisodes, feasible
@@ -86,8 +87,8 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
 class Objective(Protocol):
     """What a stage lowers, and how well it does."""
 
-    def gradients(self, step: int) -> tuple[Grads, Metrics]:
-        """Return the gradients of one step, by ``module.parameter``, and its metrics."""
+    def gradients(self, shard: Shard) -> tuple[Grads, Metrics]:
+        """Return the gradients of a shard of one step, by ``module.parameter``, and its metrics."""
 
     def validate(self) -> Checked:
         """Measure the weights on the validation diseases."""
@@ -106,6 +107,7 @@ def episodic_stage(task: TrainingTask, name: str, key: str, learning: Objective,
         patience=options.patience,
         checkpoint_seconds=options.checkpoint_seconds,
         seed=task.seed,
+        shards=options.shards,
         **more,
     )
 
@@ -147,6 +149,12 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
     )
 
 
+def shard_plans(sampler: EpisodeSampler, per_step: int, shard: Shard) -> list[EpisodePlan]:
+    """Return the plans of a shard's episodes, where a step has ``per_step`` of them."""
+    part = shard.part(per_step)
+    return list(sampler.plans(len(part), shard.step * per_step + part.start))
+
+
 class _Episodes:
     """The objective of meta-training: the learner's loss on this step's episodes."""
 
@@ -161,12 +169,12 @@ class _Episodes:
         }
         self._validation = ValidationEpisodes(task.validation, options, task.seed, task.ancestors)
 
-    def gradients(self, step: int) -> tuple[Grads, Metrics]:
-        """Embed this step's episodes, one image a study, and return the learner's gradients."""
+    def gradients(self, shard: Shard) -> tuple[Grads, Metrics]:
+        """Embed a shard's episodes, one image a study, and return the learner's gradients."""
         task, options, device = self._task, self._task.options, self._fabric.device
-        plans = list(self._sampler.plans(options.episodes_per_step, step * options.episodes_per_step))
+        plans = shard_plans(self._sampler, options.episodes_per_step, shard)
         batch = episode_images(plans, task.common, per_example=1, seed=task.seed)
-        generator = torch.Generator(device).manual_seed(step_seed(task.seed, "episode images", step))
+        generator = torch.Generator(device).manual_seed(shard.seed(task.seed, "episode images"))
         images = augment(self._pictures.take(batch.images), options, generator)
         self._encoder.train()
         self._head.train()
@@ -191,4 +199,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " queries episode_learning_rate validate_every patience validation_ways validation_shots"
         " validation_queries validation_episodes"
     )
-    return {name: getattr(task.options, name) for name in names.split()}
+    return task.deciding(names)

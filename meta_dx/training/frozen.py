@@ -20,7 +20,8 @@ from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head, 
 from meta_dx.progress import Progress, silent
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import embed_studies
-from meta_dx.training.episodic import episode_sampler, episodic_stage
+from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans
+from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Checked, ValidationEpisodes, common_ways
@@ -111,11 +112,11 @@ class _Embedded:
         self._sampler = episode_sampler(task, fixed)
         self._parameters = {f"head.{name}": p for name, p in self.learner.named_parameters()}
 
-    def gradients(self, step: int) -> tuple[Grads, Metrics]:
-        """Gather this step's episodes and return the learner's gradients."""
-        count = self._task.options.head_episodes_per_step
-        episode = collate(list(self._sampler.plans(count, step * count)), self._common)
-        generator = torch.Generator().manual_seed(step_seed(self._task.seed, "noise", step))
+    def gradients(self, shard: Shard) -> tuple[Grads, Metrics]:
+        """Gather a shard's episodes and return the learner's gradients."""
+        plans = shard_plans(self._sampler, self._task.options.head_episodes_per_step, shard)
+        episode = collate(plans, self._common)
+        generator = torch.Generator().manual_seed(shard.seed(self._task.seed, "noise"))
         self.learner.train()
         return self.learner.meta_gradients(episode, parameters=self._parameters, generator=generator)
 
@@ -137,4 +138,4 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
         " patience validation_ways validation_shots validation_queries validation_episodes"
     )
     kept_by = {"kept_by": "log loss"} if name == "anp" else {}
-    return {**{option: getattr(task.options, option) for option in names.split()}, **kept_by}
+    return {**task.deciding(names), **kept_by}

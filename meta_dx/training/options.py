@@ -84,6 +84,10 @@ class TrainingOptions:
         The same for learners that adapt the whole network, for which an episode takes seconds.
     checkpoint_seconds : float
         Save the state of a stage this often, so that a killed run loses no more than that.
+    shards : int
+        Into how many equal parts the images or episodes of each step are cut. Each part goes through the network
+        by itself, and their gradients are averaged: one after another to save memory, or in as many processes
+        of ``torchrun`` as divide it. Another number gives other weights; another number of processes does not.
     """
 
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -118,6 +122,7 @@ class TrainingOptions:
     validation_episodes: int = 400
     body_validation_episodes: int = 40
     checkpoint_seconds: float = 20.0
+    shards: int = 1
 
     def __post_init__(self) -> None:
         checks: OptionChecks = [
@@ -155,6 +160,7 @@ _POSITIVE = (
     "validation_queries",
     "validation_episodes",
     "body_validation_episodes",
+    "shards",
 )
 _NOT_NEGATIVE = (
     "threads",
@@ -191,4 +197,36 @@ def require_steps(learners: Iterable[str], options: TrainingOptions) -> None:
             raise MetaDxError(
                 "bad_value",
                 f"[training] {option} is 0, and [learner] asks for '{name}', which needs some: raise it.",
+            )
+
+
+def require_even_shards(learners: Iterable[str], options: TrainingOptions) -> None:
+    """Refuse steps that cannot be cut into equal shards.
+
+    Parameters
+    ----------
+    learners : iterable of str
+        Learners other than Prototypical Networks that are trained.
+    options : TrainingOptions
+        How much goes into a step of each kind; kinds that no stage makes do not matter.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value``.
+    """
+    shards = options.shards
+    frozen = not set(FROZEN_LEARNERS).isdisjoint(learners)
+    made = (
+        ("batch_size", options.pretrain_epochs > 0, 2),  # batch statistics of one image say nothing
+        ("episodes_per_step", options.episodes > 0, 1),
+        ("head_episodes_per_step", frozen, 1),
+    )
+    for name, used, fewest in made:
+        each, rest = divmod(getattr(options, name), shards)
+        if used and (rest or each < fewest):
+            raise MetaDxError(
+                "bad_value",
+                f"[training] {name} is {getattr(options, name)}, and [training] shards cuts it into {shards} equal "
+                f"parts: set {name} to a multiple of {shards}, {fewest * shards} at least.",
             )

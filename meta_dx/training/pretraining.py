@@ -16,6 +16,7 @@ from meta_dx.training.augmentation import augment, mixed
 from meta_dx.training.determinism import seeded
 from meta_dx.training.drawing import Batches
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
+from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
 from meta_dx.training.validation import Checked, ValidationEpisodes
@@ -74,6 +75,7 @@ def pretrain(task: TrainingTask, progress: Progress = silent) -> StageResult:
         patience=options.patience,
         checkpoint_seconds=options.checkpoint_seconds,
         seed=task.seed,
+        shards=options.shards,
     )
     return run_stage(stage, fabric, progress)
 
@@ -96,11 +98,13 @@ class _Classification:
         every = max(1, len(task.common) // _CENTRE_STUDIES)
         self._centre = task.common.take(np.arange(0, len(task.common), every))
 
-    def gradients(self, step: int) -> tuple[Grads, Metrics]:
-        """Return the gradients of the smoothed, mixed cross-entropy of this step's batch."""
+    def gradients(self, shard: Shard) -> tuple[Grads, Metrics]:
+        """Return the gradients of the smoothed, mixed cross-entropy of a shard of its step's batch."""
         options, device = self._task.options, self._fabric.device
-        studies, rows = self.batches.draw(step)
-        seed = step_seed(self._task.seed, "augmentation", step)
+        studies, rows = self.batches.draw(shard.step)
+        part = shard.part(options.batch_size)
+        studies, rows = studies[part], rows[part]
+        seed = shard.seed(self._task.seed, "augmentation")
         generator = torch.Generator(device).manual_seed(seed)
         images = augment(self._pictures.take(rows), options, generator)
         labels = torch.from_numpy(self._labels[studies]).to(device)
@@ -152,4 +156,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " rotate shift zoom gain cutout validate_every patience validation_ways validation_shots"
         " validation_queries validation_episodes"
     )
-    return {name: getattr(task.options, name) for name in names.split()}
+    return task.deciding(names)

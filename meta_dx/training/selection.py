@@ -179,7 +179,9 @@ def select(
     -------
     TrainingResult
     """
-    version = [asdict(task.learner), asdict(task.options), [s.version for s in stages]]
+    options = {**asdict(task.options)}
+    del options["shards"]  # it decides the stages, which are named, and nothing more
+    version = [asdict(task.learner), options, [s.version for s in stages]]
     key = fingerprint_of([SELECTION_VERSION, task.key(), *version])
     path = task.folder / SELECTED / _RESULT
     if path.exists() and json.loads(path.read_text())["key"] == key:

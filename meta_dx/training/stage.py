@@ -3,6 +3,9 @@
 What a step does depends on the seed and the number of the step only, never on what was run before in the
 process. With the weights, the optimizer's moments and the best weights so far in the checkpoint, a run that
 is killed at any moment ends, on a CPU, in the same bits as one that was never stopped.
+
+Under ``torchrun`` every process makes all steps, each on its shards (:mod:`meta_dx.training.shards`), and holds
+the same weights. The first alone validates, writes and tells how far it is.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +25,11 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import write_bytes, write_json
 from meta_dx.learners.base import Grads, Metrics
 from meta_dx.progress import Progress, silent
+from meta_dx.training import processes
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
-from meta_dx.training.task import step_seed
+from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share
+from meta_dx.training.shards import Objective, Shard, mean_over_shards, require_whole_shards
 from meta_dx.training.validation import Checked
 
 if TYPE_CHECKING:
@@ -34,7 +39,6 @@ CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 CURVES = "curves.png"
 _RESULT = "stage.json"
-_WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _LARGEST_GRADIENT = 5.0  # norm over all parameters
 _TELL_EVERY = 0.25  # seconds between progress messages
 
@@ -115,7 +119,7 @@ class Stage:
     steps : int
         Steps to make.
     gradients : callable
-        From a step's number to the gradients by ``module.parameter`` and the metrics ``loss`` and
+        From a shard of a step to the gradients by ``module.parameter`` and the metrics ``loss`` and
         ``accuracy``.
     validate : callable
         Measures the weights on the validation diseases, by which the best are kept; must leave everything as
@@ -128,6 +132,8 @@ class Stage:
         How often to save.
     seed : int
         The one seed.
+    shards : int
+        Into how many parts each step is cut.
     """
 
     name: str
@@ -137,15 +143,16 @@ class Stage:
     rates: Mapping[str, float]
     weight_decay: float
     steps: int
-    gradients: Callable[[int], tuple[Grads, Metrics]]
+    gradients: Objective
     validate: Callable[[], Checked]
     validate_every: int
     patience: int
     checkpoint_seconds: float
     seed: int
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["cosine", "linear"] = "cosine"
+    optimizer: Kind = "adamw"
+    schedule: Schedule = "cosine"
     clip: Callable[[Grads], Grads] | None = None
+    shards: int = 1
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by ``module.parameter``."""
@@ -172,26 +179,31 @@ class _State:
 
 
 def finished(folder: Path, key: str, may_train: bool = True) -> StageResult | None:
-    """Return the result in a folder if the stage of this key has ended there.
+    """Return the result in a folder if the stage of this key has ended there; every process gets one answer.
 
     Raises
     ------
     MetaDxError
         ``not_trained`` where it has not, and the caller may not train it.
     """
-    import json
-
-    path = folder / _RESULT
-    content = json.loads(path.read_text()) if path.exists() else {"key": None}
-    if content.pop("key") == key:
-        return StageResult(folder=folder, **content)
-    if not may_train:
+    done = processes.alone(lambda: _result_of(folder, key))
+    if done is None and not may_train:
         raise MetaDxError(
             "not_trained",
             f"The home holds no finished '{folder.name}' of these data and options: name the learner in [learner] "
             "name or compare, and run 'meta-dx train'.",
         )
-    return None
+    return done
+
+
+def _result_of(folder: Path, key: str) -> StageResult | None:
+    import json
+
+    path = folder / _RESULT
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    return StageResult(folder=folder, **content) if content.pop("key") == key else None
 
 
 def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> StageResult:
@@ -209,12 +221,20 @@ def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> Stag
     Returns
     -------
     StageResult
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value`` where the processes cannot share the shards evenly, ``other_checkpoint`` where they do not
+        share the folder, ``process_lost``.
     """
-    optimizer = _optimizer(stage)
+    processes.alone(lambda: require_whole_shards(stage.shards))
+    optimizer = optimizer_of(stage.modules, stage.rates, stage.weight_decay, stage.optimizer)
     with deterministic(), torch.random.fork_rng(devices=[]):
         state = _resume(stage, optimizer, fabric.device)
+        _require_one_start(state)
         _train(stage, optimizer, state, progress)
-    return _finish(stage, state)
+    return processes.alone(lambda: _finish(stage, state))
 
 
 def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progress: Progress) -> None:
@@ -222,14 +242,19 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
     began, saved, told = time.monotonic() - state.seconds, time.monotonic(), 0.0
     first = state.step
     started = time.monotonic()
+    leading = processes.rank() == 0
+
+    def gradients_of(shard: Shard) -> tuple[Grads, Metrics]:
+        torch.manual_seed(shard.seed(stage.seed, f"{stage.name}/network"))
+        return stage.gradients(shard)
+
     if not state.history:
         _validate(stage, state)
     while state.step < stage.steps and not _stale(stage, state):
-        rate = _rate(state.step, stage.steps, stage.schedule)
+        rate = rate_share(state.step, stage.steps, stage.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["highest"]
-        torch.manual_seed(step_seed(stage.seed, f"{stage.name}/network", state.step))
-        gradients, metrics = stage.gradients(state.step)
+        gradients, metrics = mean_over_shards(gradients_of, stage.modules, state.step, stage.shards)
         _apply(optimizer, parameters, gradients, stage.clip or _shortened)
         state.step += 1
         for name in ("loss", "accuracy"):
@@ -239,11 +264,11 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
             _validate(stage, state, rate)
         now = time.monotonic()
         state.seconds = now - began
-        if now - told > _TELL_EVERY or state.step == stage.steps:
+        if leading and (now - told > _TELL_EVERY or state.step == stage.steps):
             told = now
             left = (now - started) / (state.step - first) * (stage.steps - state.step)
             progress(state.step, stage.steps, _message(state, float(metrics["loss"]), left))
-        if now - saved > stage.checkpoint_seconds:
+        if leading and now - saved > stage.checkpoint_seconds:
             _save(stage, optimizer, state)
             saved = time.monotonic()
 
@@ -256,7 +281,8 @@ def _apply(
 ) -> None:
     clipped = clip(gradients)
     for name, parameter in parameters.items():
-        parameter.grad = clipped[name]
+        # The fused optimizer reads memory as it lies: a gradient in another layout would be taken for another.
+        parameter.grad = torch.empty_like(parameter).copy_(clipped[name])
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -272,18 +298,8 @@ def unclipped(gradients: Grads) -> Grads:
     return gradients
 
 
-def _rate(step: int, steps: int, schedule: str) -> float:
-    """Return the share of the highest learning rate: linear warm-up, then half a cosine to zero; or a line."""
-    if schedule == "linear":
-        return 1 - step / steps
-    warm = max(1, round(_WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm + 1) / (steps - warm + 1)))
-
-
 def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
-    checked = stage.validate()
+    checked = processes.alone(stage.validate)
     count = state.sums["steps"]
     state.history.append(
         {
@@ -322,24 +338,6 @@ def _message(state: _State, loss: float, left: float) -> str:
     return f"{text}, {left:.0f} s left"
 
 
-def _optimizer(stage: Stage) -> torch.optim.Optimizer:
-    if stage.optimizer == "sgd":
-        plain = [
-            {"params": list(stage.modules[name].parameters()), "highest": rate}
-            for name, rate in stage.rates.items()
-        ]
-        return torch.optim.SGD(plain, lr=0.0)
-    groups: list[dict[str, Any]] = []
-    for name, highest in stage.rates.items():
-        parameters = list(stage.modules[name].parameters())
-        for matrices in (True, False):
-            chosen = [p for p in parameters if (p.dim() > 1) == matrices]
-            decay = stage.weight_decay if matrices else 0.0
-            if chosen:
-                groups.append({"params": chosen, "highest": highest, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
-
-
 def _save(stage: Stage, optimizer: torch.optim.Optimizer, state: _State) -> None:
     content = {
         "key": stage.key,
@@ -361,6 +359,17 @@ def _resume(stage: Stage, optimizer: torch.optim.Optimizer, device: torch.device
         module.load_state_dict(content["modules"][name])
     optimizer.load_state_dict(content["optimizer"])
     return _State(**content["state"])
+
+
+def _require_one_start(state: _State) -> None:
+    """Refuse processes that go on from different steps; none goes on before all have read the checkpoint."""
+    steps = processes.gathered(torch.tensor([state.step]))
+    if any(int(step) != state.step for step in steps):
+        raise MetaDxError(
+            "other_checkpoint",
+            f"Processes of torchrun found checkpoints of steps {', '.join(str(int(step)) for step in steps)}: the home "
+            "has to be one folder on a disk that all of them share.",
+        )
 
 
 def _finish(stage: Stage, state: _State) -> StageResult:

@@ -16,6 +16,7 @@ from meta_dx.backbones.encoder import Encoder, build_encoder
 from meta_dx.learners.baselines import SimpleShot
 from meta_dx.learners.options import BEST
 from meta_dx.learners.registry import BASELINES, build_head
+from meta_dx.training import processes
 from meta_dx.training.embedding import Vectors, embed_studies
 from meta_dx.training.features import cached_features, study_features
 from meta_dx.training.stage import StageResult
@@ -35,7 +36,7 @@ def best_encoder(
         head = SimpleShot(encoder.embedding_size, torch.from_numpy(common.mean(0))).eval()
         return episodes.accuracy(head, validation)
 
-    return stages[0] if len(stages) == 1 else max(stages, key=accuracy)
+    return stages[0] if len(stages) == 1 else processes.alone(lambda: max(stages, key=accuracy))
 
 
 def with_prior_head(task: TrainingTask, start: StageResult, features: Path | None = None) -> TrainingTask:
@@ -57,6 +58,12 @@ def with_prior_head(task: TrainingTask, start: StageResult, features: Path | Non
     """
     if "anp" not in task.learner.wanted or task.learner.anp.prior_head != BEST:
         return task
+    best = processes.alone(lambda: _strongest_baseline(task, start, features))
+    anp = replace(task.learner.anp, prior_head=best)  # type: ignore[arg-type] # a baseline's name
+    return replace(task, learner=replace(task.learner, anp=anp))
+
+
+def _strongest_baseline(task: TrainingTask, start: StageResult, features: Path | None) -> str:
     episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
     encoder = encoder_of(task, start)
     common, validation = embedded(task, encoder, features)
@@ -65,9 +72,7 @@ def with_prior_head(task: TrainingTask, start: StageResult, features: Path | Non
         name: episodes.accuracy(build_head(name, size, base_mean=mean).eval(), validation)
         for name in BASELINES
     }
-    best = max(found, key=lambda name: found[name])
-    anp = replace(task.learner.anp, prior_head=best)  # type: ignore[arg-type] # a baseline's name
-    return replace(task, learner=replace(task.learner, anp=anp))
+    return max(found, key=lambda name: found[name])
 
 
 def encoder_of(task: TrainingTask, stage: StageResult) -> Encoder:

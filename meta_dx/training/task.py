@@ -15,7 +15,7 @@ from meta_dx.cohort.examples import Examples
 from meta_dx.errors import MetaDxError
 from meta_dx.home import fingerprint_of
 from meta_dx.learners.options import LearnerOptions
-from meta_dx.training.options import TrainingOptions
+from meta_dx.training.options import TrainingOptions, require_even_shards
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -72,6 +72,9 @@ class TrainingTask:
     ancestors: Mapping[str, Collection[str]] = field(default_factory=dict)
     may_train: bool = True
 
+    def __post_init__(self) -> None:
+        require_even_shards(self.learner.wanted, self.options)
+
     @property
     def channels(self) -> int:
         """C of the images."""
@@ -98,19 +101,30 @@ class TrainingTask:
             }
         )
 
+    def deciding(self, names: str) -> dict[str, object]:
+        """Return the options of these names, separated by spaces, and ``shards``, for a stage's key.
+
+        One shard is left out: that is what every stage was trained with that is older than shards.
+        """
+        chosen = {name: getattr(self.options, name) for name in names.split()}
+        return chosen if self.options.shards == 1 else {**chosen, "shards": self.options.shards}
+
 
 def open_fabric(task: TrainingTask) -> Fabric:
-    """Open the device and the arithmetic that a task asks for.
+    """Open the device and the arithmetic that a task asks for; each process of torchrun has a GPU of its own.
 
     Raises
     ------
     MetaDxError
-        ``no_cuda`` when a GPU is asked for and there is none.
+        ``no_cuda`` when a GPU is asked for and there is none, ``too_few_gpus`` when there are fewer than
+        processes.
     """
     import logging
 
     import torch
     from lightning_fabric import Fabric
+
+    from meta_dx.training import processes
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its arithmetic each time
 
@@ -121,6 +135,13 @@ def open_fabric(task: TrainingTask) -> Fabric:
             "device is 'cuda', but torch finds no CUDA device: set it to 'auto', or install torch for CUDA.",
         )
     use_gpu = gpu and task.device != "cpu"
+    number = processes.device_number()
+    if use_gpu and number >= torch.cuda.device_count():
+        raise MetaDxError(
+            "too_few_gpus",
+            f"torchrun started a process for GPU {number + 1}, and torch finds {torch.cuda.device_count()} here: "
+            "start fewer processes, or set device to 'cpu'.",
+        )
     if task.options.threads:
         torch.set_num_threads(task.options.threads)
     bf16 = task.options.precision == "bf16" or (
@@ -128,7 +149,7 @@ def open_fabric(task: TrainingTask) -> Fabric:
     )
     return Fabric(
         accelerator="cuda" if use_gpu else "cpu",
-        devices=1,
+        devices=[number] if use_gpu else 1,
         precision="bf16-mixed" if bf16 else "32-true",
     )
 

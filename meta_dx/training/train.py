@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meta_dx.progress import Progress, silent
+from meta_dx.training import processes
 from meta_dx.training.body import train_on_images
 from meta_dx.training.episodic import PROTOTYPICAL, meta_train
 from meta_dx.training.frozen import train_on_embeddings
@@ -25,6 +26,8 @@ def train(
     task: TrainingTask, *, features: Path | None = None, progress: StagedProgress | None = None
 ) -> TrainingResult:
     """Pre-train, meta-train and choose; what is finished in the task's folder is not done again.
+
+    Under ``torchrun`` every process calls this with the same task, and all get the same result.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ def train(
         return report
 
     stages, task = train_stages(task, of, features)
-    return select(task, stages, features=features, progress=of("select"))
+    return processes.alone(lambda: select(task, stages, features=features, progress=of("select")))
 
 
 def train_stages(

@@ -20,10 +20,11 @@ from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
 from meta_dx.training.episodic import episode_sampler
 from meta_dx.training.frozen import train_on_embeddings
+from meta_dx.training.optimizing import rate_share
 from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult
-from meta_dx.training.stage import Stage, _rate, run_stage
+from meta_dx.training.stage import Stage, run_stage
 from meta_dx.training.start import with_prior_head
 from meta_dx.training.task import TrainingTask, open_fabric
 from meta_dx.training.train import train, train_learner
@@ -217,4 +218,4 @@ def test_reptile_is_applied_by_plain_descent_of_a_rate_that_falls_in_a_line(tmp_
     )
     run_stage(stage, open_fabric(tiny_task(tmp_path)))
     assert float(module.weight.detach()) == pytest.approx(10.0 - 100.0 * (1 + 0.75 + 0.5 + 0.25))
-    assert _rate(0, 100, "cosine") == pytest.approx(0.1)
+    assert rate_share(0, 100, "cosine") == pytest.approx(0.1)
