@@ -123,13 +123,12 @@ class _Embedded:
     def validate(self) -> Checked:
         """Measure the learner on the validation diseases; by its log loss too where it says how sure it is."""
         learner = self.learner.cpu().eval()
-        checked = self._validation.check(learner, self._validation_vectors)
+        if isinstance(learner, Head) and learner.noise_size:
+            checked = self._validation.check(learner, self._validation_vectors)
+        else:
+            checked = Checked(self._validation.accuracy(learner, self._validation_vectors))
         self.learner.to(self._device)
-        return checked if _says_how_sure(learner) else Checked(checked.accuracy)
-
-
-def _says_how_sure(learner: Head | BodyLearner) -> bool:
-    return isinstance(learner, Head) and learner.noise_size > 0
+        return checked
 
 
 def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
@@ -137,5 +136,5 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
         "ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
         " patience validation_ways validation_shots validation_queries validation_episodes"
     )
-    kept_by = {"kept_by": "log loss"} if name == "anp" else {}
+    kept_by = {"kept_by": "log loss among few and many"} if name == "anp" else {}
     return {**task.deciding(names), **kept_by}

@@ -20,6 +20,7 @@ from meta_dx.training.embedding import Vectors
 from meta_dx.training.options import TrainingOptions
 
 _AT_ONCE = 100  # episodes in one batch
+_CROWDED = 20  # episodes of many ways, for each number of shots
 _RESAMPLES = 1000
 _SAMPLES = 16  # of the noise of a learner that has some
 _LEAST_PROBABILITY = 1e-9  # a class that does not take part has none
@@ -65,7 +66,7 @@ class Checked:
     accuracy : float
         Mean over the numbers of shots.
     log_loss : float, optional
-        Nats, likewise; of a learner that says how sure it is.
+        As a share of that of guessing, likewise; of a learner that says how sure it is.
     """
 
     accuracy: float
@@ -114,6 +115,9 @@ class ValidationEpisodes:
                 examples, ways, shots, options.validation_queries, seed, ancestors=ancestors
             )
             self.plans[shots] = list(sampler.plans(options.validation_episodes))
+        self._crowded = [
+            _crowded(examples, (self.ways, shots), options, seed, ancestors) for shots in self.plans
+        ]
 
     def recalls(self, learner: Learner, vectors: Vectors) -> Recalls:
         """Let a learner answer every episode from embeddings.
@@ -135,14 +139,19 @@ class ValidationEpisodes:
         }
 
     def check(self, learner: Learner, vectors: Vectors) -> Checked:
-        """Let a learner that says how sure it is answer every episode; means over the numbers of shots."""
-        found, nats = {}, []
-        for shots, plans in self.plans.items():
-            answers = list(_answers(learner, plans, vectors))
-            found[shots] = gathered(pair for answer in answers for pair in answer.recalls())
-            nats.append(np.mean(np.concatenate([answer.log_losses() for answer in answers])))
-        accuracy = np.mean([score.accuracy for score in self.scored(found)])
-        return Checked(float(accuracy), float(np.mean(nats)))
+        """Let a learner that says how sure it is answer every episode, and some of many more diseases.
+
+        Trained on episodes of a few diseases, it can go on becoming surer among few while it loses the order
+        among many, which the accuracy of few shows least.
+        """
+        few = {shots: list(_answers(learner, plans, vectors)) for shots, plans in self.plans.items()}
+        recalls = {
+            shots: gathered(pair for a in answers for pair in a.recalls()) for shots, answers in few.items()
+        }
+        losses = [[a.log_losses() for a in answers] for answers in few.values()]
+        losses += [[a.log_losses() for a in _answers(learner, plans, vectors, 1)] for plans in self._crowded]
+        accuracy = np.mean([score.accuracy for score in self.scored(recalls)])
+        return Checked(float(accuracy), float(np.mean([np.concatenate(each).mean() for each in losses])))
 
     def scores(self, learner: Learner, vectors: Vectors) -> list[Score]:
         """Return the scores of a learner that answers from embeddings, one for each number of shots."""
@@ -155,6 +164,22 @@ class ValidationEpisodes:
     def accuracy(self, learner: Learner, vectors: Vectors) -> float:
         """Return the mean accuracy over the numbers of shots: what candidates are chosen by."""
         return float(np.mean([score.accuracy for score in self.scores(learner, vectors)]))
+
+
+def _crowded(
+    examples: Examples,
+    size: tuple[int, int],
+    options: TrainingOptions,
+    seed: int,
+    ancestors: Mapping[str, Collection[str]] | None,
+) -> list[EpisodePlan]:
+    """Return episodes of so many shots with more ways, up to all diseases that have the patients."""
+    ways, shots = size
+    most = len(eligible_diseases(examples, shots)[0])
+    sampler = EpisodeSampler(
+        examples, (ways, most), shots, options.validation_queries, seed, ancestors=ancestors
+    )
+    return list(sampler.plans(min(_CROWDED, options.validation_episodes)))
 
 
 def common_ways(examples: Examples, options: TrainingOptions) -> int:
@@ -245,11 +270,12 @@ class _Answers:
             yield plan, recalls[: len(plan.classes)]
 
     def log_losses(self) -> Floats:
-        """Return -log p of the true class, averaged over each class and then the classes, shape (E,)."""
+        """Return -log p of the true class as a share of log N, mean over classes of each class's mean, (E,)."""
         p = self.probabilities.double().clamp_min(_LEAST_PROBABILITY)
         nats = -p.log().gather(-1, self.episode.query_y.unsqueeze(-1)) * self.episode.query_mask.unsqueeze(-1)
         of_class = (self._hot() * nats).sum(1) / self._asked().clamp_min(1)  # (E, N)
-        losses: Floats = (of_class.sum(1) / self.episode.class_mask.sum(1)).numpy()
+        ways = self.episode.class_mask.sum(1).double()
+        losses: Floats = (of_class.sum(1) / (ways * ways.log())).numpy()
         return losses
 
     def _hot(self) -> torch.Tensor:
@@ -261,9 +287,11 @@ class _Answers:
         return self._hot().sum(1)  # (E, N)
 
 
-def _answers(head: Learner, plans: list[EpisodePlan], vectors: Vectors) -> Iterator[_Answers]:
-    for start in range(0, len(plans), _AT_ONCE):
-        part = plans[start : start + _AT_ONCE]
+def _answers(
+    head: Learner, plans: list[EpisodePlan], vectors: Vectors, at_once: int = _AT_ONCE
+) -> Iterator[_Answers]:
+    for start in range(0, len(plans), at_once):
+        part = plans[start : start + at_once]
         with torch.inference_mode():
             episode = collate(part, vectors)
             noise = _noise(head, episode)

@@ -57,22 +57,23 @@ def test_accuracy_is_the_mean_of_class_recalls_of_the_nearest_prototype() -> Non
     assert (score.shots, score.ways, score.episodes) == (2, 3, 10)
 
 
-def test_the_log_loss_weighs_classes_of_an_episode_alike() -> None:
-    _, examples = cohort(4, 7)
+def test_the_log_loss_weighs_classes_of_an_episode_alike_among_few_and_among_many() -> None:
+    _, examples = cohort(6, 7)
     rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(len(examples), 3)).astype(np.float32)
+    vectors = rng.normal(scale=0.5, size=(len(examples), 3)).astype(np.float32)
     episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(1, 2)), 0)
     head = Prototypical(3, learned_scale=False).eval()
     expected = []
-    for plans in episodes.plans.values():
+    assert {len(plan.classes) for plans in episodes._crowded for plan in plans} == {3, 4, 5, 6}
+    for plans in (*episodes.plans.values(), *episodes._crowded):
         of_shots = []
         for plan in plans:
             centres = np.stack([vectors[rows].mean(0) for rows in plan.support])
             for n, rows in enumerate(plan.query):
                 scores = -((vectors[rows][:, None] - centres) ** 2).sum(-1)
                 p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-                of_shots.append(-np.log(p[:, n]).mean())
-        expected.append(np.mean(of_shots))
+                of_shots.append(-np.log(p[:, n]).mean() / np.log(len(centres)))
+        expected.append(np.average(of_shots, weights=[1 / len(p.classes) for p in plans for _ in p.classes]))
     found = episodes.check(head, vectors)
     assert found.log_loss == pytest.approx(np.mean(expected), rel=1e-5)
     assert found.accuracy == pytest.approx(episodes.accuracy(head, vectors))
