@@ -49,7 +49,7 @@ from meta_dx.training.shards import Objective, Shard
 from meta_dx.training.stage import _shortened
 from meta_dx.training.task import TrainingTask, open_fabric
 
-DISEASES, PATIENTS, IMAGES_A_STUDY, SHARDS = 60, 30, 2, 4
+DISEASES, PATIENTS, IMAGES_A_STUDY, SHARDS = 80, 30, 2, 4
 RATE, DECAY, LONGEST = 1e-4, 0.05, 5.0
 #: From a step's number to the images in it.
 Step = Callable[[int], int]
@@ -66,6 +66,9 @@ class Setting:
 
 SETTINGS = (
     Setting("conv4", (1, 28, 28), TrainingOptions(mixup=0.0)),
+    Setting(  # as Snell 2017 trains on Omniglot
+        "conv4", (1, 28, 28), TrainingOptions(mixup=0.0, ways=(60, 60), shots=(1, 1), queries=5)
+    ),
     Setting("conv4", (1, 64, 64), TrainingOptions(mixup=0.0)),
     Setting(  # as examples/derm.toml
         "resnet10",
