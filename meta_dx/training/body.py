@@ -176,15 +176,41 @@ def _answered(
     learner: BodyLearner, plans: Sequence[EpisodePlan], examples: Examples, pictures: Pictures, seed: int
 ) -> Iterator[tuple[EpisodePlan, Floats]]:
     for plan in plans:
-        state = learner.adapt(support_images(plan, examples, pictures, seed))
-        recalls = []
-        for label, rows in enumerate(plan.query):
-            images = [examples.images[row] for row in rows]
-            shares = _probabilities(learner, state, pictures, np.concatenate(images))  # (images, N)
-            ends = np.cumsum([len(part) for part in images])[:-1]
-            pooled = [part.mean(0) for part in np.split(shares, ends)]
-            recalls.append(float(np.mean([int(answer.argmax()) == label for answer in pooled])))
-        yield plan, np.array(recalls)
+        answers = study_answers(learner, plan, examples, pictures, seed)
+        yield plan, np.array([float((found.argmax(1) == n).mean()) for n, found in enumerate(answers)])
+
+
+def study_answers(
+    learner: BodyLearner, plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int
+) -> list[Floats]:
+    """Adapt a learner to an episode's support studies and let it answer the query studies.
+
+    Parameters
+    ----------
+    learner : BodyLearner
+        In evaluation mode, on the device of the pictures.
+    plan : EpisodePlan
+        The episode.
+    examples : Examples
+        What its rows are of.
+    pictures : Pictures
+        The image store's images.
+    seed : int
+        Which image of a support study is taken.
+
+    Returns
+    -------
+    list of ndarray of float64, shape (queries of the class, N)
+        For each class the probabilities of its query studies, each the mean over the study's images.
+    """
+    state = learner.adapt(support_images(plan, examples, pictures, seed))
+    answers = []
+    for rows in plan.query:
+        images = [examples.images[row] for row in rows]
+        shares = _probabilities(learner, state, pictures, np.concatenate(images))  # (images, N)
+        ends = np.cumsum([len(part) for part in images])[:-1]
+        answers.append(np.array([part.mean(0) for part in np.split(shares, ends)]))
+    return answers
 
 
 def support_images(plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int) -> Support:
