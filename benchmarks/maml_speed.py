@@ -1,12 +1,12 @@
 """How long one second-order MAML step takes, beside a plain loop and learn2learn's MAML.
 
-    python benchmarks/maml_speed.py [--rounds 10] [--threads 1] [--device cpu] [--profile]
+    python benchmarks/maml_speed.py [--rounds 10] [--threads 1] [--device cpu] [--learn2learn CHECKOUT] [--profile]
 
 Conv4-64 on 28 x 28 pictures, 5-way 1-shot, 75 queries, 8 tasks, 5 inner steps, batch statistics throughout. All take
 turns in one run, so that a busy machine slows all alike; a ratio is the median over the rounds of time by time, once by
 the clock and once by the processor time of this process, which others disturb less. The plain loop is written with
 ``torch.func.functional_call`` and ``autograd.grad`` over torch's own layers. Before anything is timed, all gradients
-are compared in float64. learn2learn is no dependency: it joins where it can be imported.
+are compared in float64. learn2learn is no dependency: it joins where a checkout of it is given.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from meta_dx.backbones.encoder import build_encoder
-from meta_dx.backbones.options import BackboneOptions
-from meta_dx.episodes.episode import Episode
-from meta_dx.learners.base import Grads
-from meta_dx.learners.body_options import MamlOptions
-from meta_dx.learners.classifier import Classifier
-from meta_dx.learners.maml import Maml
+import torch  # noqa: E402 # after the path
+from torch import Tensor, nn  # noqa: E402
+from torch.func import functional_call  # noqa: E402
+
+from benchmarks.reproduction.references import learn2learn_maml  # noqa: E402
+from meta_dx.backbones.encoder import build_encoder  # noqa: E402
+from meta_dx.backbones.options import BackboneOptions  # noqa: E402
+from meta_dx.episodes.episode import Episode  # noqa: E402
+from meta_dx.learners.base import Grads  # noqa: E402
+from meta_dx.learners.body_options import MamlOptions  # noqa: E402
+from meta_dx.learners.classifier import Classifier  # noqa: E402
+from meta_dx.learners.maml import Maml  # noqa: E402
 
 WAYS, QUERIES, TASKS, STEPS, RATE, SIDE = 5, 75, 8, 5, 0.1, 28
 Step = Callable[[Episode], Grads]
@@ -37,9 +42,9 @@ def main(arguments: list[str]) -> None:
     """Print times and ratios."""
     asked = parser().parse_args(arguments)
     torch.set_num_threads(asked.threads)
-    contenders = steps_by_name(torch.device(asked.device), torch.float32)
+    contenders = steps_by_name(torch.device(asked.device), torch.float32, asked.learn2learn)
     say(f"torch {torch.__version__}, {asked.device}, {asked.threads} thread(s), {asked.rounds} rounds")
-    check(torch.device(asked.device))
+    check(torch.device(asked.device), asked.learn2learn)
     batch = episode(torch.device(asked.device), torch.float32)
     if asked.profile:
         from torch.profiler import profile
@@ -68,7 +73,7 @@ def main(arguments: list[str]) -> None:
             )
 
 
-def steps_by_name(device: torch.device, dtype: torch.dtype) -> dict[str, Step]:
+def steps_by_name(device: torch.device, dtype: torch.dtype, checkout: Path | None) -> dict[str, Step]:
     """Return everything that is compared: from an episode to the mean meta-gradient by the network's names."""
     found = {
         "ours": ours(network(device, dtype), vectorised=device.type == "cuda"),
@@ -76,10 +81,8 @@ def steps_by_name(device: torch.device, dtype: torch.dtype) -> dict[str, Step]:
     }
     if device.type == "cuda":
         found["ours, task by task"] = ours(network(device, dtype), vectorised=False)
-    try:
-        found["learn2learn"] = learn2learn(network(device, dtype))
-    except ImportError as told:
-        say(f"learn2learn cannot be imported: {told}")
+    if checkout is not None:
+        found["learn2learn"] = learn2learn(network(device, dtype), checkout)
     return found
 
 
@@ -114,11 +117,9 @@ def plain_loop(net: Classifier) -> Step:
     return step
 
 
-def learn2learn(net: Classifier) -> Step:
+def learn2learn(net: Classifier, checkout: Path) -> Step:
     """Return the step of learn2learn's MAML."""
-    from learn2learn.algorithms.maml import MAML
-
-    maml = MAML(net, lr=RATE, first_order=False)
+    maml = learn2learn_maml(checkout)(net, lr=RATE, first_order=False)
 
     def step(batch: Episode) -> Grads:
         maml.zero_grad()
@@ -132,10 +133,10 @@ def learn2learn(net: Classifier) -> Step:
     return step
 
 
-def check(device: torch.device) -> None:
+def check(device: torch.device, checkout: Path | None) -> None:
     """Compare all meta-gradients in float64."""
     batch = episode(device, torch.float64)
-    found = {name: step(batch) for name, step in steps_by_name(device, torch.float64).items()}
+    found = {name: step(batch) for name, step in steps_by_name(device, torch.float64, checkout).items()}
     for name, gradients in found.items():
         size = max(float(g.abs().max()) for g in found["ours"].values())
         apart = max(float((gradients[n] - g).abs().max()) for n, g in found["ours"].items())
@@ -168,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=int, default=10)
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--device", default="cpu")
+    found.add_argument("--learn2learn", type=Path, help="a checkout of learnables/learn2learn")
     found.add_argument("--profile", action="store_true", help="print where our time goes")
     return found
 

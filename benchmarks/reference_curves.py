@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import json
 import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks.reproduction.omniglot import Omniglot, data_folder, load  # noqa: E402
+from benchmarks.reproduction.references import learn2learn_maml, prototypical_authors  # noqa: E402
 from benchmarks.reproduction.runs import Figure, MamlRun, PrototypicalRun  # noqa: E402
 from meta_dx.episodes.episode import Episode  # noqa: E402
 from meta_dx.progress import bar  # noqa: E402
@@ -44,20 +43,11 @@ REFERENCES = {"prototypical": "authors' code", "maml": "learn2learn"}
 Side = tuple[Callable[[int], None], Callable[[Episode], Tensor]]
 
 
-def package(name: str, folder: Path) -> None:
-    """Make the modules of a folder importable without running the package's own ``__init__``."""
-    made = types.ModuleType(name)
-    made.__path__ = [str(folder)]
-    sys.modules[name] = made
-
-
 def prototypical(data: Omniglot, seed: int, checkout: Path) -> dict[str, Side]:
     """Return step and answer of ours and of the authors' code."""
     ours = PrototypicalRun(data, seed, 1)
-    sys.path.insert(0, str(checkout))
-    loader = importlib.import_module("protonets.models.few_shot").load_protonet_conv
     torch.manual_seed(seed)
-    theirs = loader(x_dim=(1, 28, 28), hid_dim=64, z_dim=64)
+    theirs = prototypical_authors(checkout)(x_dim=(1, 28, 28), hid_dim=64, z_dim=64)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
 
     def step(number: int) -> None:
@@ -83,13 +73,10 @@ def prototypical(data: Omniglot, seed: int, checkout: Path) -> dict[str, Side]:
 
 def maml(data: Omniglot, seed: int, checkout: Path) -> dict[str, Side]:
     """Return step and answer of ours and of learn2learn, from the same weights."""
-    package("learn2learn", checkout / "learn2learn")
-    package("learn2learn.algorithms", checkout / "learn2learn" / "algorithms")
-    wrapper = importlib.import_module("learn2learn.algorithms.maml").MAML
     ours = MamlRun(data, seed, 5, 1, "batch")
     torch.manual_seed(seed)
     options = ours.learner.options
-    theirs = wrapper(_plain_twin(ours), lr=options.inner_rate, first_order=False)
+    theirs = learn2learn_maml(checkout)(_plain_twin(ours), lr=options.inner_rate, first_order=False)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
     cross_entropy = nn.functional.cross_entropy
 
