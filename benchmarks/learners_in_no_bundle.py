@@ -55,6 +55,7 @@ from meta_dx.steps.cohort import CohortData, assemble  # noqa: E402
 from meta_dx.steps.external import serving_first  # noqa: E402
 from meta_dx.steps.training import training_task  # noqa: E402
 from meta_dx.training.body import NETWORK_LEARNERS, build_on_images, study_answers, train_on_images  # noqa: E402
+from meta_dx.training.determinism import seeded  # noqa: E402
 from meta_dx.training.embedding import Pictures  # noqa: E402
 from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans  # noqa: E402
 from meta_dx.training.frozen import build_on_embeddings, train_on_embeddings  # noqa: E402
@@ -88,7 +89,7 @@ class Bench:
     @property
     def start(self) -> StageResult:
         """The stage whose encoder all start from."""
-        return pretrain(self.task)
+        return pretrain(replace(self.task, may_train=False))
 
 
 class _Twin:
@@ -115,9 +116,9 @@ class _Twin:
 
 def build_twin(size: int, task: TrainingTask, steps: int) -> BodyLearner:
     """Make the learner of plain gradient steps, untrained."""
-    torch.manual_seed(step_seed(task.seed, "sgd", 0))
     ways = common_ways(task.validation, task.options)
-    return sgd_twin(Classifier(nn.Identity(), size, ways), MetaLstmOptions(steps=steps))
+    with seeded(step_seed(task.seed, "sgd", 0)):
+        return sgd_twin(Classifier(nn.Identity(), size, ways), MetaLstmOptions(steps=steps))
 
 
 def train(bench: Bench, name: str, steps: int) -> StageResult:
@@ -264,7 +265,7 @@ def main() -> None:
             )
         return
     if arguments.what == "rare":
-        protocol = f"learners in no bundle, {arguments.episodes} episodes"
+        protocol = f"learners in no bundle ({', '.join(arguments.names)}), {arguments.episodes} episodes"
         record_opening(
             Records.open(bench.project.home),
             bundle=latest_bundle(bench.project.home).id,
