@@ -358,7 +358,9 @@ def _resume(stage: Stage, optimizer: torch.optim.Optimizer, device: torch.device
     for name, module in stage.modules.items():
         module.load_state_dict(content["modules"][name])
     optimizer.load_state_dict(content["optimizer"])
-    return _State(**content["state"])
+    state = content["state"]
+    state.setdefault("best_score", state["best_accuracy"])  # from before weights could be kept by log loss
+    return _State(**state)
 
 
 def _require_one_start(state: _State) -> None:
@@ -379,7 +381,8 @@ def _finish(stage: Stage, state: _State) -> StageResult:
     write_bytes(stage.folder / BEST, best)
     stopped = "all steps done"
     if state.step < stage.steps:
-        stopped = f"no better validation accuracy in {state.stale} validations"
+        measured = "accuracy" if state.history[-1].get("log_loss") is None else "log loss"
+        stopped = f"no better validation {measured} in {state.stale} validations"
     result = StageResult(
         name=stage.name,
         folder=stage.folder,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from meta_dx.errors import MetaDxError
+from meta_dx.learners.base import Grads, Metrics
 from meta_dx.learners.body_options import MetaLstmOptions
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions
 from meta_dx.learners.registry import BASELINES
@@ -24,7 +25,8 @@ from meta_dx.training.optimizing import rate_share
 from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult
-from meta_dx.training.stage import Stage, run_stage
+from meta_dx.training.shards import Shard
+from meta_dx.training.stage import CHECKPOINT, Stage, run_stage
 from meta_dx.training.start import with_prior_head
 from meta_dx.training.task import TrainingTask, open_fabric
 from meta_dx.training.train import train, train_learner
@@ -176,11 +178,11 @@ def test_the_weights_that_are_kept_have_the_lowest_log_loss_where_it_is_measured
         modules={"m": module},
         rates={"m": 1.0},
         weight_decay=0.0,
-        steps=3,
+        steps=4,
         gradients=lambda _: ({"m.weight": -torch.ones(1, 1)}, {"loss": torch.ones(()), "accuracy": 1.0}),  # type: ignore[dict-item,return-value]
         validate=lambda: next(checks),
         validate_every=1,
-        patience=0,
+        patience=2,
         checkpoint_seconds=1000.0,
         seed=0,
         optimizer="sgd",
@@ -190,6 +192,48 @@ def test_the_weights_that_are_kept_have_the_lowest_log_loss_where_it_is_measured
     assert (result.best_step, result.best_accuracy) == (1, 0.6)
     assert float(result.best["m"]["weight"]) == pytest.approx(1.0)
     assert [point["log_loss"] for point in result.history] == [2.0, 1.5, 1.8, 1.7]
+    assert result.stopped == "no better validation log loss in 2 validations"
+
+
+def test_a_run_that_was_killed_before_log_losses_were_known_keeps_the_best_weights_it_had(
+    tmp_path: Path,
+) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 0.0)
+    accuracies, kills = iter([0.5, 0.9, 0.6, 0.7]), iter([True])
+
+    def gradients(shard: Shard) -> tuple[Grads, Metrics]:
+        if shard.step == 1 and next(kills, False):
+            raise KeyboardInterrupt
+        return {"m.weight": -torch.ones(1, 1)}, {"loss": torch.ones(()), "accuracy": torch.ones(())}
+
+    stage = Stage(
+        name="old",
+        key="k",
+        folder=tmp_path,
+        modules={"m": module},
+        rates={"m": 1.0},
+        weight_decay=0.0,
+        steps=3,
+        gradients=gradients,
+        validate=lambda: Checked(next(accuracies)),
+        validate_every=1,
+        patience=0,
+        checkpoint_seconds=-1.0,  # after every step
+        seed=0,
+        optimizer="sgd",
+        schedule="linear",
+    )
+    old, fabric = tmp_path / CHECKPOINT, open_fabric(tiny_task(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, fabric)
+    content = torch.load(old, weights_only=True)
+    del content["state"]["best_score"]  # as it was written then
+    torch.save(content, old)
+    result = run_stage(stage, fabric)
+    assert [point["accuracy"] for point in result.history] == [0.5, 0.9, 0.6, 0.7]
+    assert (result.best_step, result.best_accuracy) == (1, 0.9)
+    assert float(result.best["m"]["weight"]) == pytest.approx(1.0)
 
 
 def test_reptile_is_applied_by_plain_descent_of_a_rate_that_falls_in_a_line(tmp_path: Path) -> None:
