@@ -57,20 +57,27 @@ def _accuracy(axes: Axes, history: Curve) -> None:
     percent = [100 * point["accuracy"] for point in history]
     axes.plot(steps, percent, color=_VALIDATION, marker="o", markersize=3)
     if percent:
-        best = max(range(len(history)), key=lambda i: _score(history[i]))
-        axes.plot(steps[best], percent[best], "o", color=_VALIDATION, markersize=7, fillstyle="none")
+        kept = _kept(history)
+        axes.plot(steps[kept], percent[kept], "o", color=_VALIDATION, markersize=7, fillstyle="none")
         axes.annotate(
-            f"kept {percent[best]:.1f}",
-            (steps[best], percent[best]),
+            f"kept {percent[kept]:.1f}",
+            (steps[kept], percent[kept]),
             xytext=(0, 8),
             textcoords="offset points",
-            ha="right" if best > len(percent) / 2 else "left",
+            ha="right" if kept > len(percent) / 2 else "left",
             fontsize=9,
             color=_VALIDATION,
         )
     axes.set_xlabel("step")
     axes.margins(y=0.2)
     _quiet(axes)
+
+
+def _kept(history: Curve) -> int:
+    """Return the place of the weights that were kept: of level ones the last, but for the untouched start."""
+    best = max(map(_score, history))
+    level = [place for place, point in enumerate(history) if _score(point) == best]
+    return level[-1] if history[level[0]]["step"] else level[0]
 
 
 def _score(point: Mapping[str, Any]) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from meta_dx.training.curves import plot_curves
+from meta_dx.training.curves import _kept, plot_curves
 
 
 def point(step: int, loss: float | None, accuracy: float) -> dict[str, float | None]:
@@ -31,3 +32,21 @@ def test_one_column_a_stage_small_enough_for_the_event_log(tmp_path: Path) -> No
 def test_an_empty_history_is_drawn_as_empty_axes(tmp_path: Path) -> None:
     plot_curves({"pretrain": []}, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "log_losses", "kept"),
+    [
+        ([0.2, 0.6, 0.5, 0.6], [None] * 4, 3),  # of level ones the last
+        ([0.6, 0.5, 0.6, 0.3], [None] * 4, 0),  # the untouched start has to be beaten
+        ([0.2, 0.6, 0.5, 0.9], [2.0, 1.5, 1.2, 1.4], 2),
+    ],
+)
+def test_the_weights_that_were_kept_are_marked(
+    accuracies: list[float], log_losses: list[float | None], kept: int
+) -> None:
+    history = [
+        {**point(10 * place, 1.0, accuracy), "log_loss": log_loss}
+        for place, (accuracy, log_loss) in enumerate(zip(accuracies, log_losses, strict=True))
+    ]
+    assert _kept(history) == kept
