@@ -8,6 +8,8 @@ from assets.project import MetaDx
 from meta_dx.training.task import SELECTION_VERSION, TRAINING_VERSION
 
 _CODE_VERSION = str(TRAINING_VERSION)
+#: Learners that the same input gives other weights than when ``TRAINING_VERSION`` was raised last, and how often so.
+_LATER = {"anp": 1, "proto_maml": 1}
 _CHOICE_VERSION = f"{TRAINING_VERSION}.{SELECTION_VERSION}"
 
 
@@ -51,7 +53,7 @@ def meta_learner_asset(learner: str, description: str, after: dg.AssetsDefinitio
         deps=[after],
         owners=MODEL_TEAM,
         kinds={"pytorch"},
-        code_version=_CODE_VERSION,
+        code_version=f"{_CODE_VERSION}.{_LATER[learner]}" if learner in _LATER else _CODE_VERSION,
         description=description,
     )
     def trained(meta_dx: MetaDx) -> dg.MaterializeResult:

@@ -83,6 +83,16 @@ def test_raising_the_version_of_a_step_raises_the_code_version_of_its_group_alon
     assert groups not in others.split()
 
 
+def test_a_learner_whose_training_changed_is_out_of_date_and_the_others_are_not(
+    definitions: dg.Definitions,
+) -> None:
+    graph = definitions.resolve_asset_graph()
+    version = {
+        name: graph.get(dg.AssetKey(f"{name}_learner")).code_version for name in ("anp", "maml", "leo")
+    }
+    assert version["maml"] == version["leo"] != version["anp"]
+
+
 def test_the_code_location_loads_from_the_workspace_file() -> None:
     dagster = str(Path(sys.executable).with_name("dagster"))
     done = subprocess.run(
