@@ -253,9 +253,11 @@ class LearnerOptions:
     anp : NeuralProcessOptions
         Attentive Neural Process.
     maml : MamlOptions
-        Model-agnostic meta-learning, and the same from a last layer of prototypes.
+        Model-agnostic meta-learning.
     anil : AnilOptions
         The same of the last layer only.
+    proto_maml : ProtoMamlOptions
+        The same from a last layer of prototypes.
     reptile : ReptileOptions
         Reptile.
     leo : LeoOptions

@@ -296,7 +296,8 @@ def _answers(
             episode = collate(part, vectors)
             noise = _noise(head, episode)
             found = head.predict(head.adapt(episode.support), episode.query, noise=noise)
-            yield _Answers(part, episode, found.probabilities())
+            answers = _Answers(part, episode, found.probabilities())
+        yield answers
 
 
 def _noise(head: Learner, episode: Episode) -> torch.Tensor | None:
