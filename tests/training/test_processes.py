@@ -41,7 +41,16 @@ except (MetaDxError, OSError) as fault:
 def torchrun(*program: str) -> subprocess.CompletedProcess[str]:
     """Run a module in two processes, under torchrun on this machine's loopback."""
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *program],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--local-addr=127.0.0.1",
+            "--nproc-per-node=2",
+            "-m",
+            *program,
+        ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
