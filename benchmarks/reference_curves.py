@@ -6,8 +6,8 @@
 ``--learn2learn`` one of learnables/learn2learn. Of them the loss and encoder (``protonets/models/few_shot.py``) and the
 algorithm (``learn2learn/algorithms/maml.py``) are imported, unchanged; neither is a dependency. Both sides see the same
 episodes, in the same order, with the paper's optimizer; for MAML they also start from the same weights, for
-Prototypical Networks each draws its own. Every seed is a run of its own. Writes ``docs/reproduction/reference.json``,
-``docs/pictures/reference_curves.png`` and ``docs/reference_curves.md``.
+Prototypical Networks each draws its own. Every seed is a run of its own. Writes
+``docs/reproduction/reference/curves.json``, ``docs/pictures/reference_curves.png`` and ``docs/reference_curves.md``.
 """
 
 from __future__ import annotations
