@@ -10,6 +10,7 @@ shards are what gradient accumulation is elsewhere: they save memory.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -65,6 +66,37 @@ def require_whole_shards(shards: int) -> None:
             "bad_value",
             f"torchrun started {count} processes, and [training] shards is {shards}: "
             f"set it to a multiple of {count}.",
+        )
+
+
+def require_one_run(key: str, step: int) -> None:
+    """Refuse processes that would not make one run; none goes on before all have come here.
+
+    Parameters
+    ----------
+    key : str
+        Hash of all that decides the result, data included.
+    step : int
+        Where this process goes on.
+
+    Raises
+    ------
+    MetaDxError
+        ``other_data`` or ``other_checkpoint``; ``process_lost``.
+    """
+    name = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    names, steps = torch.stack(processes.gathered(torch.tensor([name, step]))).T.tolist()
+    if len(set(names)) > 1:
+        raise MetaDxError(
+            "other_data",
+            "Processes of torchrun found other data or options in the home than one another: wait until nothing is "
+            "taken into it, and run the same torchrun command again.",
+        )
+    if len(set(steps)) > 1:
+        raise MetaDxError(
+            "other_checkpoint",
+            f"Processes of torchrun found checkpoints of steps {', '.join(map(str, steps))}: the home has to be one "
+            "folder on a disk that all of them share.",
         )
 
 

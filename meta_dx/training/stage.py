@@ -29,7 +29,7 @@ from meta_dx.training import processes
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
 from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share
-from meta_dx.training.shards import Objective, Shard, mean_over_shards, require_whole_shards
+from meta_dx.training.shards import Objective, Shard, mean_over_shards, require_one_run, require_whole_shards
 from meta_dx.training.validation import Checked
 
 if TYPE_CHECKING:
@@ -225,14 +225,14 @@ def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> Stag
     Raises
     ------
     MetaDxError
-        ``bad_value`` where the processes cannot share the shards evenly, ``other_checkpoint`` where they do not
-        share the folder, ``process_lost``.
+        ``bad_value`` where the processes cannot share the shards evenly, ``other_data`` and ``other_checkpoint``
+        where they do not make one run, ``process_lost``.
     """
     processes.alone(lambda: require_whole_shards(stage.shards))
     optimizer = optimizer_of(stage.modules, stage.rates, stage.weight_decay, stage.optimizer)
     with deterministic(), torch.random.fork_rng(devices=[]):
         state = _resume(stage, optimizer, fabric.device)
-        _require_one_start(state)
+        require_one_run(stage.key, state.step)
         _train(stage, optimizer, state, progress)
     return processes.alone(lambda: _finish(stage, state))
 
@@ -361,17 +361,6 @@ def _resume(stage: Stage, optimizer: torch.optim.Optimizer, device: torch.device
     state = content["state"]
     state.setdefault("best_score", state["best_accuracy"])  # from before weights could be kept by log loss
     return _State(**state)
-
-
-def _require_one_start(state: _State) -> None:
-    """Refuse processes that go on from different steps; none goes on before all have read the checkpoint."""
-    steps = processes.gathered(torch.tensor([state.step]))
-    if any(int(step) != state.step for step in steps):
-        raise MetaDxError(
-            "other_checkpoint",
-            f"Processes of torchrun found checkpoints of steps {', '.join(str(int(step)) for step in steps)}: the home "
-            "has to be one folder on a disk that all of them share.",
-        )
 
 
 def _finish(stage: Stage, state: _State) -> StageResult:

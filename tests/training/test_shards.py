@@ -156,6 +156,22 @@ def test_processes_that_cannot_share_the_shards_evenly_are_refused(monkeypatch: 
     )
 
 
+@pytest.mark.parametrize(
+    ("other", "code"), [((0, 0), ""), ((1, 0), "other_data"), ((0, 1), "other_checkpoint")]
+)
+def test_processes_with_other_data_or_another_checkpoint_make_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: tuple[int, int], code: str
+) -> None:
+    monkeypatch.setattr(processes, "gathered", lambda own: [own, own + torch.tensor(other)])
+    task = tiny_task(tmp_path, pretrain_epochs=0, episodes=0)
+    if not code:
+        assert pretrain(task).steps == 0
+        return
+    with pytest.raises(MetaDxError) as told:
+        pretrain(task)
+    assert told.value.code == code
+
+
 def test_a_process_without_a_gpu_of_its_own_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
