@@ -18,16 +18,20 @@ import numpy.typing as npt
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.plan import EpisodePlan, in_order
 from meta_dx.evaluation.asking import Answers, Asked, Floats
+from meta_dx.evaluation.figures import Ends
 from meta_dx.inference.evidence import entropy
 from meta_dx.metrics.calibration import class_weights
 from meta_dx.metrics.classification import hits, separation
+from meta_dx.metrics.intervals import separation_interval
 
 Rows = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
+_Figure = tuple[float | None, Ends | None]
 
 
 @dataclass(frozen=True)
 class DoubtResult:
-    """Four AUROCs of one method, every disease weighing the same; 0.5 is guessing.
+    """Four AUROCs of one method, each with its 95 % interval; every disease weighs the same, 0.5 is guessing.
 
     None where every answer was right (or wrong), nobody is outside, or the method has no epistemic uncertainty.
 
@@ -37,12 +41,24 @@ class DoubtResult:
         Wrong answers are doubted more than right ones, by entropy and by epistemic uncertainty.
     openset_entropy_auroc, openset_auroc : float, optional
         Queries from diseases outside the episode are doubted more than those inside, likewise.
+    entropy_auroc_ci95, epistemic_auroc_ci95, openset_entropy_auroc_ci95, openset_auroc_ci95 : (float, float), optional
+        Bootstrap over diseases, then patients.
     """
 
     entropy_auroc: float | None
+    entropy_auroc_ci95: Ends | None
     epistemic_auroc: float | None
+    epistemic_auroc_ci95: Ends | None
     openset_entropy_auroc: float | None
+    openset_entropy_auroc_ci95: Ends | None
     openset_auroc: float | None
+    openset_auroc_ci95: Ends | None
+
+    @property
+    def figures(self) -> list[tuple[float | None, Ends | None]]:
+        """The four figures in this order, each with its interval."""
+        values = list(vars(self).values())
+        return list(zip(values[::2], values[1::2], strict=True))
 
 
 class OutsideSampler:
@@ -67,7 +83,7 @@ class OutsideSampler:
         for row, (code, patient, study) in enumerate(rows):
             if code:
                 self._studies.setdefault(code, {}).setdefault(patient, {})[study] = row
-        self._code = examples.code
+        self._code, self._patient = examples.code, examples.patient
 
     def rows(self, plan: EpisodePlan) -> Rows:
         """Draw one episode's outside queries.
@@ -102,9 +118,10 @@ class OutsideSampler:
             found.append(studies[self._ordered(plan.index, "study", studies)[0]])
         return np.array(found, dtype=np.int64)
 
-    def diseases(self, rows: Sequence[Rows]) -> npt.NDArray[np.str_]:
-        """Return the disease of every outside query of all episodes, shape (U,)."""
-        return np.asarray(self._code[np.concatenate([np.zeros(0, dtype=np.int64), *rows])])
+    def whose(self, rows: Sequence[Rows]) -> tuple[Names, Names]:
+        """Return disease and patient of every outside query of all episodes, shape (U,) each."""
+        chosen = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+        return np.asarray(self._code[chosen]), np.asarray(self._patient[chosen])
 
     def _inside(self, code: str, classes: Collection[str]) -> bool:
         above = set(self._ancestors.get(code, ()))
@@ -118,7 +135,7 @@ class OutsideSampler:
         return in_order(self._seed, index, f"outside {what}", names)
 
 
-def doubt_result(asked: Asked, answers: Answers, outside: npt.NDArray[np.str_]) -> DoubtResult:
+def doubt_result(asked: Asked, answers: Answers, outside: tuple[Names, Names], seed: int) -> DoubtResult:
     """Compute a method's four figures.
 
     Parameters
@@ -127,8 +144,10 @@ def doubt_result(asked: Asked, answers: Answers, outside: npt.NDArray[np.str_]) 
         The queries inside, T rows.
     answers : Answers
         What the method answered inside and outside.
-    outside : ndarray of str, shape (U,)
-        Disease of each query outside.
+    outside : (ndarray of str, ndarray of str), shape (U,) each
+        Disease and patient of each query outside.
+    seed : int
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -136,23 +155,28 @@ def doubt_result(asked: Asked, answers: Answers, outside: npt.NDArray[np.str_]) 
     """
     weight = class_weights(asked.disease)
     right = hits(answers.probabilities, asked.label)
+    inside = (asked.disease, asked.patient)
+    everybody = tuple(np.concatenate(both) for both in zip(inside, outside, strict=True))
+    strangers = np.concatenate([np.zeros(len(weight)), class_weights(outside[0])])
+    offered = np.concatenate([weight, np.zeros(len(outside[0]))])
 
-    def tells_wrong(doubt: Floats | None) -> float | None:
-        return None if doubt is None else separation(doubt, weight * (1 - right), weight * right)
+    def wrong(doubt: Floats | None) -> _Figure:
+        if doubt is None:
+            return None, None
+        sides = (weight * (1 - right), weight * right)
+        return separation(doubt, *sides), separation_interval(doubt, *sides, *inside, seed=seed)
 
-    def tells_outside(doubt: Floats | None, beyond: Floats | None) -> float | None:
-        if doubt is None or beyond is None or not len(outside):
-            return None
-        return separation(
-            np.concatenate([doubt, beyond]),
-            np.concatenate([np.zeros(len(doubt)), class_weights(outside)]),
-            np.concatenate([weight, np.zeros(len(beyond))]),
-        )
+    def beyond(doubt: Floats | None, of_strangers: Floats | None) -> _Figure:
+        if doubt is None or of_strangers is None or not len(outside[0]):
+            return None, None
+        both = np.concatenate([doubt, of_strangers])
+        ends = separation_interval(both, strangers, offered, *everybody, seed=seed)
+        return separation(both, strangers, offered), ends
 
     entropies = entropy(answers.probabilities)
     return DoubtResult(
-        entropy_auroc=tells_wrong(entropies),
-        epistemic_auroc=tells_wrong(answers.epistemic),
-        openset_entropy_auroc=tells_outside(entropies, entropy(answers.outside_probabilities)),
-        openset_auroc=tells_outside(answers.epistemic, answers.outside_epistemic),
+        *wrong(entropies),
+        *wrong(answers.epistemic),
+        *beyond(entropies, entropy(answers.outside_probabilities)),
+        *beyond(answers.epistemic, answers.outside_epistemic),
     )

@@ -130,7 +130,7 @@ def evaluate_episodes(
     methods = methods_of(predictor, embeddings, heads, extra or {})
     sampler_outside = OutsideSampler(examples, seed, ancestors)
     outside = [sampler_outside.rows(plan) for plan in plans]
-    beyond = sampler_outside.diseases(outside)
+    beyond = sampler_outside.whose(outside)
     answers: dict[str, Answers] = {}
     for at, (name, (method, vectors)) in enumerate(methods.items()):
 
@@ -149,6 +149,6 @@ def evaluate_episodes(
         classes=tuple(eligible),
         left_out=left_out,
         queries_per_class=Spread.of(asked.counts),
-        doubt={name: doubt_result(asked, found, beyond) for name, found in answers.items()},
-        outside=len(beyond),
+        doubt={name: doubt_result(asked, found, beyond, seed) for name, found in answers.items()},
+        outside=len(beyond[0]),
     )

@@ -27,7 +27,15 @@ from meta_dx.evaluation.plots import (
     reliability_curves,
 )
 from meta_dx.evaluation.report_input import DataSummary, ReportInput
-from meta_dx.evaluation.wording import decimal, interval, method_name, percent, points, points_interval
+from meta_dx.evaluation.wording import (
+    decimal,
+    decimals,
+    interval,
+    method_name,
+    percent,
+    points,
+    points_interval,
+)
 from meta_dx.home import write_text
 
 _ROLES = {"common": "Common (training)", "validation": "Validation (choosing)", "rare": "Rare (this test)"}
@@ -248,7 +256,7 @@ def _doubt(report: ReportInput) -> list[dict[str, Any]]:
                 {
                     "name": method_name(name),
                     "served": name == result.comparison.serving,
-                    "cells": [decimal(value, 2) for value in vars(found).values()],
+                    "cells": [(decimal(value, 2), decimals(ends, 2)) for value, ends in found.figures],
                 }
                 for name, found in result.doubt.items()
             ],
@@ -266,8 +274,10 @@ def _deployment(result: DeploymentResult) -> dict[str, Any]:
         cells = [
             (percent(getattr(found, value)), interval(getattr(found, ends))) for _, value, ends in depths
         ]
-        auroc_ends = "–".join(decimal(end) for end in found.auroc_ci95)
-        cells += [(decimal(found.auroc), auroc_ends), (percent(found.ece), interval(found.ece_ci95))]
+        cells += [
+            (decimal(found.auroc), decimals(found.auroc_ci95)),
+            (percent(found.ece), interval(found.ece_ci95)),
+        ]
         rows.append({"name": method_name(name), "served": name == result.comparison.serving, "cells": cells})
     shots = result.shots
     amount = str(shots.max) if shots.min == shots.max else f"{shots.min} to {shots.max}"

@@ -106,6 +106,13 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+def decimals(ends: Ends | None, digits: int = 3) -> str:
+    """Return an interval as ``"0.612–0.701"``; empty for what could not be computed."""
+    if ends is None or math.isnan(ends[0]):
+        return ""
+    return f"{ends[0]:.{digits}f}–{ends[1]:.{digits}f}"
+
+
 def in_words(number: int) -> str:
     """Return small numbers as words."""
     words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meta_dx.metrics.classification import Floats
+from meta_dx.metrics.classification import Floats, separation
 
 _DRAWS_AT_ONCE = 4_000_000  # patient draws held in memory: 32 MB
+_LEVELS = 1000  # of scores in a bootstrap of their order: finer ones move its spread by less than 0.001
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,61 @@ def paired_difference(
     return two_level_bootstrap(a - b, disease, patient, resamples=resamples, level=level, seed=seed)
 
 
+def separation_interval(
+    scores: npt.ArrayLike,
+    high: npt.ArrayLike,
+    low: npt.ArrayLike,
+    disease: npt.ArrayLike,
+    patient: npt.ArrayLike,
+    *,
+    resamples: int = 400,
+    level: float = 0.95,
+    seed: int | np.random.Generator = 0,
+) -> tuple[float, float] | None:
+    """Interval of :func:`~meta_dx.metrics.classification.separation` over other diseases and other patients.
+
+    A resample is drawn as in :func:`two_level_bootstrap`; what a (disease, patient) pair stands for counts as
+    often as the pair was drawn, on whichever side its queries are. Percentiles, moved so that their mean is the
+    measured value.
+
+    Parameters
+    ----------
+    scores, high, low : array_like, shape (n,)
+        As in :func:`~meta_dx.metrics.classification.separation`.
+    disease, patient : array_like, shape (n,)
+        Of each query.
+    resamples, level, seed
+        As in :func:`two_level_bootstrap`.
+
+    Returns
+    -------
+    (float, float) or None
+        Within 0 … 1. None when a side has no weight.
+    """
+    estimate = separation(scores, high, low)
+    if estimate is None:
+        return None
+    _, d = np.unique(np.asarray(disease), return_inverse=True)
+    _, p = np.unique(np.asarray(patient), return_inverse=True)
+    pairs, unit = np.unique(d * (p.max() + 1) + p, return_inverse=True)
+    sizes = np.bincount(pairs // (p.max() + 1))  # patients of each disease
+    times = _times_drawn(sizes, resamples, np.random.default_rng(seed))  # (resamples, units)
+    _, at = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
+    levels = min(int(at.max()) + 1, _LEVELS)
+    at = at * levels // (int(at.max()) + 1)
+    cell = unit * levels + at
+    up, down = (
+        times @ np.bincount(cell, np.asarray(side, dtype=np.float64), len(pairs) * levels).reshape(-1, levels)
+        for side in (high, low)
+    )  # (resamples, levels)
+    weight = up.sum(1) * down.sum(1)
+    beaten = np.cumsum(down, axis=1) - down / 2
+    drawn = ((up * beaten).sum(1) / np.where(weight > 0, weight, 1.0))[weight > 0]
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - drawn.mean() + estimate
+    low_end, high_end = np.clip(ends, 0.0, 1.0)
+    return float(low_end), float(high_end)
+
+
 def monte_carlo_half_width(values: npt.ArrayLike) -> float:
     """Return ``1.96 · sd / sqrt(E)`` of E episode figures (sample deviation; NaN for a single episode)."""
     figures = np.asarray(values, dtype=np.float64)
@@ -150,3 +206,13 @@ def _resample(units: list[Floats], resamples: int, generator: np.random.Generato
             figure[part] = unit[generator.integers(len(unit), size=(len(part), len(unit)))].mean(1)
     means: Floats = figure.reshape(resamples, diseases).mean(1)
     return means
+
+
+def _times_drawn(sizes: npt.NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Floats:
+    """Return how often each pair is drawn, (resamples, units): diseases first, then their patients."""
+    diseases = len(sizes)
+    copies = generator.multinomial(diseases, np.full(diseases, 1 / diseases), size=resamples)
+    parts = [
+        generator.multinomial(copies[:, d] * size, np.full(size, 1 / size)) for d, size in enumerate(sizes)
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float64)

@@ -102,9 +102,9 @@ def test_figures_are_weighted_aurocs_of_sklearn() -> None:
     asked = Asked.of(plans, world.examples)
     sampler = OutsideSampler(world.examples, 0)
     rows = [sampler.rows(plan) for plan in plans]
-    outside = sampler.diseases(rows)
+    outside, strangers = sampler.whose(rows)
     answers = ask_with_doubt(doubting_head(FakePredictor(), "prototypical"), world.vectors, plans, rows)
-    found = doubt_result(asked, answers, outside)
+    found = doubt_result(asked, answers, (outside, strangers), 0)
 
     def weights(disease: np.ndarray) -> np.ndarray:
         counts = Counter(disease.tolist())
@@ -128,6 +128,19 @@ def test_figures_are_weighted_aurocs_of_sklearn() -> None:
     assert found.openset_auroc == pytest.approx(
         roc_auc_score(beyond, np.r_[answers.epistemic, answers.outside_epistemic], sample_weight=both)
     )
+
+
+def test_every_figure_has_an_interval_that_contains_it_or_neither_is_there() -> None:
+    world = gaussian_world((12, 9, 14, 30, 8, 11), seed=3, distance=2.0)
+    result = evaluate_episodes(
+        FakePredictor(), world.vectors, world.examples, ways=4, shots=3, queries=5, episodes=40, seed=0
+    )
+    for found in result.doubt.values():
+        for value, ends in found.figures:
+            assert (value is None) == (ends is None)
+            if value is not None and ends is not None:
+                assert 0 <= ends[0] < value < ends[1] <= 1
+    assert [value for value, _ in result.doubt["prototypical"].figures].count(None) == 0
 
 
 def test_asking_outside_changes_no_answer_inside() -> None:
@@ -186,8 +199,9 @@ def test_coins_find_nothing() -> None:
     answers = Answers(
         random.dirichlet(np.ones(4), t), random.random(t), random.dirichlet(np.ones(4), u), random.random(u)
     )
-    found = doubt_result(asked, answers, OutsideSampler(world.examples, 0).diseases(rows))
-    assert [value == pytest.approx(0.5, abs=0.05) for value in vars(found).values()] == [True] * 4
+    found = doubt_result(asked, answers, OutsideSampler(world.examples, 0).whose(rows), 0)
+    assert [value == pytest.approx(0.5, abs=0.05) for value, _ in found.figures] == [True] * 4
+    assert all(ends is not None and ends[0] < 0.5 < ends[1] for _, ends in found.figures)
 
 
 def test_rows_without_a_diagnosis_are_never_asked() -> None:

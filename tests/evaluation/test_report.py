@@ -68,8 +68,8 @@ def test_doubt_is_told_for_every_method_and_what_the_served_head_cannot_give_is_
     for result in report.episodic:
         assert f"{result.outside:,} questions about diseases that were not offered" in words
         for found in result.doubt.values():
-            for value in vars(found).values():
-                assert value is None or f"{value:.2f}" in words
+            for value, ends in found.figures:
+                assert value is None or f"{value:.2f} {ends[0]:.2f}–{ends[1]:.2f}" in words
     assert "gives every prediction its missing knowledge" in words
     last = report.episodic[-1]
     plain = {

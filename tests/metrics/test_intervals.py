@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from meta_dx.metrics.classification import separation
 from meta_dx.metrics.intervals import (
     monte_carlo_half_width,
     paired_difference,
+    separation_interval,
     two_level_bootstrap,
 )
 
@@ -114,3 +116,42 @@ def test_figures_that_make_no_sense_are_refused(values: list, disease: list, pat
 def test_methods_that_answered_different_queries_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="paired"):
         paired_difference([1.0, 0.0], [1.0], [0, 0], [0, 1])
+
+
+def doubts(seed: int, diseases: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, errors, diseases and patients: diseases and patients differ in how well errors are doubted."""
+    random = np.random.default_rng(seed)
+    disease = np.repeat(np.arange(diseases), 6 * 8)
+    patient = np.repeat(np.arange(diseases * 6), 8)
+    wrong = random.random(len(disease)) < 0.4
+    told = random.normal(0.8, 0.7, diseases)[disease] + random.normal(0, 0.5, diseases * 6)[patient]
+    return random.normal(size=len(disease)) + told * wrong, wrong, disease, patient
+
+
+def test_the_interval_of_a_separation_is_that_of_the_bootstrap_spelled_out() -> None:
+    scores, wrong, disease, patient = doubts(0)
+    low, high = separation_interval(scores, wrong, ~wrong, disease, patient, resamples=4000)
+    random, drawn = np.random.default_rng(1), []
+    for _ in range(1500):
+        rows = []
+        for d in random.integers(12, size=12):
+            own = np.unique(patient[disease == d])
+            rows += [np.flatnonzero(patient == p) for p in random.choice(own, len(own))]
+        chosen = np.concatenate(rows)
+        drawn.append(separation(scores[chosen], wrong[chosen], ~wrong[chosen]))
+    expected = np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn) + separation(scores, wrong, ~wrong)
+    assert (low, high) == pytest.approx(expected, abs=0.015)
+    assert high - low > 0.1
+
+
+def test_the_interval_of_a_separation_covers_the_truth_and_is_not_much_wider_than_the_figure_moves() -> None:
+    truth = np.mean([separation(s, w, ~w) for s, w, *_ in (doubts(seed, 200) for seed in range(20))])
+    cohorts = [doubts(1000 + k, 30) for k in range(120)]
+    ends = np.array([separation_interval(s, w, ~w, d, p) for s, w, d, p in cohorts])
+    assert np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])) >= 0.9
+    spread = 2 * 1.96 * np.std([separation(s, w, ~w) for s, w, *_ in cohorts])
+    assert 0.9 < np.mean(ends[:, 1] - ends[:, 0]) / spread < 1.4
+
+
+def test_a_separation_without_one_of_its_sides_has_no_interval() -> None:
+    assert separation_interval([1, 2], [1, 1], [0, 0], ["a", "a"], ["p", "q"]) is None
