@@ -52,16 +52,22 @@ class PrototypicalOptions:
 class NeuralProcessOptions:
     """Section ``[learner.anp]``.
 
-    The papers' objective is ``kl_weight = 1``, ``free_nats = 0``, ``predictive_weight = 0``, ``pull = 0``,
-    ``rotate = false``.
+    The papers' form is ``aggregation = "mean"``, their objective ``kl_weight = 1``, ``free_nats = 0``,
+    ``predictive_weight = 0``, ``pull = 0``, ``rotate = false``.
 
     Parameters
     ----------
     prior_head : {"best", "logistic", "simpleshot", "ridge", "cosine", "prototypical"}
         The plain head whose logits the neural process starts from; ``best``: the baseline that is right most
         often on the validation diseases.
+    prior_scale : float
+        Factor on its logits at the start, learned from there; 0: that of the lowest log loss on the validation
+        diseases.
     latent : bool
         Latent path; without it there is no epistemic uncertainty.
+    aggregation : {"bayesian", "mean"}
+        How the cases of a class make its latent variable: as independent pieces of evidence, so that it becomes
+        surer with each, or by their mean, as in the papers.
     attention : bool
         Self-attention and cross-attention; without it both paths take the mean of each class. Without both,
         what is left is a conditional neural process.
@@ -93,7 +99,9 @@ class NeuralProcessOptions:
     """
 
     prior_head: Literal["best", "logistic", "simpleshot", "ridge", "cosine", "prototypical"] = "best"
+    prior_scale: float = 0.0
     latent: bool = True
+    aggregation: Literal["bayesian", "mean"] = "bayesian"
     attention: bool = True
     hidden: int = 128
     heads: int = 8
@@ -109,9 +117,10 @@ class NeuralProcessOptions:
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "heads", "latent_size", "blocks", "decoder", "samples")
-        weights = ("kl_weight", "free_nats", "predictive_weight")
+        weights = ("prior_scale", "kl_weight", "free_nats", "predictive_weight")
         checks: OptionChecks = [
             ("prior_head", self.prior_head in _PRIOR_HEADS, ", ".join(_PRIOR_HEADS)),
+            ("aggregation", self.aggregation in ("bayesian", "mean"), "bayesian or mean"),
             *((name, getattr(self, name) >= 1, "a whole number from 1") for name in sizes),
             *((name, getattr(self, name) >= 0, "0 or greater") for name in weights),
             ("pull", 0 <= self.pull < 1, "from 0 to below 1"),

@@ -204,13 +204,12 @@ def study_answers(
         For each class the probabilities of its query studies, each the mean over the study's images.
     """
     state = learner.adapt(support_images(plan, examples, pictures, seed))
-    answers = []
-    for rows in plan.query:
-        images = [examples.images[row] for row in rows]
-        shares = _probabilities(learner, state, pictures, np.concatenate(images))  # (images, N)
-        ends = np.cumsum([len(part) for part in images])[:-1]
-        answers.append(np.array([part.mean(0) for part in np.split(shares, ends)]))
-    return answers
+    images = [examples.images[row] for rows in plan.query for row in rows]
+    # All classes together: what batch norm sees of the queries must not tell their class.
+    shares = _probabilities(learner, state, pictures, np.concatenate(images))  # (images, N)
+    studies = np.split(shares, np.cumsum([len(part) for part in images])[:-1])
+    pooled = np.array([study.mean(0) for study in studies])
+    return np.split(pooled, np.cumsum([len(rows) for rows in plan.query])[:-1])
 
 
 def support_images(plan: EpisodePlan, examples: Examples, pictures: Pictures, seed: int) -> Support:

@@ -40,12 +40,12 @@ def best_encoder(
 
 
 def with_prior_head(task: TrainingTask, start: StageResult, features: Path | None = None) -> TrainingTask:
-    """Name the plain head that the neural process adds to, where the options leave it open.
+    """Name and scale the plain head that the neural process adds to, where the options leave it open.
 
     Parameters
     ----------
     task : TrainingTask
-        ``learner.anp.prior_head`` may be ``"best"``.
+        ``learner.anp.prior_head`` may be ``"best"``, ``prior_scale`` 0.
     start : StageResult
         Whose encoder embeds.
     features : Path, optional
@@ -54,25 +54,22 @@ def with_prior_head(task: TrainingTask, start: StageResult, features: Path | Non
     Returns
     -------
     TrainingTask
-        With the baseline in its place that is right most often on the validation diseases.
+        With the baseline that is right most often on the validation diseases, and the factor on its logits that
+        has the lowest log loss there.
     """
-    if "anp" not in task.learner.wanted or task.learner.anp.prior_head != BEST:
+    anp = task.learner.anp
+    if "anp" not in task.learner.wanted or (anp.prior_head != BEST and anp.prior_scale):
         return task
-    best = processes.alone(lambda: _strongest_baseline(task, start, features))
-    anp = replace(task.learner.anp, prior_head=best)  # type: ignore[arg-type] # a baseline's name
-    return replace(task, learner=replace(task.learner, anp=anp))
-
-
-def _strongest_baseline(task: TrainingTask, start: StageResult, features: Path | None) -> str:
     episodes = ValidationEpisodes(task.validation, task.options, task.seed, task.ancestors)
     encoder = encoder_of(task, start)
     common, validation = embedded(task, encoder, features)
     mean, size = torch.from_numpy(common.mean(0)), encoder.embedding_size
-    found = {
-        name: episodes.accuracy(build_head(name, size, base_mean=mean).eval(), validation)
-        for name in BASELINES
-    }
-    return max(found, key=lambda name: found[name])
+    names = list(BASELINES) if anp.prior_head == BEST else [anp.prior_head]
+    heads = {name: build_head(name, size, base_mean=mean, options=task.learner).eval() for name in names}
+    best = max(names, key=lambda name: episodes.accuracy(heads[name], validation)) if names[1:] else names[0]
+    scale = anp.prior_scale or episodes.best_scale(heads[best], validation)
+    named = replace(anp, prior_head=best, prior_scale=scale)  # type: ignore[arg-type] # a head's name
+    return replace(task, learner=replace(task.learner, anp=named))
 
 
 def encoder_of(task: TrainingTask, stage: StageResult) -> Encoder:

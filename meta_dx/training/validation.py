@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ _AT_ONCE = 100  # episodes in one batch
 _CROWDED = 20  # episodes of many ways, for each number of shots
 _RESAMPLES = 1000
 _SAMPLES = 16  # of the noise of a learner that has some
+_SCALES = tuple(2 ** (k / 4) for k in range(-12, 33))  # of logits: 1/8 … 256
 _LEAST_PROBABILITY = 1e-9  # a class that does not take part has none
 
 Learner = Head | BodyLearner
@@ -153,6 +154,18 @@ class ValidationEpisodes:
         accuracy = np.mean([score.accuracy for score in self.scored(recalls)])
         return Checked(float(accuracy), float(np.mean([np.concatenate(each).mean() for each in losses])))
 
+    def best_scale(self, learner: Learner, vectors: Vectors) -> float:
+        """Return the factor on a learner's logits that gives the lowest log loss among few and among many."""
+        answers = [_answers(learner, plans, vectors) for plans in self.plans.values()]
+        answers += [_answers(learner, plans, vectors, 1) for plans in self._crowded]
+        batches = [list(each) for each in answers]
+
+        def loss(scale: float) -> float:
+            losses = [np.concatenate([a.scaled(scale).log_losses() for a in batch]) for batch in batches]
+            return float(np.mean([each.mean() for each in losses]))
+
+        return min(_SCALES, key=loss)
+
     def scores(self, learner: Learner, vectors: Vectors) -> list[Score]:
         """Return the scores of a learner that answers from embeddings, one for each number of shots."""
         return self.scored(self.recalls(learner, vectors))
@@ -277,6 +290,10 @@ class _Answers:
         ways = self.episode.class_mask.sum(1).double()
         losses: Floats = (of_class.sum(1) / (ways * ways.log())).numpy()
         return losses
+
+    def scaled(self, scale: float) -> _Answers:
+        """Return the answers that so many times the logits give."""
+        return replace(self, probabilities=(scale * self.probabilities.double().log()).softmax(-1))
 
     def _hot(self) -> torch.Tensor:
         ways = self.episode.class_mask.shape[1]

@@ -35,6 +35,7 @@ FORMS = [
     {"attention": False},
     {"latent": False},
     {"latent": False, "attention": False},
+    {"aggregation": "mean"},
     {"prior_head": "logistic"},
     {"prior_head": "prototypical"},
 ]
@@ -220,11 +221,31 @@ def test_gradients_of_the_first_step_reach_both_ends_of_the_latent_path_and_are_
 
 
 def test_the_standard_deviation_lies_between_a_tenth_and_one() -> None:
-    head = learner()
+    head = learner(aggregation="mean")
     for value, expected in ((-1e3, 0.1), (1e3, 1.0)):
         head.latent.gaussian.bias.data[5:] = value  # type: ignore[union-attr]
         sd = head.adapt(random_episode(7, shots=UNEVEN).support)["latent_sd"]
         torch.testing.assert_close(sd, torch.full_like(sd, expected))
+
+
+def test_every_case_makes_the_latent_surer_as_a_product_of_gaussians_does() -> None:
+    head = learner(attention=False)  # without attention a case's own Gaussian does not depend on the others
+    episode = random_episode(7, shots=[[1, 4, 2], [3, 5, 1]])
+    path = head.latent
+    assert path is not None
+    state = head.adapt(episode.support)
+    rows = path.encoder(head.features(episode.support_x), episode.support.onehot())
+    for e, n in ((0, 0), (0, 1), (1, 1), (1, 2)):
+        mean, variance = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+        for s in torch.nonzero((episode.support_y[e] == n) & episode.support_mask[e]).flatten():
+            correction, raw = path.gaussian(path.hidden(rows[e, s]).relu()).chunk(2)
+            own = path.project(head.features(episode.support_x)[e, s]) + correction
+            spread = (0.1 + 0.9 / (1 + (-raw).exp())) ** 2
+            # The product of two Gaussians, one case after another.
+            mean = (mean * spread + own * variance) / (variance + spread)
+            variance = variance * spread / (variance + spread)
+        torch.testing.assert_close(state["latent_mean"][e, n], mean, **exact)
+        torch.testing.assert_close(state["latent_sd"][e, n], variance.sqrt(), **exact)
 
 
 # What every head promises, with noise
@@ -337,7 +358,14 @@ def test_it_starts_as_good_as_its_plain_head() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"prior_head": "svm"}, {"hidden": 100}, {"pull": 1.0}, {"kl_weight": -1}, {"samples": 0}],
+    [
+        {"prior_head": "svm"},
+        {"aggregation": "max"},
+        {"hidden": 100},
+        {"pull": 1.0},
+        {"kl_weight": -1},
+        {"samples": 0},
+    ],
     ids=str,
 )
 def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
@@ -404,7 +432,8 @@ def test_the_divergence_stays_above_zero_and_falls_with_shots(trained: Any) -> N
     by_shots = trained[1].mean(0)
     assert by_shots[0] > 0.5
     assert (trained[1] > 0).all()
-    assert (np.diff(by_shots) < 0).all()
+    assert (np.diff(by_shots[1:]) < 0).all()  # one case leaves much to the standard normal z, for both
+    assert by_shots[-1] < by_shots[0]
 
 
 def test_epistemic_uncertainty_falls_with_shots(trained: Any) -> None:

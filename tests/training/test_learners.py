@@ -111,11 +111,18 @@ def test_the_neural_process_adds_to_the_plain_head_that_is_best_on_the_validatio
     monkeypatch.setattr(
         ValidationEpisodes, "accuracy", lambda _self, head, _: 0.9 if isinstance(head, Ridge) else 0.5
     )
-    assert with_prior_head(task, start).learner.anp.prior_head == "ridge"
-    fixed = replace(task, learner=replace(SMALL, anp=replace(SMALL.anp, prior_head="logistic")))
+    found = with_prior_head(task, start).learner.anp
+    assert found.prior_head == "ridge"
+    assert found.prior_scale > 0
+    own = replace(SMALL.anp, prior_head="logistic")
+    named = with_prior_head(replace(task, learner=replace(SMALL, anp=own)), start).learner.anp
+    assert named.prior_head == "logistic"
+    assert named.prior_scale > 0
+    fixed = replace(task, learner=replace(SMALL, anp=replace(own, prior_scale=3.0)))
     assert with_prior_head(fixed, start) is fixed
     if "anp" in result.heads():  # what was named is stored with the weights
         assert result.heads()["anp"].options.prior_head in BASELINES
+        assert result.heads()["anp"].options.prior_scale > 0
 
 
 def test_reptile_sees_as_many_rows_of_a_class_as_the_paper_says(tmp_path: Path) -> None:

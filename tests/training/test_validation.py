@@ -79,6 +79,27 @@ def test_the_log_loss_weighs_classes_of_an_episode_alike_among_few_and_among_man
     assert found.accuracy == pytest.approx(episodes.accuracy(head, vectors))
 
 
+def test_the_best_scale_undoes_what_logits_were_multiplied_by() -> None:
+    _, examples = cohort(6, 7)
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(6, 3))
+    vectors = centres[np.searchsorted(examples.diseases, examples.code)] + rng.normal(size=(len(examples), 3))
+    episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(2,)), 0)
+
+    def head(scale: float) -> Prototypical:
+        made = Prototypical(3, learned_scale=True).eval()
+        torch.nn.init.constant_(made.log_scale, np.log(scale))  # type: ignore[arg-type]
+        return made
+
+    found = episodes.best_scale(head(0.5), vectors.astype(np.float32))
+    assert episodes.best_scale(head(1.0), vectors.astype(np.float32)) == pytest.approx(found / 2)
+    scores = [
+        episodes.check(head(0.5 * s), vectors.astype(np.float32)).log_loss
+        for s in (found / 2, found, found * 2)
+    ]
+    assert scores[1] == min(scores)
+
+
 def test_weights_are_compared_by_log_loss_where_it_was_measured() -> None:
     assert Checked(0.9).score > Checked(0.8).score
     assert Checked(0.9, 1.2).score < Checked(0.8, 1.1).score
