@@ -119,9 +119,13 @@ def _joined() -> bool:
 def _connection() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as fault:
+        reason = str(fault).strip().splitlines()
         raise MetaDxError(
             "process_lost",
-            "Another process of this training has ended, and what it wrote last says why; run the same torchrun "
-            "command again to go on from the last checkpoint.",
+            "Another process of this training has ended, or cannot be reached "
+            f"({reason[0][:200] if reason else type(fault).__name__}). What it wrote last says why; run the same "
+            "torchrun command again to go on from the last checkpoint.",
         ) from fault
