@@ -108,7 +108,7 @@ class AdaptedNetwork:
             raise _none_there(folder)
         file = folder / NETWORK
         fits = layout == _LAYOUT and file.is_file()
-        if not fits or hashlib.sha256(file.read_bytes()).hexdigest() != manifest["network"]["sha256"]:
+        if not fits or hashlib.sha256(file.read_bytes()).hexdigest() != _hash_in(manifest):
             raise MetaDxError(
                 "adapted_network_damaged",
                 f"{folder} is not what 'meta-dx export-adapted' wrote, {NETWORK} is missing or was changed, or another "
@@ -230,3 +230,8 @@ def _none_there(folder: Path) -> MetaDxError:
         "no_adapted_network",
         f"{folder} holds no adapted network: name a folder that 'meta-dx export-adapted' wrote.",
     )
+
+
+def _hash_in(manifest: dict[str, Any]) -> str:
+    network = manifest.get("network")
+    return str(network.get("sha256")) if isinstance(network, dict) else ""

@@ -5,11 +5,10 @@ Andrei A. Rusu, Dushyant Rao, Jakub Sygnowski, Oriol Vinyals, Razvan Pascanu, Si
 code is https://github.com/google-deepmind/leo.
 
 An encoder and a relation network turn the support examples of each class into a Gaussian over a small latent
-code (equations 1 and 2), and a linear decoder turns the code into a Gaussian over the class's weights in a
-softmax classifier (equation 3). The inner loop descends the support loss (equation 4) in the *latent* space
-(equation 5), then takes a few steps on the decoded weights themselves. Meta-training lowers the query loss
-with penalties on the codes and on the networks (equations 6 and 7), differentiating through the whole inner
-loop: second order.
+code (equations 1 and 2), and a linear decoder turns the code into a Gaussian over the class's weights in a softmax
+classifier (equation 3). The inner loop descends the support loss (equation 4) in the *latent* space (equation 5), then
+takes a few steps on the decoded weights themselves. Meta-training lowers the query loss with penalties on the codes
+and on the networks (equations 6 and 7), differentiating through the whole inner loop: second order.
 
 The inner gradients are written out: that of softmax regression, pulled back through the linear decoder.
 Autograd through them is exactly the second-order meta-gradient, and they are operations that ONNX has, so

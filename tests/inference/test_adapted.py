@@ -198,7 +198,14 @@ def test_a_changed_or_missing_network_is_found(folder: Path, tmp_path: Path) -> 
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with (tmp_path / "network.onnx").open("ab") as stream:
         stream.write(b"x")
-    for prepare in (lambda: None, (tmp_path / "network.onnx").unlink):
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+
+    def forgets_the_network() -> None:
+        (tmp_path / "network.onnx").write_bytes((folder / "network.onnx").read_bytes())
+        left = {name: value for name, value in manifest.items() if name != "network"}
+        (tmp_path / "manifest.json").write_text(json.dumps(left))
+
+    for prepare in (lambda: None, (tmp_path / "network.onnx").unlink, forgets_the_network):
         prepare()
         with pytest.raises(MetaDxError) as caught:
             AdaptedNetwork.load(tmp_path)
