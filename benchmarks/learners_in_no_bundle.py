@@ -66,6 +66,8 @@ from meta_dx.training.start import embedded, encoder_of  # noqa: E402
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed  # noqa: E402
 from meta_dx.training.validation import Checked, ValidationEpisodes, common_ways  # noqa: E402
 
+#: Beside the weights of a learner: what it was trained from.
+ORIGIN = "origin.json"
 TWINS = {"sgd-12": 12, "sgd-10": 10}
 _EMBEDDED = ("mann", "meta_lstm", *TWINS)
 _AGAINST = ("simpleshot", "logistic", *TWINS)
@@ -155,7 +157,7 @@ def answer(
     if name in _EMBEDDED:
         return ask(_embedded_method(_trained_on_embeddings(bench, name, vectors.shape[1])), vectors, plans)
     learner = build_on_images(name, task)
-    learner.load_state_dict(_weights(task, name)["learner"])
+    learner.load_state_dict(_weights(bench, name)["learner"])
     pictures = Pictures(bench.data.store.images, open_fabric(task).device)
     found = []
     with bar(name) as progress:
@@ -168,15 +170,23 @@ def answer(
 def _trained_on_embeddings(bench: Bench, name: str, size: int) -> BodyLearner | Mann:
     task = bench.task
     made = build_twin(size, task, TWINS[name]) if name in TWINS else build_on_embeddings(name, size, task)
-    made.load_state_dict(_weights(task, name)["head"])
+    made.load_state_dict(_weights(bench, name)["head"])
     return made.eval()  # type: ignore[return-value] # none of these is a head
 
 
-def _weights(task: TrainingTask, name: str) -> dict[str, Any]:
-    path = task.folder / name / "best.pt"
-    if not path.exists():
+def _origin(bench: Bench) -> dict[str, str]:
+    """Name the encoder that a learner starts from and the data that it sees."""
+    return {"start": bench.start.version, "data": bench.data.version}
+
+
+def _weights(bench: Bench, name: str) -> dict[str, Any]:
+    folder = bench.task.folder / name
+    origin = folder / ORIGIN
+    if not (folder / "best.pt").exists() or not origin.exists():
         sys.exit(f"{name} is not trained yet: run `train {name}` first.")
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if json.loads(origin.read_text()) != _origin(bench):
+        sys.exit(f"{name} was trained from another encoder or on other data: run `train {name}` again.")
+    content: dict[str, Any] = torch.load(folder / "best.pt", map_location="cpu", weights_only=True)
     return content
 
 
@@ -260,6 +270,7 @@ def main() -> None:
     if arguments.what == "train":
         for name in arguments.names:
             done = train(bench, name, arguments.steps)
+            (done.folder / ORIGIN).write_text(json.dumps(_origin(bench)))
             sys.stdout.write(
                 f"{name}: {done.best_accuracy:.1%} after {done.best_step} of {done.steps} steps\n"
             )

@@ -49,7 +49,7 @@ class Shard:
         return step_seed(seed, f"{what}/{self.index}" if self.index else what, self.step)
 
 
-Objective = Callable[[Shard], tuple[Grads, Metrics]]
+ShardGradients = Callable[[Shard], tuple[Grads, Metrics]]
 
 
 def require_whole_shards(shards: int) -> None:
@@ -101,7 +101,7 @@ def require_one_run(key: str, step: int) -> None:
 
 
 def mean_over_shards(
-    objective: Objective, modules: Mapping[str, nn.Module], step: int, shards: int
+    objective: ShardGradients, modules: Mapping[str, nn.Module], step: int, shards: int
 ) -> tuple[Grads, Metrics]:
     """Return the mean over a step's shards of gradients and metrics, and move the buffers by theirs.
 
@@ -143,7 +143,7 @@ def mean_over_shards(
         changes = [now - then for now, then in zip(moving, start, strict=True)]
         scalars = [torch.as_tensor(value) for value in metrics.values()]
         parts = [*gradients.values(), *scalars, *changes]
-        for vector in processes.gathered(_joined(parts)):
+        for vector in processes.gathered(_flattened(parts)):
             total = total + vector
     means = _taken_apart(total / shards, parts)
     averaged = {name: next(means) for name in gradients}, {name: next(means) for name in metrics}
@@ -151,13 +151,13 @@ def mean_over_shards(
     return averaged
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _flattened(parts: list[Tensor]) -> Tensor:
     """Return the numbers of all tensors one after another, on the device of the first."""
     return torch.cat([part.detach().to(parts[0].device).reshape(-1) for part in parts])
 
 
 def _taken_apart(vector: Tensor, like: list[Tensor]) -> Iterator[Tensor]:
-    """Undo :func:`_joined`."""
+    """Undo :func:`_flattened`."""
     pieces = torch.split(vector, [part.numel() for part in like])
     return (piece.reshape(part.shape).to(part) for piece, part in zip(pieces, like, strict=True))
 

@@ -29,7 +29,7 @@ from meta_dx.training import processes
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
 from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share
-from meta_dx.training.shards import Objective, Shard, mean_over_shards, require_one_run, require_whole_shards
+from meta_dx.training.shards import ShardGradients, Shard, mean_over_shards, require_one_run, require_whole_shards
 from meta_dx.training.validation import Checked
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Stage:
     rates: Mapping[str, float]
     weight_decay: float
     steps: int
-    gradients: Objective
+    gradients: ShardGradients
     validate: Callable[[], Checked]
     validate_every: int
     patience: int
@@ -334,7 +334,7 @@ def _stale(stage: Stage, state: _State) -> bool:
 def _message(state: _State, loss: float, left: float) -> str:
     text = f"loss {loss:.3f}"
     if state.history:
-        text += f", validation {state.history[-1]['accuracy']:.1%} (best {state.best_accuracy:.1%})"
+        text += f", validation {state.history[-1]['accuracy']:.1%} (kept {state.best_accuracy:.1%})"
     return f"{text}, {left:.0f} s left"
 
 
