@@ -29,7 +29,13 @@ from meta_dx.training import processes
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
 from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share
-from meta_dx.training.shards import ShardGradients, Shard, mean_over_shards, require_one_run, require_whole_shards
+from meta_dx.training.shards import (
+    Shard,
+    ShardGradients,
+    mean_over_shards,
+    require_one_run,
+    require_whole_shards,
+)
 from meta_dx.training.validation import Checked
 
 if TYPE_CHECKING:
