@@ -137,7 +137,8 @@ def validate(
         reports.append(incoming.validate_diagnoses(project))
     results = [result for report in reports for result in report.results]
     if json:
-        emit_json({"data_docs": str(reports[-1].data_docs), "results": [vars(result) for result in results]})
+        named = incoming.with_originals(project, results)
+        emit_json({"data_docs": str(reports[-1].data_docs), "results": [vars(result) for result in named]})
     else:
         failed = [r for r in results if not r.passed]
         rows = [[r.severity, r.name, r.batch, r.failed, r.checked] for r in failed]

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from io import StringIO
@@ -90,13 +91,14 @@ def import_diagnoses(home: Home, csv_file: Path | str) -> DiagnosisSummary:
     path = Path(csv_file)
     problems: Counter[str] = Counter()
     records = _records(path, problems)
-    vault = Vault.open(home)
-    try:
-        studies = _known_studies(home)
-        rows = _translated(records, Surrogates(vault.key), studies, vault, problems)
-    finally:
-        vault.close()
-    _require_match(path, rows, studies)
+    with closing(Vault.open(home)) as vault:
+        surrogates, studies = Surrogates(vault.key), _known_studies(home)
+        rows = _translated(records, surrogates, studies, vault, problems)
+        _require_match(path, rows, studies)
+        # Whoever is told that a study of the table has not arrived wants to know which.
+        named = {record["study_instance_uid"] for record in records} - {""}
+        with vault.transaction():
+            vault.remember("study", {surrogates.uid(study): study for study in named})
     data = parquet_bytes("diagnoses", frame_of("diagnoses", rows))
     version = hashlib.sha256(data).hexdigest()[:16]
     folder = home.store("diagnoses")

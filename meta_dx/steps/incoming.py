@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,20 @@ from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meta_dx.cohort.validation import CheckResult, ValidationReport
 
 _ACCEPTED = "accepted.json"
+#: What a check counts → the vault's kind of its surrogates.
+_KINDS = {
+    "file": "file",
+    "image": "instance",
+    "series": "series",
+    "study": "study",
+    "patient": "patient",
+    "row": "study",  # a line of the diagnosis table is named by its study
+}
 
 
 def pending_batches(project: Project) -> list[Batch]:
@@ -115,6 +127,30 @@ def _way_out(report: ValidationReport, failed: list[CheckResult]) -> str:
     if all(one.unit == "file" for one in failed):
         return f"mend the files where they lie and run again, or {accept}"
     return f"mend the export and take it in with a new --home (images once taken never change), or {accept}"
+
+
+def with_originals(project: Project, results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Return results that name what failed as the hospital does; only for what a command prints.
+
+    Parameters
+    ----------
+    project : Project
+        Cohort and home.
+    results : sequence of CheckResult
+        They name by surrogate.
+
+    Returns
+    -------
+    list of CheckResult
+        Original UIDs, patient numbers and paths of files; what the vault does not know stays as it is.
+    """
+    named = []
+    with closing(Vault.open(project.home)) as vault:
+        for result in results:
+            kind = _KINDS.get(result.unit)
+            known = {} if kind is None else vault.originals(kind, result.failing)
+            named.append(replace(result, failing=tuple(known.get(one, one) for one in result.failing)))
+    return named
 
 
 def require_passed(project: Project, batch: str | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
 
 from meta_dx.cli.app import run as meta_dx
 from meta_dx.cohort.catalog import Catalog
@@ -101,6 +102,20 @@ def test_validate_takes_the_cohort_in_and_checks_it(
         ("batch_has_images", 3),
         ("study_ingested", 3),
     }
+
+
+def test_validate_names_what_failed_as_the_hospital_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some_studies(tmp_path / "studies").to_csv(tmp_path / "diagnoses.csv", index=False)
+    damaged = next((tmp_path / "studies").rglob("*.dcm"))
+    study = str(dcmread(damaged).StudyInstanceUID)
+    damaged.write_bytes(damaged.read_bytes()[:-700])
+    options = ("--cohort", str(cohort_file(tmp_path)), "--home", str(tmp_path / "h"))
+    meta_dx(["validate", *options, "--json"])
+    results = json.loads(capsys.readouterr().out)["results"]
+    (failed,) = (one for one in results if not one["passed"])
+    assert failed["failing"] == [study]
 
 
 def test_diagnoses_with_missing_columns_name_the_columns(tmp_path: Path, told) -> None:  # type: ignore[no-untyped-def]
