@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,26 @@ class ReadLimits:
         Largest file that is read, in bytes.
     decoded_bytes : int
         Largest content after unpacking: the inflated data set, or all decoded frames.
+    memory_bytes : int
+        Address space of the process that reads (see :mod:`meta_dx.dicom.sandbox`).
+    seconds : float
+        How long one file may take by the clock.
+    archive_members : int
+        Largest number of files in one archive.
+    archive_bytes : int
+        Largest content of one archive, unpacked.
+    archive_ratio : float
+        How many times larger than itself an archive may become (checked beyond 64 MiB: a blank picture packs
+        a thousandfold).
     """
 
     file_bytes: int = 2 << 30
     decoded_bytes: int = 4 << 30
+    memory_bytes: int = 4 << 30
+    seconds: float = 120.0
+    archive_members: int = 100_000
+    archive_bytes: int = 1 << 37
+    archive_ratio: float = 200.0
 
 
 @dataclass(frozen=True)
@@ -102,9 +118,38 @@ def read_instance(
     AcceptedInstance or Refusal
         All frames have been decoded once, so what is accepted can be decoded again.
     """
+    allowed = limits or ReadLimits()
+
+    def content() -> bytes:
+        if path.stat().st_size > allowed.file_bytes:
+            raise RefusedError(RejectionCode.FILE_TOO_LARGE)
+        return path.read_bytes()
+
+    return read_content(content, surrogates, limits=allowed)
+
+
+def read_content(
+    content: Callable[[], bytes], surrogates: Surrogates, *, limits: ReadLimits
+) -> AcceptedInstance | Refusal:
+    """Read, check, decode and de-identify the bytes that a call returns, wherever they lie.
+
+    Parameters
+    ----------
+    content : callable
+        Returns the bytes of one file; a :class:`~meta_dx.dicom.rejections.RefusedError` or an ``OSError`` of
+        it becomes a refusal.
+    surrogates : Surrogates
+        The identities of the home.
+    limits : ReadLimits
+        How much the file may take.
+
+    Returns
+    -------
+    AcceptedInstance or Refusal
+    """
     try:
         with _quiet():
-            return _read(path, surrogates, limits or ReadLimits())
+            return _read(content(), surrogates, limits)
     except RefusedError as fault:
         return fault.refusal
     except MemoryError:
@@ -117,10 +162,7 @@ def read_instance(
         return Refusal(RejectionCode.DAMAGED_HEADER, f"parser raised {type(fault).__name__}")
 
 
-def _read(path: Path, surrogates: Surrogates, limits: ReadLimits) -> AcceptedInstance:
-    if path.stat().st_size > limits.file_bytes:
-        raise RefusedError(RejectionCode.FILE_TOO_LARGE)
-    data = path.read_bytes()
+def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedInstance:
     dataset = parse(data, limits.decoded_bytes)
     raw = raw_elements(dataset)
     require_identity(dataset)
