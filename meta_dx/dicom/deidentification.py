@@ -21,6 +21,7 @@ from pydicom.sequence import Sequence
 
 from meta_dx.dicom.encoding import Encoder
 from meta_dx.dicom.identity import Surrogates, clean
+from meta_dx.dicom.pixels import high_bit_of
 
 #: Attributes that travel, wherever they stand: at the top or inside a sequence that travels.
 KEPT_ATTRIBUTES = (
@@ -266,7 +267,7 @@ def _pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
         0x00280011: int(original.Columns),
         0x00280100: int(original.BitsAllocated),
         0x00280101: int(original.BitsStored),
-        0x00280102: int(original.BitsStored) - 1,
+        0x00280102: high_bit_of(original),
         0x00280103: int(original.PixelRepresentation),
     }
     if numbers[0x00280002] > 1:

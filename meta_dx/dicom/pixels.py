@@ -1,7 +1,7 @@
 """Pixels in physical units: what a learner sees is the same whatever way the scanner stored it.
 
-Stored values come from the decoders of pydicom (numpy, libjpeg, OpenJPEG); everything after that is here:
-modality LUT or rescale, padding, MONOCHROME1, palettes and colour.
+Stored values come from the decoders of pydicom (numpy, libjpeg, OpenJPEG), each transfer syntax always from the
+same one; everything after that is here: modality LUT or rescale, padding, MONOCHROME1, palettes and colour.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
+from meta_dx.dicom.codestreams import RETIRED, codestreams, measured, mended
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
 
 Array = npt.NDArray[Any]
@@ -24,6 +28,7 @@ Picture = npt.NDArray[np.float32]
 GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 PALETTE = "PALETTE COLOR"
+_RESIZED_BY_PYDICOM = frozenset({*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes})
 
 
 @dataclass(frozen=True)
@@ -115,27 +120,94 @@ def decode(dataset: Dataset, frame: int | None = None) -> StoredPixels:
     photometric = photometric_of(dataset)
     if photometric not in GREY | COLOUR | {PALETTE}:
         raise RefusedError(RejectionCode.UNSUPPORTED_PHOTOMETRIC)
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    decoder = _decoder(syntax)
+    shape = (int(dataset.Rows), int(dataset.Columns), 3 if photometric in COLOUR else 1)
+    source, options = _source(dataset, syntax, shape, frame)
     try:
-        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    except NotImplementedError as fault:
-        raise RefusedError(RejectionCode.UNSUPPORTED_TRANSFER_SYNTAX) from fault
-    if not decoder.is_available:
-        raise RefusedError(RejectionCode.UNSUPPORTED_TRANSFER_SYNTAX)
-    try:
-        array, properties = decoder.as_array(dataset, index=frame, as_rgb=True, allow_excess_frames=False)
+        array, properties = decoder.as_array(
+            source, as_rgb=True, allow_excess_frames=False, photometric_interpretation=photometric, **options
+        )
     except MemoryError:
         raise
     except Exception as fault:
         # Any exception: decoders raise whatever their C code and their tables lead them to.
         raise RefusedError(RejectionCode.DAMAGED_PIXELS, f"decoder raised {type(fault).__name__}") from fault
-    samples = 1 if photometric in GREY or photometric == PALETTE else 3
     count = 1 if frame is not None else frame_count(dataset)
-    shape = (count, int(dataset.Rows), int(dataset.Columns)) + ((3,) if samples == 3 else ())
-    if array.size != np.prod(shape):
+    if array.size != count * np.prod(shape):
         raise RefusedError(RejectionCode.DAMAGED_PIXELS, "another number of pixels than the header says")
-    if samples == 3 and properties["photometric_interpretation"] not in {"RGB", "YBR_ICT", "YBR_RCT"}:
+    if shape[2] == 3 and properties["photometric_interpretation"] not in {"RGB", "YBR_ICT", "YBR_RCT"}:
         raise RefusedError(RejectionCode.DAMAGED_PIXELS, "the colours could not become RGB")
-    return StoredPixels(array.reshape(shape), int(dataset.BitsStored))
+    stored = array.reshape(count, *(shape if shape[2] == 3 else shape[:2]))
+    bits = int(dataset.BitsStored)
+    unused = high_bit_of(dataset) + 1 - bits
+    return StoredPixels(stored >> unused if unused else stored, bits)
+
+
+def high_bit_of(dataset: Dataset) -> int:
+    """Return HighBit, ``BitsStored - 1`` where it is absent.
+
+    Raises
+    ------
+    RefusedError
+        ``pixel_description``: the bits that are stored would lie outside of those allocated, or somewhere else
+        than at the bottom of a sample of a codestream.
+    """
+    bits, value = int(dataset.BitsStored), dataset.get("HighBit")
+    if value is None:
+        return bits - 1
+    encapsulated = UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated
+    highest = bits if encapsulated or bits == 1 else int(dataset.BitsAllocated)
+    if not isinstance(value, int) or not bits - 1 <= value < highest:
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "HighBit contradicts BitsStored")
+    return value
+
+
+def _decoder(syntax: UID) -> Decoder:
+    try:
+        decoder = get_decoder(RETIRED.get(syntax, syntax))
+    except NotImplementedError as fault:
+        raise RefusedError(RejectionCode.UNSUPPORTED_TRANSFER_SYNTAX) from fault
+    if not decoder.is_available:
+        raise RefusedError(RejectionCode.UNSUPPORTED_TRANSFER_SYNTAX)
+    return decoder
+
+
+def _source(
+    dataset: Dataset, syntax: UID, shape: tuple[int, int, int], frame: int | None
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes for the decoder, and everything that it needs to know about them."""
+    rows, columns, samples = shape
+    allocated, count = int(dataset.BitsAllocated), frame_count(dataset)
+    options: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "samples_per_pixel": samples,
+        "bits_allocated": allocated,
+        "bits_stored": high_bit_of(dataset) + 1,
+        "pixel_representation": int(dataset.PixelRepresentation),
+        "pixel_keyword": "PixelData",
+        "number_of_frames": count,
+    }
+    if samples == 3:
+        options["planar_configuration"] = 1 if dataset.get("PlanarConfiguration") == 1 else 0
+    if not syntax.is_encapsulated:
+        # Bytes in words of a big-endian file are swapped; elsewhere the representation means nothing.
+        options |= {"index": frame, "pixel_vr": dataset["PixelData"].VR}
+        return dataset.PixelData, options
+    frames = [mended(stream, syntax) for stream in codestreams(dataset, count, frame)]
+    precision = measured(frames, syntax, shape)
+    if precision > allocated:
+        raise RefusedError(RejectionCode.DAMAGED_PIXELS, "a codestream announces more bits than the header")
+    if precision and syntax not in _RESIZED_BY_PYDICOM:
+        # libjpeg answers in the smallest container, whatever the header has allocated.
+        container = 8 if precision <= 8 else 16
+        stored = min(options["bits_stored"], container)
+        options |= {"bits_allocated": container, "bits_stored": stored}
+    # One and the same decoder for everybody: pydicom would try one after the other, as they are installed.
+    plugin = "pydicom" if syntax == RLELossless else "pylibjpeg"
+    options |= {"number_of_frames": len(frames), "decoding_plugin": plugin}
+    return encapsulate(frames, has_bot=len(frames) > 1), options
 
 
 def physical_frames(stored: StoredPixels, dataset: Dataset) -> Iterator[Picture]:
@@ -155,8 +227,9 @@ def to_physical(stored: Array, dataset: Dataset, frame: int, bits: int) -> Pictu
     if photometric == "MONOCHROME1":
         ends = np.array(_stored_range(dataset, bits), np.int64)
         low, high = _modality(ends, dataset, frame)
-        if dataset.get("ModalityLUTSequence"):
-            low, high = _lut_range(dataset)
+        lut = _modality_lut(dataset)
+        if lut is not None:
+            low, high = lut[0].min(), lut[0].max()
         physical = (low + high) - physical
     padding = _padding(stored, dataset)
     if padding is not None and padding.any() and not padding.all():
@@ -205,30 +278,33 @@ def _slope_and_intercept(dataset: Dataset) -> tuple[float, float]:
 
 
 def _modality(stored: Array, dataset: Dataset, frame: int) -> Picture:
-    if dataset.get("ModalityLUTSequence"):
-        table, first = _modality_lut(dataset)
+    lut = _modality_lut(dataset)
+    if lut is not None:
+        table, first = lut
         return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
     slope, intercept = rescale_of(dataset, frame)
     # float64 before rounding: 16 bits times a slope of many digits does not fit float32 exactly.
     return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
 
 
-def _modality_lut(dataset: Dataset) -> tuple[Picture, int]:
-    item = dataset.ModalityLUTSequence[0]
-    entries, first, depth = (int(value) for value in item.LUTDescriptor)
-    data = item["LUTData"].value
-    if isinstance(data, bytes):
-        words = (
-            np.frombuffer(data, _word(dataset)) if depth > 8 or len(data) >= 2 * (entries or 65536) else None
-        )
-        data = np.frombuffer(data, np.uint8) if words is None else words
-    table = np.asarray(data, np.float32).reshape(-1)[: entries or 65536]
+def _modality_lut(dataset: Dataset) -> tuple[Picture, int] | None:
+    """Return the entries and the stored value of the first one; ``None`` where there is no table."""
+    sequence = dataset.get("ModalityLUTSequence")
+    if not sequence or not sequence[0].get("LUTDescriptor") or not sequence[0].get("LUTData"):
+        return None  # some writers leave an empty item
+    item = sequence[0]
+    try:
+        entries, first, depth = (int(value) for value in item.LUTDescriptor)
+        data = item["LUTData"].value
+        if isinstance(data, bytes):
+            wide = depth > 8 or len(data) >= 2 * (entries or 65536)
+            data = np.frombuffer(data, _word(dataset) if wide else np.uint8)
+        table = np.asarray(data, np.float32).reshape(-1)[: entries or 65536]
+    except (TypeError, ValueError) as fault:
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged") from fault
+    if not table.size:
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged")
     return table, _signed(first, dataset)
-
-
-def _lut_range(dataset: Dataset) -> tuple[np.float32, np.float32]:
-    table, _ = _modality_lut(dataset)
-    return table.min(), table.max()
 
 
 def _stored_range(dataset: Dataset, bits: int) -> tuple[int, int]:
