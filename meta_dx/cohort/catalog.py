@@ -18,6 +18,7 @@ import pandas as pd
 
 from meta_dx.cohort.diagnoses import active_diagnoses
 from meta_dx.cohort.tables import SCHEMAS, frame_of, parquet_bytes, read_tables
+from meta_dx.cohort.volumes import volumes_table
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, fingerprint_of, new_folder, write_bytes, write_json
 
@@ -86,6 +87,13 @@ class Catalog:
     def series(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
         """Return one row for each series; one that came in several batches is one row."""
         return series_of(self.instances(batches))
+
+    def volumes(self, batches: Sequence[str] | None = None, *, allow_tilt: bool = False) -> pd.DataFrame:
+        """Return the volumes of every series, and the reasons why the other frames are in none.
+
+        See :func:`meta_dx.cohort.volumes.volumes_table`; a series that came in several batches is one series.
+        """
+        return volumes_table(self.instances(batches), allow_tilt=allow_tilt)
 
     def diagnoses(self) -> pd.DataFrame:
         """Return the diagnoses that hold (see :func:`meta_dx.cohort.diagnoses.active_diagnoses`)."""

@@ -25,7 +25,7 @@ import pandas as pd
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_pictures
+from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_picture, grey_pictures
 from meta_dx.home import fingerprint_of
 
 #: Raise when the same pictures give other groups than before and none of the figures below says so.
@@ -53,8 +53,8 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
 
     Parameters
     ----------
-    images : array-like of uint8, shape (n, C, H, W)
-        Pictures.
+    images : array-like of uint8, shape (n, C, H, W) or (n, C, D, H, W)
+        Pictures, or volumes, which are compared by their middle slices.
     patients : sequence of str, length n
         Whose they are.
 
@@ -117,7 +117,7 @@ def perceptual_hashes(thumbnails: Grey) -> npt.NDArray[np.uint64]:
 def _thumbnails(images: Any) -> Grey:
     thumbnails = np.empty((len(images), _SIDE, _SIDE), dtype=np.uint8)
     for row, picture in enumerate(images):
-        grey = Image.fromarray(picture.mean(axis=0).round().astype(np.uint8))
+        grey = Image.fromarray(grey_picture(picture))
         thumbnails[row] = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX))
     return thumbnails
 

@@ -116,12 +116,16 @@ def _pictures(store: ImageStore) -> dict[str, Any]:
         "shape": list(store.shape[1:]),
         "left_out": dict(store.left_out),
         "per_study": _quantiles(per_study),
-        "mean": [round(float(level), 3) for level in sample.mean(axis=(0, 2, 3))],
-        "std": [round(float(level), 3) for level in sample.std(axis=(0, 2, 3))],
+        "mean": [round(float(level), 3) for level in sample.mean(axis=_all_but_channels(sample))],
+        "std": [round(float(level), 3) for level in sample.std(axis=_all_but_channels(sample))],
         "grey_levels": {
             name: int(np.searchsorted(levels, max(q / 100, 1e-12))) for name, q in _QUANTILES.items()
         },
     }
+
+
+def _all_but_channels(sample: npt.NDArray[Any]) -> tuple[int, ...]:
+    return (0, *range(2, sample.ndim))
 
 
 def _people(instances: pd.DataFrame) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from pydicom.dataset import Dataset
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.preprocessing import ImageOptions, Picture, preprocess
+from meta_dx.cohort.volume_images import candidate_volumes, render_volumes
+from meta_dx.cohort.volumes import SeriesPart
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.rejections import RefusedError
 from meta_dx.home import Home, fingerprint_of, new_folder, storage_faults, write_json
@@ -30,6 +32,7 @@ __all__ = ["ImageOptions", "ImageStore", "ShardedImages", "prepared_frame", "pre
 
 _SHARD = 2048  # pictures in a folder; a killed run loses at most this much work
 _CHUNK = 32  # pictures between two reports of progress
+_VOLUMES, _FEW = 64, 4  # the same for volumes
 _ORDER = ["study", "series", "position", "instance_number", "instance", "frame"]
 
 
@@ -71,16 +74,16 @@ def select_images(frames: pd.DataFrame, options: ImageOptions) -> pd.DataFrame:
 
 
 class ShardedImages:
-    """Pictures that lie in several memory-mapped arrays, read by row; shape (n, C, H, W), uint8.
+    """Images that lie in several memory-mapped arrays, read by row; shape (n, C, *spatial), uint8.
 
     Parameters
     ----------
     shards : sequence of ndarray
-        The arrays, each (k, C, H, W).
+        The arrays, each (k, C, *spatial).
     shard, place : ndarray of int64, shape (n,)
         In which array, and where in it, each row lies.
     shape : tuple of int
-        Shape (C, H, W) of a picture.
+        Shape of an image: (C, H, W), or (C, D, H, W) of a volume.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class ShardedImages:
         shards: Sequence[npt.NDArray[np.uint8]],
         shard: npt.NDArray[np.int64],
         place: npt.NDArray[np.int64],
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
     ) -> None:
         self._shards, self._shard, self._place = shards, shard, place
         self.shape = (len(shard), *shape)
@@ -99,7 +102,7 @@ class ShardedImages:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> npt.NDArray[np.uint8]:
-        """Return the picture at a row (C, H, W), or those at a slice, indices or a mask (k, C, H, W)."""
+        """Return the image at a row (C, *spatial), or those at a slice, indices or a mask (k, C, *spatial)."""
         chosen = np.arange(len(self))[rows]
         flat = np.atleast_1d(chosen)
         out = np.empty((len(flat), *self.shape[1:]), dtype=np.uint8)
@@ -129,12 +132,15 @@ class ImageStore:
     options : ImageOptions
         How they were chosen and prepared.
     images : ShardedImages
-        Pictures, shape (n, C, H, W), uint8.
+        Pictures (n, C, H, W), or volumes (n, C, D, H, W), uint8.
     index : DataFrame
-        One row per picture, in the order of ``images``: ``row``, ``frame``, and the catalog's columns of the
-        instance (``instance``, ``study``, ``series``, ``patient``, ``batch``, …).
+        One row per image, in the order of ``images``: ``row``, ``frame``, and the catalog's columns of the
+        instance (``instance``, ``study``, ``series``, ``patient``, ``batch``, …); of a volume those of its middle
+        slice, but ``object`` is the volume's own name.
     left_out : dict of str to int
-        Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``.
+        Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``. With
+        ``dimensions = 3`` also why series, or parts of one, are no volume
+        (:class:`~meta_dx.dicom.geometry.VolumeReason`).
     version : str
         Hash of the options and of every picture's object and frame.
     """
@@ -147,11 +153,11 @@ class ImageStore:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, *spatial)."""
         return self.images.shape
 
     def load(self) -> npt.NDArray[np.uint8]:
-        """Read all pictures into memory, shape (n, C, H, W)."""
+        """Read all images into memory, shape (n, C, *spatial)."""
         return self.images.load()
 
     @classmethod
@@ -188,25 +194,34 @@ class ImageStore:
         MetaDxError
             A storage fault.
         """
-        frames = _candidate_frames(catalog.instances(), options)
+        parts: dict[str, SeriesPart] = {}
+        no_volume: dict[str, int] = {}
+        if options.dimensions == 3:
+            instances = catalog.instances()
+            wanted = _passes(instances, options)
+            frames, parts, no_volume = candidate_volumes(instances[wanted], options)
+            filtered = int((~wanted).sum())
+        else:
+            frames = _candidate_frames(catalog.instances(), options)
+            filtered = len(frames) - int(_passes(frames, options).sum())
         chosen = select_images(frames, options).reset_index(drop=True)
         folder = home.images / options.picture_hash()
         if not (folder / "options.json").exists():
             write_json(folder / "options.json", options)
         known = _Shards.open(folder)
         while len(missing := known.lacking(chosen)):
-            _prepare(home, folder, missing, options, progress, executor)
+            _prepare(home, folder, missing, parts, options, progress, executor)
             known = _Shards.open(folder)
         where = np.array([known.places[key] for key in _keys(chosen)], dtype=np.int64).reshape(-1, 2)
         good = where[:, 1] >= 0
         index = chosen[good].reset_index(drop=True)
         index.insert(0, "row", np.arange(len(index)))
         images = ShardedImages(known.arrays, where[good, 0], where[good, 1], options.shape)
-        passing = int(_passes(frames, options).sum())
         counts = {
-            "filtered": len(frames) - passing,
-            "beyond_max_images": passing - len(chosen),
+            "filtered": filtered,
+            "beyond_max_images": int(_passes(frames, options).sum()) - len(chosen),
             "unreadable": int((~good).sum()),
+            **no_volume,
         }
         version = fingerprint_of({"options": options, "images": _keys(index)})
         return cls(options, images, index, {name: n for name, n in counts.items() if n}, version)
@@ -285,21 +300,22 @@ def _prepare(
     home: Home,
     folder: Path,
     missing: pd.DataFrame,
+    volumes: Mapping[str, SeriesPart],
     options: ImageOptions,
     progress: Progress,
     executor: Executor | None,
 ) -> None:
-    """Write new shards for the missing pictures, batch by batch."""
-    done = 0
+    """Write new shards for the missing images, batch by batch."""
+    done, most = 0, _VOLUMES if volumes else _SHARD
     for batch, rows in missing.groupby("batch", sort=True):
-        for start in range(0, len(rows), _SHARD):
-            part = rows.iloc[start : start + _SHARD]
+        for start in range(0, len(rows), most):
+            part = rows.iloc[start : start + most]
             with new_folder(_free_name(folder, str(batch))) as shard:
                 places: list[int] = []
                 array = np.lib.format.open_memmap(
                     shard / "images.npy", "w+", np.uint8, (len(part), *options.shape)
                 )
-                for pictures in _rendered(home, _keys(part), options, executor):
+                for pictures in _rendered(home, _keys(part), volumes, options, executor):
                     for picture in pictures:
                         place = len(places)
                         places.append(-1 if picture is None else place)
@@ -322,8 +338,17 @@ def _free_name(folder: Path, batch: str) -> Path:
 
 
 def _rendered(
-    home: Home, keys: list[tuple[str, int]], options: ImageOptions, executor: Executor | None
+    home: Home,
+    keys: list[tuple[str, int]],
+    volumes: Mapping[str, SeriesPart],
+    options: ImageOptions,
+    executor: Executor | None,
 ) -> Iterator[list[Picture | None]]:
+    if volumes:
+        parts = [volumes[name] for name, _ in keys]
+        some = [parts[start : start + _FEW] for start in range(0, len(parts), _FEW)]
+        given = ([home] * len(some), some, [options] * len(some))
+        return executor.map(render_volumes, *given) if executor else map(render_volumes, *given)
     chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
     arguments = ([home] * len(chunks), chunks, [options] * len(chunks))
     return executor.map(_render, *arguments) if executor else map(_render, *arguments)

@@ -31,11 +31,20 @@ class ImageOptions:
     ----------
     size : int
         Height and width of the prepared picture, in pixels.
+    dimensions : {2, 3}
+        2: images are pictures; 3: images are volumes, made of the series whose geometry is sound
+        (``docs/volumes.md``).
+    depth : int
+        Slices of the prepared volume; 0: as many as ``size``.
+    tilt : {"refuse", "straighten"}
+        What becomes of a series that was taken with a tilted gantry: it is left out, or its slices are moved back
+        by interpolation.
     channels : int
         1 (grey; colour becomes luminance) or 3 (colour; grey is copied).
     fit : {"crop", "pad", "stretch"}
         How a picture that is not square becomes square: the middle is cut out, the longer side fits and the
-        rest is black, or it is stretched.
+        rest is black, or it is stretched. Volumes are measured in mm: only ``stretch`` leaves the voxels of the
+        result of unequal sides.
     intensity : {"percentile", "window", "range"}
         What is black and what is white: two percentiles of the picture, a fixed window in physical units, or
         the picture's smallest and largest value.
@@ -69,12 +78,19 @@ class ImageOptions:
     views: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()
     max_images: int = 4
+    dimensions: Literal[2, 3] = 2
+    depth: int = 0
+    tilt: Literal["refuse", "straighten"] = "refuse"
 
     def __post_init__(self) -> None:
         windowed = self.window_center is not None and (self.window_width or 0) > 0
         checks: OptionChecks = [
             ("size", 8 <= self.size <= 2048, "a whole number from 8 to 2048"),
             ("channels", self.channels in (1, 3), "1 or 3"),
+            ("dimensions", self.dimensions in (2, 3), "2 or 3"),
+            ("depth", self.depth == 0 or 8 <= self.depth <= 2048, "0 or a whole number from 8 to 2048"),
+            ("depth", self.depth == 0 or self.dimensions == 3, "0, unless dimensions is 3"),
+            ("tilt", self.tilt in ("refuse", "straighten"), "refuse or straighten"),
             ("fit", self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch"),
             ("intensity", self.intensity in ("percentile", "window", "range"), "percentile, window or range"),
             ("low", 0 <= self.low < self.high <= 100, "a percentile from 0 to 100 below high"),
@@ -85,15 +101,17 @@ class ImageOptions:
         refuse_values(self, checks)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of a prepared picture."""
-        return self.channels, self.size, self.size
+    def shape(self) -> tuple[int, ...]:
+        """Shape (C, H, W) of a prepared picture, or (C, D, H, W) of a prepared volume."""
+        deep = (self.depth or self.size,) if self.dimensions == 3 else ()
+        return self.channels, *deep, self.size, self.size
 
     def picture_hash(self) -> str:
         """Name what decides how a single picture looks; which images count does not enter."""
         names = ("size", "channels", "fit", "intensity")
         used = {"percentile": ("low", "high"), "window": ("window_center", "window_width"), "range": ()}
-        looks: dict[str, Any] = {name: getattr(self, name) for name in (*names, *used[self.intensity])}
+        deep = ("dimensions", "depth", "tilt") if self.dimensions == 3 else ()
+        looks: dict[str, Any] = {name: getattr(self, name) for name in (*names, *used[self.intensity], *deep)}
         return fingerprint_of({"version": PREPROCESSING_VERSION, **looks})
 
 
@@ -121,7 +139,7 @@ def preprocess(pixels: npt.NDArray[np.float32], options: ImageOptions) -> Pictur
     -------
     ndarray of uint8, shape (C, size, size)
     """
-    scaled = _scaled(pixels.astype(np.float32, copy=False), options)  # 0 … 255
+    scaled = scaled_to_bytes(pixels.astype(np.float32, copy=False), options)
     if scaled.ndim == 3 and options.channels == 1:
         scaled = scaled @ _LUMINANCE
     planes = [scaled] if scaled.ndim == 2 else [scaled[..., channel] for channel in range(3)]
@@ -130,11 +148,13 @@ def preprocess(pixels: npt.NDArray[np.float32], options: ImageOptions) -> Pictur
     return np.repeat(bytes_, options.channels // len(bytes_), axis=0)
 
 
-def _scaled(pixels: npt.NDArray[np.float32], options: ImageOptions) -> npt.NDArray[np.float32]:
-    """Map black to 0 and white to 255."""
+def scaled_to_bytes(
+    pixels: npt.NDArray[np.float32], options: ImageOptions, sample: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
+    """Map black to 0 and white to 255, not yet rounded; ``sample`` are the values by which both are found."""
     finite = np.isfinite(pixels)
     all_finite = bool(finite.all())
-    values = pixels if all_finite else pixels[finite]
+    values = (pixels if all_finite else pixels[finite]) if sample is None else sample[np.isfinite(sample)]
     if options.intensity == "window":
         center, width = float(options.window_center or 0), float(options.window_width or 1)
         black, white = center - width / 2, center + width / 2

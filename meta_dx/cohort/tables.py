@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from meta_dx.dicom.frames import FRAME_FIELDS
+
 
 def _required(*names: str) -> list[pa.Field]:
     return [pa.field(name, pa.string(), nullable=False) for name in names]
@@ -32,8 +34,15 @@ def _real(*names: str) -> list[pa.Field]:
     return [pa.field(name, pa.float64(), nullable=False) for name in names]
 
 
+def _maybe_real(*names: str) -> list[pa.Field]:
+    return [pa.field(name, pa.float64()) for name in names]
+
+
 #: One row for each accepted instance. Text columns are surrogates or code strings; ``age_years`` and
-#: ``position`` (mm along the slice normal) are NaN where unknown; ``pixel_*`` are in physical units.
+#: ``position`` (mm along the slice normal) are NaN where unknown; ``pixel_*`` are in physical units. The columns
+#: of :data:`~meta_dx.dicom.frames.FRAME_FIELDS` say where the first frame lies, ``frame_geometry`` holds them for
+#: all frames of an object with several. Optional columns may be missing in batches of earlier versions: they are
+#: empty then.
 INSTANCES = pa.schema(
     [
         *_required("batch", "study", "series", "instance", "patient"),
@@ -49,6 +58,9 @@ INSTANCES = pa.schema(
         *_whole("instance_number"),
         pa.field("position", pa.float64()),
         *_real("pixel_min", "pixel_max", "pixel_std"),
+        *_optional("frame_of_reference"),
+        *_maybe_real(*FRAME_FIELDS, "spacing_between_slices", "gantry_tilt", "geometry_version"),
+        pa.field("frame_geometry", pa.list_(pa.float64())),
     ]
 )
 
@@ -170,7 +182,17 @@ def read_tables(name: str, files: Sequence[Path], columns: Sequence[str] | None 
     schema = SCHEMAS[name]
     wanted = list(schema.names if columns is None else columns)
     empty = pa.schema([schema.field(column) for column in wanted]).empty_table()
-    tables = [pq.ParquetFile(file).read(columns=wanted).select(wanted) for file in files]
-    joined = pa.concat_tables([empty, *(table.cast(empty.schema) for table in tables)])
+    tables = [_with_columns(pq.ParquetFile(file), empty.schema) for file in files]
+    joined = pa.concat_tables([empty, *tables])
     frame: pd.DataFrame = joined.to_pandas()
     return frame
+
+
+def _with_columns(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """Read the columns of a schema; optional ones that a file of an earlier version lacks are empty."""
+    there = set(file.schema_arrow.names)
+    table = file.read(columns=[name for name in schema.names if name in there])
+    for field in schema:
+        if field.name not in there and field.nullable:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)

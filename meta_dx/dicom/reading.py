@@ -29,6 +29,7 @@ from meta_dx.dicom.deidentification import (
     raw_elements,
     uid_surrogate,
 )
+from meta_dx.dicom.frames import geometry_columns
 from meta_dx.dicom.header import (
     age_in_years,
     first_date,
@@ -186,6 +187,7 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
         "model": identity.model,
         **_description(dataset),
         **_pixel_description(dataset, stored),
+        **_geometry(dataset, surrogates),
     }
     return AcceptedInstance(row, kept, identities)
 
@@ -237,6 +239,12 @@ def _description(dataset: Dataset) -> dict[str, Any]:
         "instance_number": integer(dataset, "InstanceNumber", -1),
         "position": slice_position(dataset),
     }
+
+
+def _geometry(dataset: Dataset, surrogates: Surrogates) -> dict[str, Any]:
+    columns = geometry_columns(dataset)
+    original = columns["frame_of_reference"]
+    return {**columns, "frame_of_reference": uid_surrogate(original, surrogates) if original else None}
 
 
 def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]:

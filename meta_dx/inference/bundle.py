@@ -327,7 +327,7 @@ def _fill(draft: Path, parts: BundleParts) -> None:
     from meta_dx.inference.export import export_encoder, export_head
 
     options = parts.image_options
-    image_shape = (options.channels, options.size, options.size)
+    image_shape = options.shape
     calibrations = {name: parts.calibrations.get(name, Calibration()) for name in sorted(parts.heads)}
     export_encoder(parts.encoder, image_shape, draft / _ENCODER)
     for name, calibration in calibrations.items():

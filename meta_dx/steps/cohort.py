@@ -147,10 +147,12 @@ def contact_sheet(project: Project, store: ImageStore) -> Path:
 
     rng = np.random.default_rng(project.settings.cohort.seed)
     rows = rng.choice(len(store.index), size=min(32, len(store.index)), replace=False)
-    side = store.shape[-1]
+    side, middle = store.shape[-1], store.shape[2] // 2
     sheet = Image.new("RGB", (8 * side, 4 * side))
     for place, row in enumerate(rows):
-        picture = np.moveaxis(store.images[int(row)], 0, -1).squeeze()  # (H, W) or (H, W, 3)
+        image = store.images[int(row)]
+        image = image[:, middle] if image.ndim == 4 else image  # of a volume, its middle slice
+        picture = np.moveaxis(image, 0, -1).squeeze()  # (H, W) or (H, W, 3)
         sheet.paste(Image.fromarray(picture), (place % 8 * side, place // 8 * side))
     path = project.home.images / "sample.jpg"
     sheet.save(path, quality=70)
@@ -278,7 +280,9 @@ def _hidden(project: Project, split: Split, offered: Examples) -> dict[str, str]
 
 
 def _images_version(store: ImageStore, rows: npt.NDArray[np.int64]) -> str:
-    named = store.index.iloc[rows][["instance", "frame"]]
+    # An instance names a picture; several volumes may have one middle slice.
+    name = "instance" if store.options.dimensions == 2 else "object"
+    named = store.index.iloc[rows][[name, "frame"]]
     return fingerprint_of(
         [store.options.picture_hash(), sorted(map(list, named.itertuples(index=False, name=None)))]
     )

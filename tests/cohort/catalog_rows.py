@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from meta_dx.cohort.tables import frame_of
+from meta_dx.dicom.frames import FRAME_FIELDS
 
 _ROW: dict[str, Any] = {
     "batch": "b0001",
@@ -43,6 +44,12 @@ _ROW: dict[str, Any] = {
     "pixel_min": 0.0,
     "pixel_max": 255.0,
     "pixel_std": 1.0,
+    **dict.fromkeys(FRAME_FIELDS, float("nan")),
+    "spacing_between_slices": float("nan"),
+    "gantry_tilt": float("nan"),
+    "geometry_version": 1.0,
+    "frame_of_reference": None,
+    "frame_geometry": None,
 }
 
 
