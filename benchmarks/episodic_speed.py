@@ -45,7 +45,7 @@ from meta_dx.training.embedding import Pictures, memory_format
 from meta_dx.training.episodic import _Episodes, episode_sampler
 from meta_dx.training.options import TrainingOptions
 from meta_dx.training.pretraining import _Classification
-from meta_dx.training.shards import Objective, Shard
+from meta_dx.training.shards import Shard, ShardGradients
 from meta_dx.training.stage import _shortened
 from meta_dx.training.task import TrainingTask, open_fabric
 
@@ -146,7 +146,7 @@ def contenders(task: TrainingTask, counts: Sequence[int]) -> dict[str, Step]:
     }
 
 
-def applied(gradients: Objective, modules: dict[str, nn.Module], counts: Sequence[int]) -> Step:
+def applied(gradients: ShardGradients, modules: dict[str, nn.Module], counts: Sequence[int]) -> Step:
     """Return steps of a stage's objective, its gradients shortened and applied as a stage does."""
     parameters = {f"{m}.{name}": p for m, module in modules.items() for name, p in module.named_parameters()}
     optimizer = torch.optim.AdamW(parameters.values(), RATE, weight_decay=DECAY, fused=True)
