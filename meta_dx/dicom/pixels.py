@@ -17,7 +17,16 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
+from pydicom.uid import (
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
+    JPEGLSLossless,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 
 from meta_dx.dicom.codestreams import RETIRED, codestreams, measured, mended
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
@@ -29,6 +38,8 @@ GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 PALETTE = "PALETTE COLOR"
 _RESIZED_BY_PYDICOM = frozenset({*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes})
+#: Their codestreams may hold whole words, unused bits included, which pydicom takes for part of the value.
+_LOSSLESS_WHOLE_WORDS = frozenset({JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL, JPEGLSLossless})
 
 
 @dataclass(frozen=True)
@@ -140,8 +151,16 @@ def decode(dataset: Dataset, frame: int | None = None) -> StoredPixels:
         raise RefusedError(RejectionCode.DAMAGED_PIXELS, "the colours could not become RGB")
     stored = array.reshape(count, *(shape if shape[2] == 3 else shape[:2]))
     bits = int(dataset.BitsStored)
+    if syntax in _LOSSLESS_WHOLE_WORDS and bits < 8 * stored.dtype.itemsize:
+        stored = _without_unused_bits(stored, bits)
     unused = high_bit_of(dataset) + 1 - bits
     return StoredPixels(stored >> unused if unused else stored, bits)
+
+
+def _without_unused_bits(stored: Array, bits: int) -> Array:
+    """Remove what stands above the stored bits, and carry the sign on."""
+    unused = 8 * stored.dtype.itemsize - bits
+    return np.right_shift(np.left_shift(stored, unused), unused)
 
 
 def high_bit_of(dataset: Dataset) -> int:
