@@ -1,0 +1,1 @@
+"""Archives of a hospital (PACS) as sources: DICOMweb, DIMSE, and a listener that modalities may send to."""

@@ -1,0 +1,400 @@
+"""DICOMweb archives: QIDO-RS lists, WADO-RS sends, every instance streamed to the disk and never parsed here.
+
+``requests`` alone, not ``dicomweb-client``: that one decodes each instance with pydicom in the calling process,
+repeats no request whose connection was lost, overlooks Retry-After and reads answers of any size into memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meta_dx.dicom.pacs.address import DicomWebAddress
+from meta_dx.dicom.pacs.archive import (
+    INSTANCE_FIELDS,
+    SERIES_FIELDS,
+    STUDY_COUNTS,
+    STUDY_IDENTITY,
+    Attempt,
+    FetchFailure,
+    Land,
+    ListedInstance,
+    ListedStudy,
+    Listing,
+    Outcome,
+    attempts,
+    is_uid,
+    listed_instance,
+    listed_study,
+)
+from meta_dx.dicom.pacs.credentials import Credentials
+from meta_dx.dicom.pacs.landing import Landing, PartialFile, TooLargeError
+from meta_dx.dicom.pacs.multipart import CutOffError, boundary_of, copy_parts
+from meta_dx.dicom.pacs.options import PacsOptions
+from meta_dx.errors import MetaDxError
+from meta_dx.home import fingerprint_of, storage_faults
+
+if TYPE_CHECKING:
+    import requests
+
+_CHUNK = 1 << 20
+_LISTING_BYTES = 64 << 20  # of one answer; a page of 10,000 matches has about 20 MB
+_MOST_MATCHES = 1_000_000
+_ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509})
+
+
+class DicomWebArchive:
+    """One DICOMweb service.
+
+    Parameters
+    ----------
+    address : DicomWebAddress
+        The service, and what is wanted of it.
+    options : PacsOptions
+        Section ``[pacs]``.
+    credentials : Credentials
+        The login; sent to this server only.
+    landing : Landing
+        Where instances are written.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_ca_file``.
+    """
+
+    def __init__(
+        self, address: DicomWebAddress, options: PacsOptions, credentials: Credentials, landing: Landing
+    ) -> None:
+        self._address, self._options, self._landing = address, options, landing
+        self._session = _session(options, credentials)
+
+    def studies(self) -> tuple[list[ListedStudy], int]:
+        """List the studies that the filters let through, and count entries whose UID is none."""
+        wanted = self._address.filters
+        common = {"StudyDate": wanted.dates(), "StudyDescription": wanted.pattern()}
+        found: dict[str, ListedStudy] = {}
+        unusable = 0
+        for modality in wanted.modalities or ("",):  # a list in one query is not understood everywhere
+            fields = (*STUDY_IDENTITY, *STUDY_COUNTS)
+            for entry in self._search("/studies", {**common, "ModalitiesInStudy": modality}, fields):
+                study = listed_study(entry.value)
+                if study is None:
+                    unusable += 1
+                elif wanted.takes_study(entry.value("StudyDate")):
+                    found[study.uid] = study
+        return list(found.values()), unusable
+
+    def instances(self, study: ListedStudy) -> Listing:
+        """List the instances of one study."""
+        wanted = self._address.filters
+        unusable = 0
+        found: dict[str, ListedInstance] = {}
+        path = f"/studies/{study.uid}/series"
+        modality = wanted.modalities[0] if len(wanted.modalities) == 1 else ""
+        asked = {"Modality": modality, "BodyPartExamined": wanted.body_part}
+        for series in self._search(path, asked, SERIES_FIELDS):
+            uid = series.value("SeriesInstanceUID")
+            if not is_uid(uid):
+                unusable += 1
+                continue
+            if not wanted.takes_series(series.value("Modality"), series.value("BodyPartExamined")):
+                continue
+            counted = series.value("NumberOfSeriesRelatedInstances")
+            expected = int(counted) if counted.isdecimal() and len(counted) < 8 else None
+            for entry in self._search(f"{path}/{uid}/instances", {}, INSTANCE_FIELDS, expected):
+                instance = listed_instance(study, uid, entry.value)
+                if instance is None:
+                    unusable += 1
+                else:
+                    found[instance.uid] = instance
+        return Listing(tuple(found.values()), unusable)
+
+    def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:
+        """Fetch instances of one study; each comes out once, landed or with what went wrong."""
+        with ThreadPoolExecutor(self._options.connections, thread_name_prefix="pacs") as pool:
+            yield from zip(
+                wanted, pool.map(lambda instance: self._fetch(instance, land), wanted), strict=True
+            )
+
+    def close(self) -> None:
+        """End the connections."""
+        self._session.close()
+
+    def _fetch(self, instance: ListedInstance, land: Land) -> FetchFailure | None:
+        failure: FetchFailure | None = None
+        for attempt in attempts(self._options):
+            with storage_faults(self._landing.folder):
+                file = self._landing.begin()
+                try:
+                    failure = self._copy(instance, file, attempt)
+                    if failure is None:
+                        land(instance, file)
+                finally:
+                    file.drop()
+            if failure not in _FOR_NOW:
+                break
+        return failure
+
+    def _copy(self, instance: ListedInstance, file: PartialFile, attempt: Attempt) -> FetchFailure | None:
+        path = f"/studies/{instance.study}/series/{instance.series}/instances/{instance.uid}"
+        deadline = time.monotonic() + self._options.instance_seconds
+        try:
+            with self._answer(path, {}, _ANY_SYNTAX) as answer:
+                parts = _save(answer.headers.get("Content-Type", ""), _timely(answer, deadline), file)
+        except _Unwell as fault:
+            attempt.retry_after = fault.retry_after
+            return fault.failure
+        except CutOffError:
+            return FetchFailure.CUT_OFF if file.size else FetchFailure.NOT_SENT
+        except TooLargeError:
+            return FetchFailure.TOO_LARGE
+        if parts > 1:
+            return FetchFailure.ANOTHER_SENT
+        if not file.size:
+            return FetchFailure.NOT_SENT
+        return None if file.begins_like_dicom() else FetchFailure.NOT_DICOM
+
+    def _search(
+        self, path: str, asked: dict[str, str], fields: Sequence[str], expected: int | None = None
+    ) -> Iterator[_Entry]:
+        """Yield every match once, page by page, whatever the server makes of limit and offset."""
+        size = self._options.page_size
+        parameters: list[tuple[str, str]] = [(name, value) for name, value in asked.items() if value]
+        parameters += [("includefield", _TAGS[name]) for name in fields]
+        seen: set[str] = set()
+        offset = 0
+        while expected is None or len(seen) < expected:
+            page, more = self._page(path, [*parameters, ("limit", str(size)), ("offset", str(offset))])
+            fresh = [entry for entry in page if entry.key not in seen]
+            if not fresh:
+                if page and (more or len(page) == size):
+                    raise self._error(
+                        "pacs_paging",
+                        "sends the same page again: set [pacs] page_size above its number of matches",
+                    )
+                return
+            for entry in fresh:
+                if entry.key not in seen:
+                    seen.add(entry.key)
+                    yield entry
+            if len(seen) > _MOST_MATCHES:
+                raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
+            offset += len(page)
+
+    def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[_Entry], bool]:
+        failure = FetchFailure.UNAVAILABLE
+        for attempt in attempts(self._options):
+            try:
+                with self._answer(path, parameters, "application/dicom+json") as answer:
+                    return _entries(answer), answer.headers.get("Warning", "").startswith("299")
+            except _Unwell as fault:
+                attempt.retry_after, failure = fault.retry_after, fault.failure
+                if failure not in _FOR_NOW:
+                    break
+        if failure is FetchFailure.REFUSED:
+            raise self._error("pacs_refused", "refuses the query: check path and filters of the address")
+        if failure is FetchFailure.GONE and path == "/studies":
+            raise self._error("pacs_no_service", "has no DICOMweb service under this path: check the address")
+        if failure is FetchFailure.GONE:
+            return [], False  # deleted since it was listed
+        if failure is FetchFailure.UNAVAILABLE:
+            raise self._error("pacs_unreachable", "cannot be reached, or is too busy: try again later")
+        raise self._error(
+            "pacs_answer", "does not answer with a list of DICOM JSON: check the path of the address"
+        )
+
+    @contextmanager
+    def _answer(self, path: str, parameters: Any, accept: str) -> Iterator[requests.Response]:
+        """Send one request; connections that fail and answers that are none come out as :class:`_Unwell`."""
+        import requests
+
+        trouble: Exception | None = None
+        try:
+            with self._session.get(
+                self._address.url + path,
+                params=parameters,
+                headers={"Accept": accept},
+                timeout=(self._options.connect_seconds, self._options.read_seconds),
+                allow_redirects=False,  # the login goes to the server that the user named, and to no other
+                stream=True,
+            ) as answer:
+                self._judge(answer, searching=path == "/studies" or bool(parameters))
+                yield answer
+                return
+        except requests.exceptions.SSLError:
+            trouble = self._error(
+                "pacs_tls", "has no certificate that we trust: name its authority in [pacs] ca_file"
+            )
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+            trouble = _Unwell(FetchFailure.CUT_OFF)
+        except requests.RequestException:
+            trouble = _Unwell(FetchFailure.UNAVAILABLE)
+        # Outside of the handler: the library's errors hold the address with UIDs, and would travel along.
+        raise trouble
+
+    def _judge(self, answer: requests.Response, *, searching: bool) -> None:
+        status = answer.status_code
+        if status in (200, 204, 206):
+            return
+        if status == 401 or (status == 403 and searching):
+            raise self._error(
+                "pacs_credentials",
+                f"refuses the login ({status}): check the file of [pacs] credentials, or META_DX_PACS_TOKEN, "
+                "META_DX_PACS_USER and META_DX_PACS_PASSWORD",
+            )
+        if 300 <= status < 400:
+            raise self._error("pacs_redirect", "sends us to another address: write that one as the source")
+        if status in _BUSY or status >= 500:
+            raise _Unwell(FetchFailure.UNAVAILABLE, _seconds(answer.headers.get("Retry-After", "")))
+        raise _Unwell(FetchFailure.GONE if status in (404, 410) else FetchFailure.REFUSED)
+
+    def _error(self, code: str, what: str) -> MetaDxError:
+        return MetaDxError(code, f"The archive {self._address.host} {what}.")
+
+
+_FOR_NOW = frozenset(
+    {FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF, FetchFailure.NOT_SENT, FetchFailure.NOT_DICOM}
+)
+
+
+class _Unwell(Exception):
+    def __init__(self, failure: FetchFailure, retry_after: float = 0.0) -> None:
+        super().__init__(failure.value)
+        self.failure, self.retry_after = failure, retry_after
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One match: its UID as a key, and its values by keyword."""
+
+    content: dict[str, Any]
+    key: str
+
+    def value(self, keyword: str) -> str:
+        """Return a value as text, several joined as DICOM does, empty where there is none or nonsense."""
+        element = self.content.get(_TAGS[keyword])
+        values = element.get("Value") if isinstance(element, dict) else None
+        if not isinstance(values, list):
+            return ""
+        return "\\".join(str(value) for value in values if isinstance(value, str | int | float))[:1024]
+
+
+_TAGS = {
+    "StudyInstanceUID": "0020000D",
+    "SeriesInstanceUID": "0020000E",
+    "SOPInstanceUID": "00080018",
+    "SOPClassUID": "00080016",
+    "PatientID": "00100020",
+    "IssuerOfPatientID": "00100021",
+    "StudyDate": "00080020",
+    "AccessionNumber": "00080050",
+    "NumberOfStudyRelatedSeries": "00201206",
+    "NumberOfStudyRelatedInstances": "00201208",
+    "NumberOfSeriesRelatedInstances": "00201209",
+    "Modality": "00080060",
+    "BodyPartExamined": "00180015",
+    "InstanceNumber": "00200013",
+    "NumberOfFrames": "00280008",
+    "Rows": "00280010",
+    "Columns": "00280011",
+    "BitsAllocated": "00280100",
+    "InstanceCreationDate": "00080012",
+    "InstanceCreationTime": "00080013",
+    "ContentDate": "00080023",
+    "ContentTime": "00080033",
+}
+
+
+def _entries(answer: requests.Response) -> list[_Entry]:
+    body = bytearray()
+    for chunk in answer.iter_content(_CHUNK):
+        body += chunk
+        if len(body) > _LISTING_BYTES:
+            raise _Unwell(FetchFailure.TOO_LARGE)
+    if not body.strip():
+        return []  # 204, or 200 with nothing: no matches
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        parsed = None
+    parsed = [parsed] if isinstance(parsed, dict) else parsed
+    if not isinstance(parsed, list) or not all(isinstance(entry, dict) for entry in parsed):
+        raise _Unwell(FetchFailure.NOT_DICOM)
+    return [_Entry(entry, _key(entry)) for entry in parsed]
+
+
+def _key(entry: dict[str, Any]) -> str:
+    for tag in ("00080018", "0020000E", "0020000D"):  # the deepest level that the entry has
+        element = entry.get(tag)
+        if isinstance(element, dict) and element.get("Value"):
+            return f"{tag} {fingerprint_of(element['Value'])}"
+    return fingerprint_of(entry)
+
+
+def _save(content_type: str, chunks: Iterable[bytes], file: PartialFile) -> int:
+    """Write the first part of a body to a file; return how many parts there were."""
+    boundary = boundary_of(content_type)
+    if boundary is None:
+        for chunk in chunks:
+            file.write(chunk)
+        return 1
+
+    def write(part: int, data: bytes) -> None:
+        if part == 0:
+            file.write(data)
+
+    return copy_parts(chunks, boundary, write)
+
+
+def _timely(answer: requests.Response, deadline: float) -> Iterator[bytes]:
+    """Pass the body on until the time is up: a server that sends a byte a minute never runs into a time-out."""
+    for chunk in answer.iter_content(_CHUNK):
+        yield chunk
+        if time.monotonic() > deadline:
+            raise _Unwell(FetchFailure.CUT_OFF)
+
+
+def _seconds(retry_after: str) -> float:
+    if retry_after.isdecimal() and len(retry_after) < 8:
+        return float(retry_after)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _session(options: PacsOptions, credentials: Credentials) -> requests.Session:
+    import requests
+    from requests.adapters import HTTPAdapter
+    from requests.auth import HTTPBasicAuth
+
+    if options.ca_file and not Path(options.ca_file).is_file():
+        raise MetaDxError(
+            "no_ca_file", f"[pacs] ca_file {options.ca_file} is no file: name the certificates (PEM)."
+        )
+    # Its warnings name the address of the request, which holds UIDs.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
+    session = requests.Session()
+    session.trust_env = False  # no proxy, login or certificate that the user did not write into [pacs]
+    session.verify = options.ca_file or True
+    session.headers["Accept-Encoding"] = "identity"  # pictures are packed already, and nothing swells
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=options.connections, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    if credentials.token:
+        session.headers["Authorization"] = f"Bearer {credentials.token}"
+    elif credentials.user:
+        session.auth = HTTPBasicAuth(credentials.user.encode(), credentials.password.encode())
+    return session
