@@ -23,6 +23,13 @@ CohortOption = Annotated[
     Path | None,
     typer.Option("--cohort", help="cohort.toml; META_DX_COHORT, ./cohort.toml or the home's own if absent."),
 ]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Take pictures of this kind too: secondary_capture, ultrasound, burned_in_annotation, "
+        "recognizable_features; may be given several times."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from meta_dx.cli.common import (
+    AllowOption,
     CohortOption,
     HomeOption,
     JsonOption,
@@ -48,6 +49,9 @@ def phantom(
     if_missing: Annotated[
         bool, typer.Option("--if-missing", help="Do nothing when the cohort is there.")
     ] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="CT series of up to 16 diseases instead of pictures.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a synthetic cohort of invented diseases as DICOM studies, for demonstrations and tests."""
@@ -57,6 +61,9 @@ def phantom(
     if if_missing and (out / "diagnoses.csv").exists():
         if json:
             emit_json({"written": False})
+        return
+    if volumes:
+        _volume_phantom(out, seed, 16 if diseases is None else diseases, without, json)
         return
     with bar("drawing studies") as progress:
         summary = write_phantom(out, seed=seed, diseases=diseases, without=without, progress=progress)
@@ -91,17 +98,19 @@ def from_images(
 
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder with DICOM files, searched recursively.")],
+    allow: AllowOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Take in a folder of DICOM files: objects and catalog, a code and a reason for every file not taken."""
-    from meta_dx.cohort.ingest import ingest_folder
+    from meta_dx.cohort.ingest import IngestOptions, ingest_folder
     from meta_dx.home import Home
     from meta_dx.progress import bar
 
     opened = Home.open(home_root(home))
     with bar("reading files") as progress:
-        summary = ingest_folder(opened, source, progress=progress)
+        options = IngestOptions(allow=tuple(allow or ()))
+        summary = ingest_folder(opened, source, progress=progress, options=options)
     if json:
         emit_json(asdict(summary))
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, project_of, take_in_new
+from meta_dx.cli.common import AllowOption, CohortOption, HomeOption, JsonOption, project_of, take_in_new
 from meta_dx.cli.output import emit_json, say, table
 from meta_dx.progress import Progress, bar, silent
 
@@ -95,6 +95,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Most confirmed patients of a disease with --deployment; the bundle's own."),
     ] = None,
+    allow: AllowOption = None,
     home: Annotated[
         Path | None, typer.Option(help="Home to use and keep; a temporary one if absent.")
     ] = None,
@@ -120,6 +121,7 @@ def evaluate(
             home=home,
             device=device,
             progress=progress,
+            allow=allow or (),
         )
     if json:
         emit_json(found)
@@ -134,6 +136,7 @@ def predict(
     bundle: BundleOption,
     support: Annotated[Path, typer.Option(help="Confirmed cases: CSV with study_instance_uid,code.")],
     studies: StudiesOption,
+    allow: AllowOption = None,
     home: Annotated[Path | None, typer.Option(help="Home in which support studies may lie.")] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -144,7 +147,13 @@ def predict(
 
     with bar("predicting") as progress:
         found = predict_folder(
-            Bundle.load(bundle), studies, support, home=home, device=device, progress=progress
+            Bundle.load(bundle),
+            studies,
+            support,
+            home=home,
+            device=device,
+            progress=progress,
+            allow=allow or (),
         )
     if json:
         emit_json(found)

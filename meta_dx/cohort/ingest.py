@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from meta_dx.cohort.objects import ObjectStore
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.parsing import may_be_dicom
 from meta_dx.dicom.pool import can_be_opened, read_all, reading_pool
+from meta_dx.dicom.quarantine import QUARANTINED
 from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.dicom.sources import FoundFile, checked_folder, found_files
@@ -45,13 +46,22 @@ class IngestOptions:
         Larger files are refused.
     max_decoded_bytes : int
         Files whose content would be larger than this after unpacking are refused.
+    allow : tuple of str
+        Kinds of pictures that are taken although they may show whose they are: ``burned_in_annotation``,
+        ``recognizable_features``, ``secondary_capture``, ``ultrasound``.
     """
 
     workers: int = 1
     max_file_bytes: int = 2 << 30
     max_decoded_bytes: int = 4 << 30
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for kind in self.allow:
+            if kind not in QUARANTINED:
+                raise MetaDxError(
+                    "bad_value", f"allow has '{kind}': it may name {', '.join(QUARANTINED)}, and nothing else."
+                )
         for name in ("workers", "max_file_bytes", "max_decoded_bytes"):
             if getattr(self, name) < 1:
                 raise MetaDxError(
@@ -111,7 +121,7 @@ class IngestSummary:
             raise RuntimeError("a file that was found is not accounted for")
 
 
-def plan_batches(home: Home, sources: Sequence[Path | str]) -> list[Batch]:
+def plan_batches(home: Home, sources: Sequence[Path | str], allow: Collection[str] = ()) -> list[Batch]:
     """Decide which batches there are to ingest.
 
     Parameters
@@ -120,6 +130,8 @@ def plan_batches(home: Home, sources: Sequence[Path | str]) -> list[Batch]:
         The home.
     sources : sequence of Path or str
         The source folders.
+    allow : collection of str
+        :attr:`IngestOptions.allow`: files that were quarantined as one of these kinds count as new.
 
     Returns
     -------
@@ -145,7 +157,7 @@ def plan_batches(home: Home, sources: Sequence[Path | str]) -> list[Batch]:
             batches = []
             for folder, files in listed.items():
                 name = waiting.get(folder)
-                new = any(_is_new(file, known, finished) for file in files)
+                new = any(_is_new(file, known, finished, allow) for file in files)
                 if name is None and new and _holds_dicom(files, known):
                     numbers.append(max(numbers, default=0) + 1)
                     name = f"b{numbers[-1]:04d}"
@@ -257,7 +269,7 @@ def ingest_folder(
     begun = time.monotonic()
     folder = checked_folder(source)
     require_dicom(home, folder)
-    batches = plan_batches(home, [folder])
+    batches = plan_batches(home, [folder], options.allow if options else ())
     for batch in batches:
         ingest_batch(home, batch, progress=progress, executor=executor, options=options)
     summary = _account(home, folder, {batch.id for batch in batches}, begun)
@@ -323,10 +335,14 @@ def _holds_dicom(files: Sequence[FoundFile], known: dict[str, FileRecord]) -> bo
     return False
 
 
-def _is_new(file: FoundFile, known: dict[str, FileRecord], finished: set[str]) -> bool:
+def _is_new(
+    file: FoundFile, known: dict[str, FileRecord], finished: set[str], allow: Collection[str]
+) -> bool:
     record = known.get(str(file.path))
     if record is None or record.batch not in finished:
         return True
+    if record.code in allow:
+        return True  # quarantined before, allowed now
     if record.code == RejectionCode.UNREADABLE_FILE and can_be_opened(file.path):
         return True  # new permissions leave no trace in size and time
     return (record.size, record.mtime_ns) != (file.size, file.mtime_ns)
@@ -343,9 +359,9 @@ def _ingest(
     catalog, objects = Catalog(home), ObjectStore(home)
     finished, known = set(catalog.batches()), vault.known_files()
     listed = found_files(checked_folder(batch.source), without=home.root)
-    files = [file for file in listed if _is_new(file, known, finished)]
+    files = [file for file in listed if _is_new(file, known, finished, options.allow)]
     ledger = Ledger(batch.id, Surrogates(vault.key), catalog)
-    limits = ReadLimits(options.max_file_bytes, options.max_decoded_bytes)
+    limits = ReadLimits(options.max_file_bytes, options.max_decoded_bytes, allow=frozenset(options.allow))
     with reading_pool(executor, options.workers) as pool:
         for done, (file, result) in enumerate(read_all(files, vault.key, limits, pool), start=1):
             taken = ledger.enter(file, result)

@@ -3,7 +3,8 @@
 Nothing is removed from the original, because a list of what to remove is never complete: a fresh file
 receives the attributes named here, the pixel data as they were encoded, and nothing else. Private attributes,
 overlays, free text and every date but the shifted study date stay behind. An attribute travels as the bytes
-that the file had, when these are what its value representation allows: numbers, or a code in capitals.
+that the file had, when these are what its value representation allows: numbers, or a code of safe words
+(:mod:`meta_dx.dicom.words`). All of it is permitted by the profile of PS3.15 (:mod:`meta_dx.dicom.profile`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.sequence import Sequence
 
 from meta_dx.dicom.encoding import Encoder
+from meta_dx.dicom.extras import without_extras
 from meta_dx.dicom.identity import Surrogates, clean
-from meta_dx.dicom.pixels import high_bit_of
+from meta_dx.dicom.pixels import frame_count, high_bit_of
+from meta_dx.dicom.words import is_safe
 
 #: Attributes that travel, wherever they stand: at the top or inside a sequence that travels.
 KEPT_ATTRIBUTES = (
@@ -63,10 +67,10 @@ KEPT_SEQUENCES = (
 _STANDARD_UIDS = "1.2.840.10008."
 _DEEPEST = 6
 _LONGEST_NUMBERS = 512  # bytes of a plain numeric attribute; look-up tables may be longer
-_CODE = re.compile(r"[A-Z0-9 _./\-]{1,32}")
 _CODES = re.compile(rb"[A-Z0-9 _./\-]{0,32}(\\[A-Z0-9 _./\-]{0,32}){0,31}\0?")
 _DECIMALS = re.compile(rb"[0-9+\-.eE \\]*\0?")
 _AGE = re.compile(r"\d{3}[DWMY]")
+_CODED = frozenset({"CS", "SH", "LO"})
 _NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4, "OB": 1, "OW": 2}
 
 
@@ -89,6 +93,7 @@ def _kept_attributes() -> dict[int, _Kept]:
 
 _ATTRIBUTES = _kept_attributes()
 _SEQUENCES = frozenset(int(tag_for_keyword(keyword) or 0) for keyword in KEPT_SEQUENCES)
+_MODALITY = 0x00080060
 _PIXEL_DATA = 0x7FE00010
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 
@@ -154,6 +159,7 @@ def deidentified_object(
     """
     encoder = Encoder(str(original.file_meta.TransferSyntaxUID))
     elements = _kept(original, raw, surrogates, encoder, depth=0)
+    elements.setdefault(_MODALITY, encoder.text(_MODALITY, "CS", "OT"))  # the code was not one of safe words
     elements |= _identity_module(identity, encoder)
     elements |= _pixel_module(original, encoder)
     elements |= _pixels(original, raw, encoder)
@@ -170,12 +176,6 @@ def uid_surrogate(value: str, surrogates: Surrogates) -> str:
     uid = clean(value)
     standard = uid.startswith(_STANDARD_UIDS) and uid.replace(".", "").isdigit()
     return uid if standard else surrogates.uid(uid)
-
-
-def code_string(value: Any) -> str | None:
-    """Return a code string in capitals, or ``None`` where the text is not one: free text stays behind."""
-    text = re.sub(" +", " ", clean(str(value or "")).upper())
-    return text if _CODE.fullmatch(text) else None
 
 
 def device_text(value: Any) -> str | None:
@@ -220,12 +220,24 @@ def _attribute(
     if vr == "UI":
         uids = [uid_surrogate(uid, surrogates) for uid in value.decode("ascii", "replace").split("\\")]
         return encoder.text(kept.tag, vr, "\\".join(uids))
-    return encoder.element(kept.tag, vr, value) if _well_formed(vr, value, kept.table) else None
+    if vr in _CODED:
+        value = _safe_codes(value)
+    return encoder.element(kept.tag, vr, value) if value and _well_formed(vr, value, kept.table) else None
+
+
+def _safe_codes(value: bytes) -> bytes:
+    """Return the codes of an attribute, each that holds another word than safe ones emptied."""
+    if _CODES.fullmatch(value) is None:
+        return b""
+    codes = value.split(b"\\")
+    if all(is_safe(code.decode("ascii")) for code in codes):
+        return value
+    return b"\\".join(code if is_safe(code.decode("ascii")) else b"" for code in codes).rstrip(b"\\")
 
 
 def _well_formed(vr: str, value: bytes, table: bool) -> bool:
-    if vr in {"CS", "SH", "LO"}:
-        return _CODES.fullmatch(value) is not None
+    if vr in _CODED:
+        return True  # _safe_codes has seen to it
     if vr in {"DS", "IS"}:
         return len(value) <= _LONGEST_NUMBERS and _DECIMALS.fullmatch(value) is not None
     size = _NUMBER_BYTES.get(vr)
@@ -283,8 +295,16 @@ def _pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
 def _pixels(original: Dataset, raw: Mapping[int, Any], encoder: Encoder) -> dict[int, bytes]:
     element = raw[_PIXEL_DATA]
     if encoder.encapsulated:
-        tables = {tag: raw[tag].value for tag in _OFFSET_TABLES if tag in raw}
-        elements = {tag: encoder.element(tag, "OV", value) for tag, value in tables.items() if value}
-        return {**elements, _PIXEL_DATA: encoder.encapsulated_pixels(element.value)}
+        offsets, lengths = (raw[tag].value if tag in raw else b"" for tag in _OFFSET_TABLES)
+        value = without_extras(
+            element.value,
+            str(original.file_meta.TransferSyntaxUID),
+            frame_count(original),
+            int(original.Rows) * int(original.Columns),
+            (offsets, lengths) if offsets and lengths else None,
+        )
+        return {_PIXEL_DATA: encoder.encapsulated_pixels(value)}
     vr = element.VR if element.VR in {"OB", "OW"} else "OW"
-    return {_PIXEL_DATA: encoder.element(_PIXEL_DATA, vr, element.value)}
+    # What follows the last pixel is no picture.
+    length = get_expected_length(original)
+    return {_PIXEL_DATA: encoder.element(_PIXEL_DATA, vr, element.value[: length + length % 2])}

@@ -33,6 +33,7 @@ from pydicom.uid import (
 from meta_dx.dicom.picture_table import PictureRow, checked, read_picture_table, row_fault
 from meta_dx.dicom.pictures import PictureError, PictureFile, is_grey, read_picture
 from meta_dx.dicom.pixels import decode
+from meta_dx.dicom.quarantine import OWN_PICTURES
 from meta_dx.dicom.rejections import RefusedError
 from meta_dx.errors import MetaDxError
 from meta_dx.home import new_folder
@@ -40,7 +41,6 @@ from meta_dx.progress import Progress, silent
 
 CODING_SCHEME = "99LOCAL"
 _DIAGNOSES = ("study_instance_uid", "patient_id", "accession_number", "code", "coding_scheme", "meaning")
-_IMPLEMENTATION = UID("2.25.118940382075064463121087442790185217346")
 _CLASSES = {
     "XC": VLPhotographicImageStorage,
     "DX": DigitalXRayImageStorageForPresentation,
@@ -260,7 +260,7 @@ def _header(instance: _Instance) -> Dataset:
     meta = dataset.file_meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.ImplementationClassUID, meta.ImplementationVersionName = _IMPLEMENTATION, "META_DX"
+    meta.ImplementationClassUID, meta.ImplementationVersionName = OWN_PICTURES, "META_DX"
     return dataset
 
 

@@ -18,10 +18,11 @@ from pydicom.uid import (
     SurfaceSegmentationStorage,
 )
 
-from meta_dx.dicom.deidentification import age_string, code_string
+from meta_dx.dicom.deidentification import age_string
 from meta_dx.dicom.identity import clean
 from meta_dx.dicom.pixels import COLOUR, GREY, PALETTE, frame_count, photometric_of
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
+from meta_dx.dicom.words import code_string, code_value
 
 _NO_PICTURES = frozenset(
     {
@@ -72,7 +73,7 @@ def require_identity(dataset: Dataset) -> None:
             raise RefusedError(RejectionCode.MISSING_IDENTIFIER, keyword)
     if not text(dataset, "PatientID"):
         raise RefusedError(RejectionCode.MISSING_PATIENT)
-    if not code_string(text(dataset, "Modality")):
+    if not text(dataset, "Modality"):
         raise RefusedError(RejectionCode.MISSING_MODALITY)
 
 
@@ -149,11 +150,18 @@ def age_in_years(dataset: Dataset) -> float | None:
     return years if 0 <= years <= _OLDEST else None
 
 
+def modality_of(dataset: Dataset) -> str:
+    """Return Modality, or ``OT`` (other) where it is not a code of safe words."""
+    return code_string(text(dataset, "Modality")) or "OT"
+
+
 def view_of(dataset: Dataset) -> str | None:
     """Return ViewPosition, else the code of ViewCodeSequence."""
     view = code_string(text(dataset, "ViewPosition"))
     codes = dataset.get("ViewCodeSequence")
-    return view or (code_string(text(codes[0], "CodeValue")) if codes else None)
+    if view or not codes:
+        return view
+    return code_value(text(codes[0], "CodingSchemeDesignator"), text(codes[0], "CodeValue"))
 
 
 def slice_position(dataset: Dataset) -> float:

@@ -23,7 +23,6 @@ from pydicom.dataset import Dataset
 from meta_dx.dicom.deidentification import (
     Identity,
     age_string,
-    code_string,
     deidentified_object,
     device_text,
     raw_elements,
@@ -34,6 +33,7 @@ from meta_dx.dicom.header import (
     age_in_years,
     first_date,
     integer,
+    modality_of,
     require_identity,
     require_picture,
     slice_position,
@@ -43,14 +43,16 @@ from meta_dx.dicom.header import (
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.parsing import parse
 from meta_dx.dicom.pixels import StoredPixels, decode, frame_count, physical_frames, rescale_of
+from meta_dx.dicom.quarantine import require_allowed
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
+from meta_dx.dicom.words import code_string
 
 _SEXES = frozenset({"M", "F", "O"})
 
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """How much of the machine one file may take.
+    """What one file may be, and how much of the machine it may take.
 
     Parameters
     ----------
@@ -69,6 +71,9 @@ class ReadLimits:
     archive_ratio : float
         How many times larger than itself an archive may become (checked beyond 64 MiB: a blank picture packs
         a thousandfold).
+    allow : frozenset of str
+        Kinds of pictures that are taken although they may show whose they are
+        (:mod:`meta_dx.dicom.quarantine`).
     """
 
     file_bytes: int = 2 << 30
@@ -78,6 +83,7 @@ class ReadLimits:
     archive_members: int = 100_000
     archive_bytes: int = 1 << 37
     archive_ratio: float = 200.0
+    allow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,7 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     raw = raw_elements(dataset)
     require_identity(dataset)
     require_picture(dataset, limits.decoded_bytes)
+    require_allowed(dataset, limits.allow)
     stored = decode(dataset)
     identity, identities = _identify(dataset, surrogates)
     kept = deidentified_object(dataset, raw, identity, surrogates)
@@ -229,7 +236,7 @@ def _description(dataset: Dataset) -> dict[str, Any]:
     years = age_in_years(dataset)
     image_type = [code_string(part) or "" for part in text(dataset, "ImageType").split("\\")]
     return {
-        "modality": code_string(text(dataset, "Modality")),
+        "modality": modality_of(dataset),
         "body_part": code_string(text(dataset, "BodyPartExamined")),
         "laterality": code_string(text(dataset, "ImageLaterality") or text(dataset, "Laterality")),
         "view": view_of(dataset),

@@ -82,6 +82,8 @@ class BundleParts:
         Cap on K that the cohort serves with, ``[serve] max_shots``.
     samples : int
         M, samples of the latent variable that an answer is the mean of, for heads that have one.
+    allowed_pictures : tuple of str
+        ``[ingest] allow`` of the cohort: kinds of pictures that it took although they may show whose they are.
     """
 
     encoder: nn.Module
@@ -102,6 +104,7 @@ class BundleParts:
     validation: Mapping[str, Any] = field(default_factory=dict)
     max_shots: int | None = None
     samples: int = SAMPLES
+    allowed_pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,11 @@ class Bundle:
         """Cap on the confirmed patients of a disease that its cohort serves with, if it said so."""
         found: int | None = self._ours.get("max_shots")
         return found
+
+    @property
+    def allowed_pictures(self) -> tuple[str, ...]:
+        """Kinds of pictures that its cohort took although they may show whose they are, ``[ingest] allow``."""
+        return tuple(self._ours.get("allowed_pictures", ()))
 
     @property
     def samples(self) -> int:
@@ -361,6 +369,7 @@ def _fill(draft: Path, parts: BundleParts) -> None:
         "validation": dict(parts.validation),
         "max_shots": parts.max_shots,
         "samples": parts.samples,
+        "allowed_pictures": sorted(parts.allowed_pictures),
     }
     metadata = metadata_of(ours, image_shape)
     write_json(draft / _METADATA, metadata)

@@ -22,7 +22,8 @@ from meta_dx.cohort.diagnoses import active_diagnoses, all_diagnoses, import_dia
 from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.images import ImageStore
-from meta_dx.cohort.ingest import ingest_folder, instances_under
+from meta_dx.cohort.ingest import IngestOptions, IngestSummary, ingest_folder, instances_under
+from meta_dx.dicom.quarantine import QUARANTINED
 from meta_dx.cohort.selection import labelled_examples, unlabelled_examples, with_original_identifiers
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.errors import MetaDxError
@@ -58,7 +59,11 @@ class Taken:
 
 @contextmanager
 def taken_folder(
-    folder: Path, bundle: Bundle, home: Path | None = None, progress: Progress = silent
+    folder: Path,
+    bundle: Bundle,
+    home: Path | None = None,
+    progress: Progress = silent,
+    allow: Sequence[str] = (),
 ) -> Iterator[Taken]:
     """Take in a folder with a bundle's preprocessing.
 
@@ -72,15 +77,24 @@ def taken_folder(
         Home to use and keep; a temporary one, removed at the end, if absent.
     progress : Progress
         Called while files are read.
+    allow : sequence of str
+        Kinds of pictures to take although they may show whose they are (``[ingest] allow``).
 
     Yields
     ------
     Taken
+
+    Raises
+    ------
+    MetaDxError
+        From ingest; ``nothing_accepted`` when no file could be taken.
     """
     with tempfile.TemporaryDirectory(prefix="meta_dx-") as scratch:
         # A pipeline's home is refused: its label table and its batches are not to be mixed with a test's.
         opened = Home.open(home or Path(scratch) / "home", "external-evaluation")
-        ingest_folder(opened, folder, progress=progress)
+        options = IngestOptions(allow=tuple(dict.fromkeys(allow)))
+        summary = ingest_folder(opened, folder, progress=progress, options=options)
+        _tell_quarantined(summary, folder)
         catalog = Catalog(opened)
         store = ImageStore.build(opened, catalog, bundle.image_options)
         # A home that was kept may hold other folders too: only what lies in this one is asked about.
@@ -107,6 +121,7 @@ def evaluate_folder(
     home: Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
+    allow: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a bundle on the diseases of a folder that it has never seen.
 
@@ -130,6 +145,8 @@ def evaluate_folder(
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     progress : Progress
         Called while files are read and episodes answered.
+    allow : sequence of str
+        Kinds of pictures to take although they may show whose they are, besides those of the bundle's cohort.
 
     Returns
     -------
@@ -148,7 +165,7 @@ def evaluate_folder(
 
     predictor = Predictor(bundle, device=device)
     heads = serving_first(bundle)
-    with taken_folder(studies, bundle, home, progress) as taken:
+    with taken_folder(studies, bundle, home, progress, (*bundle.allowed_pictures, *allow)) as taken:
         examples = _unseen(bundle, taken, diagnoses, studies)
         vectors = predictor.embed_studies(taken.store.images, examples.images)
         result = evaluate_episodes(
@@ -202,6 +219,20 @@ def _unseen(bundle: Bundle, taken: Taken, diagnoses: Path, folder: Path) -> Exam
     return with_original_identifiers(kept, taken.originals("study"), taken.originals("patient"), taken.groups)
 
 
+def _tell_quarantined(summary: IngestSummary, folder: Path) -> None:
+    """Say which pictures were left out because they may show whose they are, and how to take them."""
+    kinds = {code: count for code, count in summary.rejected.items() if code in QUARANTINED}
+    if not summary.accepted + summary.duplicates:
+        hint = f"allow them with {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else "export them again"
+        raise MetaDxError(
+            "nothing_accepted",
+            f"No file under {folder} could be taken in ({', '.join(summary.rejected)}): {hint} "
+            "(docs/rejections.md says what each code means).",
+        )
+    for kind, count in kinds.items():
+        log.warning("%d files of %s were left out: %s (take them with --allow %s)", count, folder, kind, kind)
+
+
 def _tell_left_out(taken: Taken, diagnoses: Path, folder: Path) -> None:
     named = all_diagnoses(taken.home)["study"]
     elsewhere = int((~named.isin(taken.studies["study"])).sum())
@@ -218,6 +249,7 @@ def predict_folder(
     home: Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
+    allow: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Diagnose the studies of a folder from a handful of confirmed ones.
 
@@ -235,6 +267,8 @@ def predict_folder(
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     progress : Progress
         Called while files are read.
+    allow : sequence of str
+        Kinds of pictures to take although they may show whose they are, besides those of the bundle's cohort.
 
     Returns
     -------
@@ -250,7 +284,7 @@ def predict_folder(
 
     wanted = read_support(support)
     predictor = Predictor(bundle, device=device)
-    with taken_folder(studies, bundle, None, progress) as taken:
+    with taken_folder(studies, bundle, None, progress, (*bundle.allowed_pictures, *allow)) as taken:
         no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
         found, _ = unlabelled_examples(taken.studies, taken.store.index, no_diagnoses, groups=taken.groups)
         original = taken.originals("study")

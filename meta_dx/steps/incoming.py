@@ -44,7 +44,7 @@ _KINDS = {
 
 def pending_batches(project: Project) -> list[Batch]:
     """List the batches to ingest: new or changed files of each source, or an ingest that never finished."""
-    return plan_batches(project.home, project.settings.sources)
+    return plan_batches(project.home, project.settings.sources, project.settings.ingest.allow)
 
 
 def waiting_batches(project: Project) -> list[str]:

@@ -88,6 +88,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         diseases=data.split.diseases,
         validation={"chosen": chosen.note, "candidates": chosen.rows},
         max_shots=project.settings.serve.max_shots,
+        allowed_pictures=project.settings.ingest.allow,
     )
 
 

@@ -26,7 +26,6 @@ from pydicom.uid import (
 from meta_dx.dicom.phantom.drawing import draw
 from meta_dx.dicom.phantom.plan import Image, Study, stream, uid_of
 
-_IMPLEMENTATION = UID("2.25.250811204512217346203955417420198812307")
 _CLASSES = {
     "CR": ComputedRadiographyImageStorage,
     "DX": DigitalXRayImageStorageForPresentation,
@@ -222,7 +221,7 @@ def _add_pixels(
         dataset.SOPClassUID,
         dataset.SOPInstanceUID,
     )
-    meta.ImplementationClassUID, meta.ImplementationVersionName = _IMPLEMENTATION, "ARCHIVE_4"
+    meta.ImplementationClassUID, meta.ImplementationVersionName = OWN_DRAWINGS, "ARCHIVE_4"
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if machine.packed:
         dataset.compress(JPEG2000Lossless, values, encoding_plugin="pylibjpeg", generate_instance_uid=False)

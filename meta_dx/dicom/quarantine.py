@@ -1,0 +1,82 @@
+"""Pictures that may show whose they are: not taken in unless the cohort allows their kind.
+
+No header can be cleaned so well that a name burned into the pixels goes away. Three kinds of objects usually
+carry one: secondary captures (screenshots, scanned paper, digitised film), ultrasound, and whatever says so of
+itself. They stay where they lie, with a code of their own, until ``[ingest] allow`` names the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from meta_dx.dicom.header import text
+from meta_dx.dicom.rejections import RefusedError, RejectionCode
+
+#: What ``[ingest] allow`` may name.
+QUARANTINED = (
+    RejectionCode.BURNED_IN_ANNOTATION,
+    RejectionCode.RECOGNIZABLE_FEATURES,
+    RejectionCode.SECONDARY_CAPTURE,
+    RejectionCode.ULTRASOUND,
+)
+
+#: ImplementationClassUID of ``from-images`` and of ``phantom``: what they write was chosen picture by picture by
+#: whoever takes it in, or shows nobody.
+OWN_PICTURES = UID("2.25.118940382075064463121087442790185217346")
+OWN_DRAWINGS = UID("2.25.250811204512217346203955417420198812307")
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_ULTRASOUND = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("3", "3.1", "6", "6.1", "6.2")
+)  # pictures, loops and volumes; 3 and 6 are retired
+_ULTRASOUND_MODALITIES = frozenset({"US", "IVUS", "BDUS"})
+# What scanners write into ImageType of an ordinary CT or MR object that is a picture of their screen.
+_SCREENS = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREENSHOT", "SCREEN SHOT", "DOSE_INFO", "DOSE INFO"})
+
+
+def require_allowed(dataset: Dataset, allow: Collection[str]) -> None:
+    """Refuse a picture that may show whose it is.
+
+    Parameters
+    ----------
+    dataset : pydicom.dataset.Dataset
+        The instance.
+    allow : collection of str
+        Codes of :data:`QUARANTINED` that are taken all the same. An instance of two kinds needs both.
+
+    Raises
+    ------
+    RefusedError
+        ``burned_in_annotation``, ``recognizable_features``, ``secondary_capture`` or ``ultrasound``.
+    """
+    for code in QUARANTINED:
+        if code not in allow and _is(dataset, code):
+            raise RefusedError(code)
+
+
+def _is(dataset: Dataset, code: RejectionCode) -> bool:
+    if code is RejectionCode.BURNED_IN_ANNOTATION:
+        return text(dataset, "BurnedInAnnotation").upper() == "YES"
+    if code is RejectionCode.RECOGNIZABLE_FEATURES:
+        return text(dataset, "RecognizableVisualFeatures").upper() == "YES"
+    if _is_our_own(dataset):
+        return False
+    if code is RejectionCode.SECONDARY_CAPTURE:
+        return _is_secondary_capture(dataset)
+    modality = text(dataset, "Modality").upper()
+    return text(dataset, "SOPClassUID") in _ULTRASOUND or modality in _ULTRASOUND_MODALITIES
+
+
+def _is_our_own(dataset: Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", None)
+    return meta is not None and text(meta, "ImplementationClassUID") in (OWN_PICTURES, OWN_DRAWINGS)
+
+
+def _is_secondary_capture(dataset: Dataset) -> bool:
+    kind = text(dataset, "SOPClassUID")
+    family = kind == _SECONDARY_CAPTURE or kind.startswith(f"{_SECONDARY_CAPTURE}.")
+    screen = _SCREENS.intersection(part.strip().upper() for part in text(dataset, "ImageType").split("\\"))
+    return family or bool(text(dataset, "ConversionType")) or bool(screen)

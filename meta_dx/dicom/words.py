@@ -1,0 +1,70 @@
+"""Which text of a header may be kept: words that everybody's scanner writes, and nothing that names somebody.
+
+A code string such as BodyPartExamined is free text in practice: nothing keeps a clerk from typing a name into
+it. So text is not judged by its form but word by word, against a list of words of anatomy, views and image
+kinds (``safe_words.txt``). What is not on the list stays behind.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+
+_PADDING = " \t\r\n\0"
+_CODE = re.compile(r"[A-Z0-9 _./\-]{1,32}")
+_SEPARATORS = re.compile(r"[^A-Z0-9]+")
+_WORD = re.compile(r"(?P<letters>[A-Z]*)[0-9]{0,4}(?P<suffix>[A-Z]{0,2})")  # T1W, B1000, FE18F: number and unit
+_SHORT = 2  # characters of an abbreviation that needs no entry: AP, LL, HU
+_LONGEST_NUMBER = 3
+# Shapes of the codes of the schemes whose meanings are public.
+_CODE_VALUES = {
+    "DCM": re.compile(r"\d{6}"),
+    "SCT": re.compile(r"\d{6,10}"),
+    **dict.fromkeys(("SRT", "SNM3", "99SDM", ""), re.compile(r"[A-Z]-[A-Z0-9]{4,5}")),
+    "UCUM": re.compile(r"[A-Za-z0-9%/\[\]{}.:^*\-]{1,12}"),
+}
+
+
+def is_safe(text: str) -> bool:
+    """Tell whether every word of a text, in whatever case, is on the list, an abbreviation or a short number."""
+    return all(_is_safe_word(word) for word in _SEPARATORS.split(text.upper()) if word) and text.isascii()
+
+
+def code_string(value: object) -> str | None:
+    """Return a code string in capitals, or ``None`` where the text is not one of safe words."""
+    text = re.sub(" +", " ", str(value or "").strip(_PADDING).upper())
+    return text if _CODE.fullmatch(text) and is_safe(text) else None
+
+
+def code_value(scheme: str, value: str) -> str | None:
+    """Return the value of a code, or ``None`` where its scheme is not public or the value not of its shape.
+
+    Parameters
+    ----------
+    scheme : str
+        CodingSchemeDesignator; where it is missing, the code must look like one of SNOMED RT.
+    value : str
+        CodeValue.
+    """
+    shape = _CODE_VALUES.get(scheme.strip(_PADDING))
+    text = value.strip(_PADDING)
+    return text if shape is not None and shape.fullmatch(text) else None
+
+
+def _is_safe_word(word: str) -> bool:
+    if len(word) <= _SHORT or word in _words():
+        return True
+    parts = _WORD.fullmatch(word)
+    if parts is None:
+        return False
+    letters = parts["letters"]
+    if not letters and not parts["suffix"]:
+        return len(word) <= _LONGEST_NUMBER  # four digits may be a year of birth
+    return len(letters) <= _SHORT or letters in _words()
+
+
+@cache
+def _words() -> frozenset[str]:
+    lines = resources.files("meta_dx.dicom").joinpath("safe_words.txt").read_text("ascii").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
