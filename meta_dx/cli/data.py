@@ -42,7 +42,9 @@ def init(
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     seed: Annotated[int, typer.Option(help="Another seed, other diseases and patients.")] = 0,
-    diseases: Annotated[int, typer.Option(help="Number of invented diseases.")] = 64,
+    diseases: Annotated[
+        int | None, typer.Option(help="Number of invented diseases: 64, or 16 with --volumes.")
+    ] = None,
     without: Annotated[
         str | None, typer.Option(help="Draw this trait family at random for everybody.")
     ] = None,
@@ -55,18 +57,24 @@ def phantom(
     json: JsonOption = False,
 ) -> None:
     """Write a synthetic cohort of invented diseases as DICOM studies, for demonstrations and tests."""
-    from meta_dx.dicom.phantom import write_phantom
+    from meta_dx.dicom.phantom import PhantomSummary, write_phantom
+    from meta_dx.dicom.phantom.volumes import VolumePhantomSummary, write_volume_phantom
     from meta_dx.progress import bar
 
     if if_missing and (out / "diagnoses.csv").exists():
         if json:
             emit_json({"written": False})
         return
-    if volumes:
-        _volume_phantom(out, seed, 16 if diseases is None else diseases, without, json)
-        return
+    if volumes and without:
+        raise MetaDxError("bad_option", "--without chooses among the families of pictures: leave it out.")
+    summary: PhantomSummary | VolumePhantomSummary
     with bar("drawing studies") as progress:
-        summary = write_phantom(out, seed=seed, diseases=diseases, without=without, progress=progress)
+        if volumes:
+            summary = write_volume_phantom(out, seed=seed, diseases=diseases or 16, progress=progress)
+        else:
+            summary = write_phantom(
+                out, seed=seed, diseases=diseases or 64, without=without, progress=progress
+            )
     if json:
         emit_json(vars(summary))
     else:

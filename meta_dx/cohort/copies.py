@@ -90,8 +90,8 @@ def grey_pictures(images: Any, side: int = SIDE) -> Grey:
 
     Parameters
     ----------
-    images : array-like of uint8, shape (n, C, H, W) or (n, C, D, H, W)
-        Pictures, or volumes, of which the middle slice is taken.
+    images : array-like of uint8, shape (n, C, H, W)
+        Pictures.
     side : int
         Height and width of the result.
 
@@ -101,19 +101,12 @@ def grey_pictures(images: Any, side: int = SIDE) -> Grey:
     """
     small = np.empty((len(images), side, side), dtype=np.uint8)
     for row, picture in enumerate(images):
-        grey = grey_picture(picture)
+        grey = picture.mean(axis=0).round().astype(np.uint8)
         top, bottom = _shown(grey)
         left, right = _shown(grey.T)
         box = (left, top, right, bottom)
         small[row] = np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR, box))
     return small
-
-
-def grey_picture(image: npt.NDArray[np.uint8]) -> Grey:
-    """Return an image (C, H, W), or the middle slice of a volume (C, D, H, W), without colour, shape (H, W)."""
-    flat = image[:, image.shape[1] // 2] if image.ndim == 4 else image
-    grey: Grey = flat.mean(axis=0).round().astype(np.uint8)
-    return grey
 
 
 def _shown(grey: Grey) -> tuple[float, float]:

@@ -25,7 +25,8 @@ import pandas as pd
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_picture, grey_pictures
+from meta_dx.cohort.copies import AGREEMENT, NEIGHBOURS, find_copies, grey_pictures
+from meta_dx.cohort.volume_duplicates import similar_volumes
 from meta_dx.home import fingerprint_of
 
 #: Raise when the same pictures give other groups than before and none of the figures below says so.
@@ -54,7 +55,7 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
     Parameters
     ----------
     images : array-like of uint8, shape (n, C, H, W) or (n, C, D, H, W)
-        Pictures, or volumes, which are compared by their middle slices.
+        Pictures, or volumes (:mod:`~meta_dx.cohort.volume_duplicates`).
     patients : sequence of str, length n
         Whose they are.
 
@@ -69,6 +70,23 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
     """
     names = np.asarray(patients, dtype=str)
     owner = np.unique(names, return_inverse=True)[1]
+    kept = _pairs_of_volumes(images, owner) if images.ndim == 5 else _pairs_of_pictures(images, owner)
+    pairs = pd.DataFrame(kept, columns=["first", "second", "hash_distance", "correlation", "reason"])
+    pairs = pairs.astype({"first": int, "second": int, "hash_distance": int, "correlation": float})
+    pairs.insert(2, "first_patient", names[pairs["first"]])
+    pairs.insert(3, "second_patient", names[pairs["second"]])
+    joined = zip(pairs["first_patient"].tolist(), pairs["second_patient"].tolist(), strict=True)
+    return _joined(set(names.tolist()), joined), pairs
+
+
+def _pairs_of_volumes(images: Any, owner: npt.NDArray[np.int64]) -> list[Pair]:
+    found = similar_volumes(images, owner, MOST_PATIENTS)
+    return [
+        (one, other, 0, same, f"volume: textures correlate with {same:.3f}") for one, other, same in found
+    ]
+
+
+def _pairs_of_pictures(images: Any, owner: npt.NDArray[np.int64]) -> list[Pair]:
     thumbnails = _thumbnails(images)
     hashes = perceptual_hashes(thumbnails)
     usable = np.flatnonzero(thumbnails.reshape(-1, _SIDE * _SIDE).std(axis=1) >= FLAT)
@@ -79,13 +97,7 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
         copies = _by_embedding(images, hashes, owner, usable)
     found += [row for row in copies if (row[0], row[1]) not in seen]
     forms |= _shared_by_many(found, owner)
-    kept = sorted(row for row in found if row[0] not in forms and row[1] not in forms)
-    pairs = pd.DataFrame(kept, columns=["first", "second", "hash_distance", "correlation", "reason"])
-    pairs = pairs.astype({"first": int, "second": int, "hash_distance": int, "correlation": float})
-    pairs.insert(2, "first_patient", names[pairs["first"]])
-    pairs.insert(3, "second_patient", names[pairs["second"]])
-    joined = zip(pairs["first_patient"].tolist(), pairs["second_patient"].tolist(), strict=True)
-    return _joined(set(names.tolist()), joined), pairs
+    return sorted(row for row in found if row[0] not in forms and row[1] not in forms)
 
 
 def rule_version() -> str:
@@ -117,7 +129,7 @@ def perceptual_hashes(thumbnails: Grey) -> npt.NDArray[np.uint64]:
 def _thumbnails(images: Any) -> Grey:
     thumbnails = np.empty((len(images), _SIDE, _SIDE), dtype=np.uint8)
     for row, picture in enumerate(images):
-        grey = Image.fromarray(grey_picture(picture))
+        grey = Image.fromarray(picture.mean(axis=0).round().astype(np.uint8))
         thumbnails[row] = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX))
     return thumbnails
 

@@ -56,8 +56,8 @@ def shortcut_features(
     ----------
     examples : Examples
         The studies; ``images`` of each are rows of the two other arguments.
-    images : array-like of uint8, shape (n, C, H, W)
-        Preprocessed pictures, memory-mapped or not.
+    images : array-like of uint8, shape (n, C, *spatial)
+        Preprocessed pictures, memory-mapped or not; of volumes, the border of their mean slice is described.
     headers : DataFrame, n rows, optional
         Rows of the instances table, in the order of ``images``; columns that are missing are not used.
 
@@ -83,7 +83,8 @@ def _border(images: Any, rows: npt.NDArray[np.int64]) -> Floats:
     """Mean of each piece of the frame and contrast of each side, shape (rows, C * 4 * (pieces + 1))."""
     found = []
     for start in range(0, len(rows), _CHUNK):
-        x = np.asarray(images[rows[start : start + _CHUNK]], dtype=np.float32) / 255.0  # (B, C, H, W)
+        x = np.asarray(images[rows[start : start + _CHUNK]], dtype=np.float32) / 255.0
+        x = x.mean(axis=2) if x.ndim == 5 else x  # (B, C, H, W)
         width = max(1, round(_FRAME * min(x.shape[2:])))
         sides = (
             x[:, :, :width].mean(2),

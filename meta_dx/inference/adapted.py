@@ -50,7 +50,7 @@ class AdaptedParts:
     Parameters
     ----------
     network : nn.Module
-        Images 0..255 (B, C, H, W) → logits (B, N), each image by itself, in evaluation mode.
+        Images 0..255 (B, C, *spatial) → logits (B, N), each image by itself, in evaluation mode.
     diseases : tuple of ConfirmedDisease, length N
         In the order of the logits.
     image_options : ImageOptions
@@ -126,7 +126,7 @@ class AdaptedNetwork:
 
         Parameters
         ----------
-        images : ndarray of uint8, shape (n, C, H, W)
+        images : ndarray of uint8, shape (n, C, *spatial)
             Its pictures, prepared as the manifest says.
         device : {"cpu", "cuda", "auto"}
             Where to run.
@@ -187,7 +187,7 @@ def write_adapted(folder: Path, parts: AdaptedParts) -> AdaptedNetwork:
 
     require_empty(folder)
     options = parts.image_options
-    shape = (options.channels, options.size, options.size)
+    shape = options.shape
     data = network_graph(parts.network, shape, len(parts.diseases))
     manifest = {
         "kind": ADAPTED,

@@ -33,11 +33,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Prepared pictures (n, C, H, W), uint8: an array, a memory map, or the rows of an image store."""
+    """Prepared pictures (n, C, H, W) or volumes (n, C, D, H, W), uint8: an array, a memory map, or the rows of an image store."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, *spatial)."""
 
     def __getitem__(self, rows: Any, /) -> npt.NDArray[np.uint8]:
         """Return the pictures at these rows."""
@@ -103,7 +103,7 @@ class Predictor:
 
         Parameters
         ----------
-        images : array_like of uint8, shape (n, C, H, W)
+        images : array_like of uint8, shape (n, C, *spatial)
             Pictures as the bundle's ``image_options`` prepare them; read ``batch`` at a time.
         batch : int
             Pictures at once.
@@ -139,7 +139,7 @@ class Predictor:
 
         Parameters
         ----------
-        images : array_like of uint8, shape (m, C, H, W)
+        images : array_like of uint8, shape (m, C, *spatial)
             All pictures.
         rows : sequence of ndarray of int64, length n
             Rows of each study's pictures; at least one each. A picture is embedded once however often it
@@ -362,7 +362,7 @@ class Predictor:
         vectors = np.zeros((len(rows), self.bundle.embedding_size), dtype=np.float32)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            pictures = np.ascontiguousarray(images[part], dtype=np.uint8)  # (B, C, H, W)
+            pictures = np.ascontiguousarray(images[part], dtype=np.uint8)  # (B, C, *spatial)
             (vectors[start : start + batch],) = self._run(self._encoder, ["embeddings"], {"images": pictures})
             progress(min(start + batch, len(rows)), len(rows))
         return vectors

@@ -121,7 +121,7 @@ def _training_summary(project: Project, chosen: TrainingResult) -> TrainingSumma
             ("backbone", settings.backbone.name),
             (
                 "pictures",
-                f"{settings.images.size} × {settings.images.size}, {settings.images.channels} channel(s)",
+                f"{' × '.join(map(str, settings.images.shape[1:]))}, {settings.images.channels} channel(s)",
             ),
             ("learner", settings.learner.name),
             ("served", f"{chosen.head} head on the {chosen.stage} weights"),
