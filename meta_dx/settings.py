@@ -22,6 +22,8 @@ from meta_dx.cohort.holdout import InboxOptions
 from meta_dx.cohort.images import ImageOptions
 from meta_dx.cohort.ingest import IngestOptions
 from meta_dx.cohort.splits import SplitOptions
+from meta_dx.dicom.pacs.address import is_address, parse_address
+from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.inference.serving import ServeOptions
@@ -39,6 +41,7 @@ class CohortOptions:
         Short name; a home belongs to one cohort.
     sources : tuple of str
         Folders with DICOM files, searched recursively; relative to this file; ``$NAME`` is an environment variable.
+        Also addresses of archives (:mod:`meta_dx.dicom.pacs.address`).
     diagnoses : str
         Table of confirmed diagnoses (CSV); empty when there is none yet.
     codes : str
@@ -85,6 +88,7 @@ class Settings:
 
     cohort: CohortOptions
     ingest: IngestOptions = field(default_factory=IngestOptions)
+    pacs: PacsOptions = field(default_factory=PacsOptions)
     images: ImageOptions = field(default_factory=ImageOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
@@ -98,7 +102,12 @@ class Settings:
     @property
     def sources(self) -> list[Path]:
         """Source folders as absolute paths."""
-        return [Path(source) for source in self.cohort.sources]
+        return [Path(source) for source in self.cohort.sources if not is_address(source)]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Sources that are archives."""
+        return [source for source in self.cohort.sources if is_address(source)]
 
 
 def load_settings(path: Path | str) -> Settings:
@@ -155,12 +164,31 @@ def parse_settings(table: dict[str, Any], path: Path) -> Settings:
     cohort = settings.cohort
     anchored = replace(
         cohort,
-        sources=tuple(_path(source, path, "sources") for source in cohort.sources),
+        sources=tuple(
+            source if is_address(source) else _path(source, path, "sources") for source in cohort.sources
+        ),
         diagnoses=_path(cohort.diagnoses, path, "diagnoses"),
         codes=_path(cohort.codes, path, "codes"),
     )
     weights = _path(settings.backbone.weights, path, "weights", section="backbone")
-    return replace(settings, cohort=anchored, backbone=replace(settings.backbone, weights=weights))
+    return replace(
+        settings,
+        cohort=anchored,
+        backbone=replace(settings.backbone, weights=weights),
+        pacs=_pacs(settings, path),
+    )
+
+
+def _pacs(settings: Settings, path: Path) -> PacsOptions:
+    try:
+        for address in settings.addresses:
+            parse_address(address, settings.pacs)
+    except MetaDxError as fault:
+        raise MetaDxError(fault.code, f"{path} [cohort] sources: {fault}") from fault
+    files = {
+        name: _path(getattr(settings.pacs, name), path, name, "pacs") for name in ("credentials", "ca_file")
+    }
+    return replace(settings.pacs, **files)
 
 
 def _section(kind: type, content: dict[str, Any], where: str) -> Any:

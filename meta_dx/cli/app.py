@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import meta_dx
-from meta_dx.cli import adapted, data, doctor, models, predictions, rejections, support
+from meta_dx.cli import adapted, data, deidentify, doctor, models, pacs, predictions, rejections, support
 from meta_dx.errors import MetaDxError
 
 log = logging.getLogger("meta_dx")
@@ -27,7 +27,10 @@ app.command()(data.init)
 app.command()(data.phantom)
 app.command("from-images")(data.from_images)
 app.command()(data.ingest)
+app.command()(pacs.fetch)
+app.command()(pacs.receive)
 app.command()(rejections.rejections)
+app.command()(deidentify.deidentify)
 app.command()(data.validate)
 app.command()(models.train)
 app.command()(models.export)

@@ -78,8 +78,9 @@ def take_in_new(project: Project) -> None:
         From ingest, or because there is nothing to take in and nothing was taken in before.
     """
     from meta_dx.progress import bar
-    from meta_dx.steps import incoming
+    from meta_dx.steps import incoming, pacs
 
+    pacs.fetch_new(project, bar)
     incoming.require_batch(project)
     for sentence in incoming.idle_sources(project):
         log.warning("%s", sentence)

@@ -18,12 +18,14 @@ from meta_dx.cohort.ingest import (
     plan_batches,
     require_dicom,
 )
-from meta_dx.dicom.sources import checked_folder
+from meta_dx.dicom.pacs.address import is_address
+from meta_dx.dicom.sources import checked_source
 from meta_dx.errors import MetaDxError
 from meta_dx.home import write_json
 from meta_dx.progress import Progress, silent
 from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
+from meta_dx.steps.pacs import clear_source, source_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +46,8 @@ _KINDS = {
 
 def pending_batches(project: Project) -> list[Batch]:
     """List the batches to ingest: new or changed files of each source, or an ingest that never finished."""
-    return plan_batches(project.home, project.settings.sources, project.settings.ingest.allow)
+    folders = list(source_folders(project).values())
+    return plan_batches(project.home, folders, project.settings.ingest.allow)
 
 
 def waiting_batches(project: Project) -> list[str]:
@@ -196,7 +199,9 @@ def take_in(project: Project, batch: str, progress: Progress = silent) -> Ingest
         return _summary(catalog, batch)
     for planned in pending_batches(project):
         if planned.id == batch:
-            return ingest_batch(project.home, planned, progress=progress, options=project.settings.ingest)
+            summary = ingest_batch(project.home, planned, progress=progress, options=project.settings.ingest)
+            clear_source(project, planned.source)
+            return summary
     raise MetaDxError(
         "unknown_batch", f"Batch {batch} was never planned in {project.home.root}: run the ingest again."
     )
@@ -207,10 +212,10 @@ def idle_sources(project: Project) -> list[str]:
     with closing(Vault.open(project.home)) as vault:
         taken = {batch.source for batch in vault.batches()}
     sentences = []
-    for source in project.settings.sources:
-        if str(checked_folder(source)) not in taken:
+    for source, folder in source_folders(project).items():
+        if str(checked_source(folder)) not in taken:
             try:
-                require_dicom(project.home, source)
+                _require_files(project, source, folder)
             except MetaDxError as fault:
                 sentences.append(str(fault))
     return sentences
@@ -222,11 +227,20 @@ def require_batch(project: Project) -> None:
     Raises
     ------
     MetaDxError
-        ``source_empty`` or ``source_without_dicom``, of the first source.
+        ``source_empty``, ``source_without_dicom`` or ``nothing_fetched``, of the first source.
     """
     if not Catalog(project.home).batches() and not pending_batches(project):
-        for source in project.settings.sources:
-            require_dicom(project.home, source)
+        for source, folder in source_folders(project).items():
+            _require_files(project, source, folder)
+
+
+def _require_files(project: Project, source: str, folder: Path) -> None:
+    if is_address(source) and not any(folder.iterdir()):
+        raise MetaDxError(
+            "nothing_fetched",
+            f"Nothing has come from {source} yet: 'meta-dx fetch' (for received: 'meta-dx receive') brings it here.",
+        )
+    require_dicom(project.home, folder)
 
 
 def require_images(project: Project) -> None:
@@ -243,7 +257,7 @@ def require_images(project: Project) -> None:
         codes = sorted(set(catalog.rejections()["code"]))
         raise MetaDxError(
             "nothing_accepted",
-            f"No file under {', '.join(map(str, project.settings.sources))} could be taken in "
+            f"No file under {', '.join(source_folders(project))} could be taken in "
             f"({', '.join(codes)}): export the studies again (docs/rejections.md says what each code means).",
         )
 
