@@ -185,10 +185,12 @@ def _pacs(settings: Settings, path: Path) -> PacsOptions:
             parse_address(address, settings.pacs)
     except MetaDxError as fault:
         raise MetaDxError(fault.code, f"{path} [cohort] sources: {fault}") from fault
-    files = {
-        name: _path(getattr(settings.pacs, name), path, name, "pacs") for name in ("credentials", "ca_file")
-    }
-    return replace(settings.pacs, **files)
+    pacs = settings.pacs
+    return replace(
+        pacs,
+        credentials=_path(pacs.credentials, path, "credentials", section="pacs"),
+        ca_file=_path(pacs.ca_file, path, "ca_file", section="pacs"),
+    )
 
 
 def _section(kind: type, content: dict[str, Any], where: str) -> Any:

@@ -105,23 +105,35 @@ def from_images(
 
 
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder with DICOM files, searched recursively.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder with DICOM files, searched recursively, or address of an archive.")
+    ],
     allow: AllowOption = None,
+    cohort: CohortOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Take in a folder of DICOM files: objects and catalog, a code and a reason for every file not taken."""
+    from meta_dx.cli.pacs import say_fetched, take_in_from
+    from meta_dx.cohort.fetch import FetchSummary
     from meta_dx.cohort.ingest import IngestOptions, ingest_folder
+    from meta_dx.dicom.pacs.address import is_address
     from meta_dx.home import Home
     from meta_dx.progress import bar
 
     opened = Home.open(home_root(home))
-    with bar("reading files") as progress:
-        options = IngestOptions(allow=tuple(allow or ()))
-        summary = ingest_folder(opened, source, progress=progress, options=options)
+    options = IngestOptions(allow=tuple(allow or ()))
+    fetched: FetchSummary | None = None
+    if is_address(source):
+        fetched, summary = take_in_from(source, opened, options, cohort)
+    else:
+        with bar("reading files") as progress:
+            summary = ingest_folder(opened, source, progress=progress, options=options)
     if json:
-        emit_json(asdict(summary))
+        emit_json({**asdict(summary), **({"fetch": asdict(fetched)} if fetched is not None else {})})
         return
+    if fetched is not None:
+        say_fetched(fetched)
     say(f"found {summary.found} = accepted {summary.accepted} + duplicates {summary.duplicates}")
     say(f"      + not DICOM {summary.not_dicom} + rejected {sum(summary.rejected.values())}")
     for code, count in sorted(summary.rejected.items()):

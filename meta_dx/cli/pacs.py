@@ -7,7 +7,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from meta_dx.cli.output import emit_json, say
 
 if TYPE_CHECKING:
     from meta_dx.cohort.fetch import FetchSummary
-    from meta_dx.cohort.ingest import IngestOptions
+    from meta_dx.cohort.ingest import IngestOptions, IngestSummary
     from meta_dx.dicom.pacs.options import PacsOptions
     from meta_dx.home import Home
 
@@ -92,18 +92,18 @@ def receive(
     say(f"received {listener.counts['received']} instances, refused {listener.counts['refused']}")
 
 
-def take_in_from(source: str, home: Home, limits: IngestOptions, cohort: Path | None, json: bool) -> Any:
-    """Fetch from an archive and take in what has landed, for ``meta-dx ingest``; return the ingest's summary."""
+def take_in_from(
+    source: str, home: Home, limits: IngestOptions, cohort: Path | None
+) -> tuple[FetchSummary, IngestSummary]:
+    """Fetch from an archive and take in what has landed, for ``meta-dx ingest``."""
     from meta_dx.progress import bar
     from meta_dx.steps import pacs as step
 
     options, known = pacs_options(cohort, home.root)
     limits = replace(known, allow=limits.allow or known.allow)
-    summary = step.fetch_from(home, source, options, limits, bar)
-    if not json:
-        say_fetched(summary)
+    fetched = step.fetch_from(home, source, options, limits, bar)
     with bar("reading files") as progress:
-        return step.take_in_landed(home, source, options, limits, progress)
+        return fetched, step.take_in_landed(home, source, options, limits, progress)
 
 
 def say_fetched(summary: FetchSummary) -> None:
