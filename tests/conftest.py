@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.processes import runs
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -54,3 +58,18 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("META_DX_DATA is not set: this test reads the real cohorts")
     return Path(folder)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Let files crash their readers (``dicom/hostile_reader.py``); gives a file with the ids of all readers."""
+    from meta_dx.dicom import child
+    from meta_dx.dicom.sandbox import end_readers
+
+    log = tmp_path / "readers"
+    log.touch()
+    monkeypatch.setattr(child, "COMMAND", (sys.executable, "-m", "tests.dicom.hostile_reader", str(log)))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    yield log
+    end_readers()
+    assert not any(runs(pid) for pid in map(int, log.read_text().split()))

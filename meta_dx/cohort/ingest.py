@@ -1,4 +1,4 @@
-"""Ingest: from a folder of files to objects and catalog, in batches, with every file accounted for.
+"""Ingest: from files to objects and catalog, in batches, with every file accounted for.
 
 A batch is committed in three steps: the objects are written, the vault learns the identities and what became
 of every file, and one rename makes the batch's tables visible. Until that rename the batch does not exist, so
@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meta_dx.cohort.catalog import Catalog, clear_unfinished, write_batch
+from meta_dx.cohort.known import KnownFiles
 from meta_dx.cohort.ledger import Ledger
 from meta_dx.cohort.objects import ObjectStore
+from meta_dx.cohort.tables import fits
 from meta_dx.dicom.identity import Surrogates
-from meta_dx.dicom.parsing import may_be_dicom
-from meta_dx.dicom.pool import can_be_opened, read_all, reading_pool
+from meta_dx.dicom.pool import Pool, contents_of, read_all, reading_pool
 from meta_dx.dicom.quarantine import QUARANTINED
-from meta_dx.dicom.reading import ReadLimits
-from meta_dx.dicom.rejections import RejectionCode
-from meta_dx.dicom.sources import FoundFile, checked_folder, found_files
-from meta_dx.errors import MetaDxError
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
+from meta_dx.dicom.rejections import Refusal, RejectionCode
+from meta_dx.dicom.sources import FoundFile, checked_source, found_files
+from meta_dx.errors import MetaDxError, OptionChecks, refuse_values
 from meta_dx.home import Home, storage_faults
-from meta_dx.records.vault import FileRecord, Vault
+from meta_dx.records.vault import Vault
 
 Progress = Callable[[int, int], None]
 """Called with the files done and the files to do."""
@@ -41,32 +42,70 @@ class IngestOptions:
     Parameters
     ----------
     workers : int
-        Processes that read files; 1 reads in the process itself.
+        Processes that read files, each with its own limits; 0: one for each core, eight at most. The result
+        is the same.
     max_file_bytes : int
         Larger files are refused.
     max_decoded_bytes : int
         Files whose content would be larger than this after unpacking are refused.
+    max_memory_bytes : int
+        Address space of a process that reads; a file that needs more is refused. At least 256 MiB.
+    max_seconds : float
+        A file whose reading takes longer is refused.
+    max_archive_members : int
+        An archive's files beyond this number are refused.
+    max_archive_bytes : int
+        An archive's files beyond this size of them all, unpacked, are refused.
+    max_archive_ratio : float
+        An archive's files beyond this multiple of its own size are refused (after the first 64 MiB).
     allow : tuple of str
         Kinds of pictures that are taken although they may show whose they are: ``burned_in_annotation``,
         ``recognizable_features``, ``secondary_capture``, ``ultrasound``.
     """
 
-    workers: int = 1
+    workers: int = 0
     max_file_bytes: int = 2 << 30
     max_decoded_bytes: int = 4 << 30
+    max_memory_bytes: int = 4 << 30
+    max_seconds: float = 120.0
+    max_archive_members: int = 100_000
+    max_archive_bytes: int = 1 << 37
+    max_archive_ratio: float = 200.0
     allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for kind in self.allow:
             if kind not in QUARANTINED:
                 raise MetaDxError(
-                    "bad_value", f"allow has '{kind}': it may name {', '.join(QUARANTINED)}, and nothing else."
+                    "bad_value",
+                    f"allow has '{kind}': it may name {', '.join(QUARANTINED)}, and nothing else.",
                 )
-        for name in ("workers", "max_file_bytes", "max_decoded_bytes"):
-            if getattr(self, name) < 1:
-                raise MetaDxError(
-                    "bad_value", f"{name} is {getattr(self, name)}: allowed is a whole number from 1."
-                )
+        whole = "a whole number from 1"
+        checks: OptionChecks = [
+            ("workers", 0 <= self.workers <= 1024, "a whole number from 0 (one a core) to 1024"),
+            ("max_file_bytes", self.max_file_bytes >= 1, whole),
+            ("max_decoded_bytes", self.max_decoded_bytes >= 1, whole),
+            ("max_memory_bytes", self.max_memory_bytes >= 1 << 28, "a whole number from 268435456 (256 MiB)"),
+            ("max_seconds", 0 < self.max_seconds < float("inf"), "a number above 0"),
+            ("max_archive_members", self.max_archive_members >= 1, whole),
+            ("max_archive_bytes", self.max_archive_bytes >= 1, whole),
+            ("max_archive_ratio", 1 <= self.max_archive_ratio < float("inf"), "a number from 1"),
+        ]
+        refuse_values(self, checks)
+
+    @property
+    def limits(self) -> ReadLimits:
+        """What one file may be and take."""
+        return ReadLimits(
+            file_bytes=self.max_file_bytes,
+            decoded_bytes=self.max_decoded_bytes,
+            memory_bytes=self.max_memory_bytes,
+            seconds=self.max_seconds,
+            archive_members=self.max_archive_members,
+            archive_bytes=self.max_archive_bytes,
+            archive_ratio=self.max_archive_ratio,
+            allow=frozenset(self.allow),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +117,7 @@ class Batch:
     id : str
         ``"b0001"`` and so on.
     source : Path
-        The folder.
+        The folder, archive or DICOMDIR.
     """
 
     id: str
@@ -145,26 +184,10 @@ def plan_batches(home: Home, sources: Sequence[Path | str], allow: Collection[st
     MetaDxError
         ``source_missing``, ``source_not_folder``, ``source_unreadable``, or a storage fault.
     """
-    folders = list(dict.fromkeys(checked_folder(source) for source in sources))
     with closing(Vault.open(home)) as vault:
         finished = set(Catalog(home).batches())
-        known = vault.known_files()
-        listed = {folder: found_files(folder, without=home.root) for folder in folders}
-        with vault.transaction():
-            planned = vault.batches()
-            waiting = {Path(batch.source): batch.id for batch in planned if batch.id not in finished}
-            numbers = [int(name[1:]) for name in {batch.id for batch in planned} | finished]
-            batches = []
-            for folder, files in listed.items():
-                name = waiting.get(folder)
-                new = any(_is_new(file, known, finished, allow) for file in files)
-                if name is None and new and _holds_dicom(files, known):
-                    numbers.append(max(numbers, default=0) + 1)
-                    name = f"b{numbers[-1]:04d}"
-                    vault.add_batch(name, str(folder))
-                if name is not None:
-                    batches.append(Batch(name, folder))
-    return sorted(batches, key=lambda batch: batch.id)
+        scans = [_scan(home, vault, checked_source(source), finished, allow) for source in sources]
+        return _planned(vault, finished, {scan.source: scan for scan in scans})
 
 
 def require_dicom(home: Home, source: Path | str) -> None:
@@ -175,16 +198,8 @@ def require_dicom(home: Home, source: Path | str) -> None:
     MetaDxError
         ``source_empty`` or ``source_without_dicom``; also what is wrong with the folder itself.
     """
-    folder = checked_folder(source)
-    files = found_files(folder, without=home.root)
-    if not files:
-        raise MetaDxError(
-            "source_empty", f"The folder {folder} holds no file: name the folder with DICOM files."
-        )
     with closing(Vault.open(home)) as vault:
-        known = vault.known_files()
-    if not _holds_dicom(files, known):
-        raise _without_dicom(folder, len(files))
+        _require_dicom(_scan(home, vault, checked_source(source), set(Catalog(home).batches()), ()))
 
 
 def ingest_batch(
@@ -267,23 +282,29 @@ def ingest_folder(
         raise.
     """
     begun = time.monotonic()
-    folder = checked_folder(source)
-    require_dicom(home, folder)
-    batches = plan_batches(home, [folder], options.allow if options else ())
+    options = options or IngestOptions()
+    folder = checked_source(source)
+    with closing(Vault.open(home)) as vault:
+        finished = set(Catalog(home).batches())
+        scan = _scan(home, vault, folder, finished, options.allow)
+        _require_dicom(scan)
+        batches = _planned(vault, finished, {folder: scan})
     for batch in batches:
         ingest_batch(home, batch, progress=progress, executor=executor, options=options)
-    summary = _account(home, folder, {batch.id for batch in batches}, begun)
+    if batches:
+        with closing(Vault.open(home)) as vault:
+            scan = _scan(home, vault, folder, set(Catalog(home).batches()), options.allow)
+    summary = _account(home, scan, {batch.id for batch in batches}, begun)
     if summary.found == summary.not_dicom:  # something began like DICOM, and was none
         raise _without_dicom(folder, summary.found)
     return summary
 
 
 def instances_under(home: Home, folder: Path | str) -> frozenset[str]:
-    """Return the surrogate UIDs of the instances that lie in a folder, whenever they were taken in."""
+    """Return the surrogate UIDs of the instances that lie in a source, whenever they were taken in."""
     with closing(Vault.open(home)) as vault:
-        known = vault.known_files()
-    paths = (str(file.path) for file in found_files(checked_folder(folder), without=home.root))
-    records = (known[path] for path in paths if path in known)
+        scan = _scan(home, vault, checked_source(folder), (), ())
+    records = scan.known.records(scan.files)
     return frozenset(r.surrogate for r in records if r.surrogate and r.outcome in ("accepted", "duplicate"))
 
 
@@ -315,6 +336,29 @@ def mended_files(home: Home, batch: str) -> frozenset[str]:
     )
 
 
+@dataclass(frozen=True)
+class _Scan:
+    """The files of a source, and what is known of them."""
+
+    source: Path
+    files: list[FoundFile]
+    known: KnownFiles
+
+
+def _scan(home: Home, vault: Vault, source: Path, finished: Collection[str], allow: Collection[str]) -> _Scan:
+    files = found_files(source, without=home.root)
+    return _Scan(source, files, KnownFiles(vault, source, finished, allow))
+
+
+def _require_dicom(scan: _Scan) -> None:
+    if not scan.files:
+        raise MetaDxError(
+            "source_empty", f"The folder {scan.source} holds no file: name the folder with DICOM files."
+        )
+    if not scan.known.holds_dicom(scan.files):
+        raise _without_dicom(scan.source, len(scan.files))
+
+
 def _without_dicom(folder: Path, files: int) -> MetaDxError:
     return MetaDxError(
         "source_without_dicom",
@@ -323,29 +367,23 @@ def _without_dicom(folder: Path, files: int) -> MetaDxError:
     )
 
 
-def _holds_dicom(files: Sequence[FoundFile], known: dict[str, FileRecord]) -> bool:
-    """Tell whether any file may be DICOM; what has been read before is not opened again."""
-    for file in files:
-        record = known.get(str(file.path))
-        if record is not None and (record.size, record.mtime_ns) == (file.size, file.mtime_ns):
-            if record.outcome != "not_dicom":
-                return True
-        elif file.refused is not None or may_be_dicom(file.path):
-            return True
-    return False
-
-
-def _is_new(
-    file: FoundFile, known: dict[str, FileRecord], finished: set[str], allow: Collection[str]
-) -> bool:
-    record = known.get(str(file.path))
-    if record is None or record.batch not in finished:
-        return True
-    if record.code in allow:
-        return True  # quarantined before, allowed now
-    if record.code == RejectionCode.UNREADABLE_FILE and can_be_opened(file.path):
-        return True  # new permissions leave no trace in size and time
-    return (record.size, record.mtime_ns) != (file.size, file.mtime_ns)
+def _planned(vault: Vault, finished: set[str], scans: Mapping[Path, _Scan]) -> list[Batch]:
+    """Return the batches that there are to ingest; new ones are written down."""
+    batches = []
+    with vault.transaction():
+        planned = vault.batches()
+        waiting = {Path(batch.source): batch.id for batch in planned if batch.id not in finished}
+        numbers = [int(name[1:]) for name in {batch.id for batch in planned} | finished]
+        for folder, scan in scans.items():
+            name = waiting.get(folder)
+            new = name is None and any(scan.known.is_new(file) for file in scan.files)
+            if new and scan.known.holds_dicom(scan.files):
+                numbers.append(max(numbers, default=0) + 1)
+                name = f"b{numbers[-1]:04d}"
+                vault.add_batch(name, str(folder))
+            if name is not None:
+                batches.append(Batch(name, folder))
+    return sorted(batches, key=lambda batch: batch.id)
 
 
 def _ingest(
@@ -357,32 +395,74 @@ def _ingest(
     progress: Progress | None,
 ) -> None:
     catalog, objects = Catalog(home), ObjectStore(home)
-    finished, known = set(catalog.batches()), vault.known_files()
-    listed = found_files(checked_folder(batch.source), without=home.root)
-    files = [file for file in listed if _is_new(file, known, finished, options.allow)]
+    source = checked_source(batch.source)
+    scan = _scan(home, vault, source, set(catalog.batches()), options.allow)
     ledger = Ledger(batch.id, Surrogates(vault.key), catalog)
-    limits = ReadLimits(options.max_file_bytes, options.max_decoded_bytes, allow=frozenset(options.allow))
     with reading_pool(executor, options.workers) as pool:
-        for done, (file, result) in enumerate(read_all(files, vault.key, limits, pool), start=1):
-            taken = ledger.enter(file, result)
+        files = _Files(scan, ledger, vault.key, options.limits, pool)
+        for done, (file, result) in enumerate(read_all(files, vault.key, options.limits, pool), start=1):
+            taken = ledger.enter(file, _believed(batch.id, result))
             if taken is not None:
-                objects.put(taken.object)
+                objects.put(taken.object, taken.row["object"])
             if progress is not None:
-                progress(done, len(files))
+                progress(done, files.total)
     objects.flush()
     with vault.transaction():
         for kind, pairs in ledger.identities.items():
             vault.remember(kind, pairs)
+        vault.forget_files(files.gone)
         vault.record_files(ledger.files)
     write_batch(home, batch.id, ledger.instances, ledger.rejections, ledger.counts())
 
 
-def _account(home: Home, folder: Path, new: set[str], begun: float) -> IngestSummary:
-    """Count all files of a folder by what is known of them; a file that came in the meantime is left out."""
-    with closing(Vault.open(home)) as vault:
-        known = vault.known_files()
-    paths = (str(file.path) for file in found_files(folder, without=home.root))
-    records = [known[path] for path in paths if path in known]
+class _Files:
+    """The new files of a source, those in containers in the place of the container.
+
+    Attributes
+    ----------
+    total : int
+        How many there are, as far as is known.
+    gone : list of str
+        Names of files that were in a container and no longer are.
+    """
+
+    def __init__(self, scan: _Scan, ledger: Ledger, key: bytes, limits: ReadLimits, pool: Pool) -> None:
+        self._known, self._ledger = scan.known, ledger
+        self._reading = (key, limits, pool)
+        self._new = [file for file in scan.files if scan.known.is_new(file)]
+        self.total = len(self._new)
+        self.gone: list[str] = []
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        for file in self._new:
+            if self._known.is_container(file):
+                yield from self._contents(file)
+            else:
+                yield file
+
+    def _contents(self, container: FoundFile) -> Iterator[FoundFile]:
+        listing = contents_of(container, *self._reading)
+        if listing.plain:
+            yield container
+            return
+        self._ledger.open(container, listing)
+        new = [file for file in listing.files if self._known.is_new(file)]
+        self.total += len(new) - 1
+        names = {file.name for file in listing.files}
+        self.gone += [old.path for old in self._known.members(container) if old.path not in names]
+        yield from new
+
+
+def _believed(batch: str, result: AcceptedInstance | Refusal) -> AcceptedInstance | Refusal:
+    """Refuse a row that is none of ours; only a reader that was taken over sends one."""
+    if isinstance(result, Refusal) or fits("instances", {"batch": batch, **result.row}):
+        return result
+    return Refusal(RejectionCode.WORKER_CRASHED, "it answered what is no answer")
+
+
+def _account(home: Home, scan: _Scan, new: set[str], begun: float) -> IngestSummary:
+    """Count all files of a source by what is known of them; a file that came in the meantime is left out."""
+    records = list(scan.known.records(scan.files))
     outcomes = Counter(
         "duplicate" if record.outcome == "accepted" and record.batch not in new else record.outcome
         for record in records

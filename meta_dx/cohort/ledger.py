@@ -6,10 +6,12 @@ from collections import Counter
 from typing import Any
 
 from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.known import OPENED
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.reading import AcceptedInstance
 from meta_dx.dicom.rejections import Refusal, RejectionCode
-from meta_dx.dicom.sources import FoundFile
+from meta_dx.dicom.sandbox import Listing
+from meta_dx.dicom.sources import FoundFile, is_archive_name
 from meta_dx.records.vault import FileRecord
 
 
@@ -67,12 +69,23 @@ class Ledger:
             self._refuse(file, refusal)
         return None
 
+    def open(self, container: FoundFile, listing: Listing) -> None:
+        """Enter an archive or table of contents: what is in it is counted, and itself where it is at fault."""
+        refusal = listing.refusal
+        if refusal is None and not listing.files:
+            archive = is_archive_name(container.path.name)
+            refusal = Refusal(RejectionCode.ARCHIVE_EMPTY if archive else RejectionCode.MEDIA_DIRECTORY)
+        if refusal is None:
+            self._record(container, OPENED, None, None)
+        else:
+            self._refuse(container, refusal)
+
     def counts(self) -> dict[str, Any]:
         """Return what the batch's summary says."""
         outcomes = Counter(row["outcome"] for row in self.rejections)
         codes = Counter(row["code"] for row in self.rejections if row["outcome"] == "rejected")
         return {
-            "found": len(self.files),
+            "found": len(self.instances) + len(self.rejections),
             "accepted": len(self.instances),
             "duplicates": outcomes["duplicate"],
             "not_dicom": outcomes["not_dicom"],
@@ -105,7 +118,7 @@ class Ledger:
         self._record(file, "accepted", None, row["instance"])
 
     def _refuse(self, file: FoundFile, refusal: Refusal, instance: str | None = None) -> None:
-        name = self._surrogates.file(str(file.path))
+        name = self._surrogates.file(file.name)
         self.rejections.append(
             {
                 "batch": self._batch,
@@ -115,13 +128,13 @@ class Ledger:
                 "reason": refusal.reason,
             }
         )
-        self.identities.setdefault("file", {})[name] = str(file.path)
+        self.identities.setdefault("file", {})[name] = file.name
         self._record(file, refusal.outcome, refusal.code.value, instance or name)
 
     def _count(self, row: dict[str, Any]) -> None:
         self._studies.add(row["study"])
         self._patients.add(row["patient"])
 
-    def _record(self, file: FoundFile, outcome: str, code: str | None, surrogate: str) -> None:
-        record = FileRecord(str(file.path), file.size, file.mtime_ns, self._batch, outcome, code, surrogate)
+    def _record(self, file: FoundFile, outcome: str, code: str | None, surrogate: str | None) -> None:
+        record = FileRecord(file.name, file.size, file.mtime_ns, self._batch, outcome, code, surrogate)
         self.files.append(record)

@@ -37,13 +37,15 @@ class ObjectStore:
     def __init__(self, home: Home) -> None:
         self._root = home.objects
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, name: str = "") -> str:
         """Store a complete DICOM file.
 
         Parameters
         ----------
         data : bytes
             The file.
+        name : str, optional
+            Its SHA-256, where that has been computed already.
 
         Returns
         -------
@@ -55,7 +57,7 @@ class ObjectStore:
         MetaDxError
             A storage fault.
         """
-        name = hashlib.sha256(data).hexdigest()
+        name = name or hashlib.sha256(data).hexdigest()
         path = self.path(name)
         with storage_faults(path):
             # A power cut before flush() can leave a file of the right length and the wrong content.

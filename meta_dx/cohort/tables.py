@@ -6,6 +6,7 @@ value is a fault of ours and never reaches the disk. The bytes of a file depend 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from meta_dx.dicom.frames import FRAME_FIELDS
+
+_WHOLE = 1 << 63  # of numbers that fit a column
 
 
 def _required(*names: str) -> list[pa.Field]:
@@ -130,6 +133,35 @@ def frame_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             )
     empty = read_tables(name, [])
     return pd.DataFrame(list(rows), columns=columns).astype(empty.dtypes.to_dict()) if rows else empty
+
+
+def fits(name: str, row: Mapping[str, Any]) -> bool:
+    """Tell whether a row has the columns of a table, and values that may stand in them.
+
+    Parameters
+    ----------
+    name : str
+        The table, one of :data:`SCHEMAS`.
+    row : mapping
+        Column to value; of kinds that JSON has.
+    """
+    schema = SCHEMAS[name]
+    return row.keys() == set(schema.names) and all(_fits(row[field.name], field) for field in schema)
+
+
+def _fits(value: Any, field: pa.Field) -> bool:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN becomes null
+        return bool(field.nullable)
+    if pa.types.is_list(field.type):
+        inner = field.type.value_field
+        return isinstance(value, list | tuple) and all(_fits(one, inner) for one in value)
+    if pa.types.is_boolean(field.type) or isinstance(value, bool):
+        return pa.types.is_boolean(field.type) and isinstance(value, bool)
+    if pa.types.is_string(field.type):
+        return isinstance(value, str)
+    if pa.types.is_integer(field.type):
+        return isinstance(value, int) and abs(value) < _WHOLE
+    return isinstance(value, int | float)
 
 
 def parquet_bytes(name: str, rows: pd.DataFrame) -> bytes:

@@ -1,41 +1,62 @@
-"""Read many files, in this process or in others, and give the results back in order."""
+"""Read many files in supervised processes, here or on a cluster, and give the results back in order."""
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from meta_dx.dicom.identity import Surrogates
-from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, read_instance
-from meta_dx.dicom.rejections import Refusal
+from meta_dx.dicom.reading import ReadLimits
+from meta_dx.dicom.sandbox import Listing, Result, borrowed_reader, end_readers
 from meta_dx.dicom.sources import FoundFile
 from meta_dx.errors import MetaDxError
 
-_CHUNK = 16  # files in one task: few enough to keep memory low, enough to hide the cost of a task
-_WAITING = 8  # tasks in flight
+#: Names the scheduler of a Dask cluster that reads.
+DASK_SCHEDULER = "META_DX_DASK_SCHEDULER"
 
-Result = AcceptedInstance | Refusal
+_CHUNK = 16  # files in one task: few enough to keep memory low, enough to hide the cost of a task
+_CHUNK_BYTES = 1 << 25  # after which a task takes no further file
+_TRIES = 4  # of one task, when the workers of a cluster die
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where files are read.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        Runs :func:`read_chunk`; each of its workers has a reading process of its own.
+    width : int
+        How many of them there are.
+    """
+
+    executor: Executor
+    width: int
 
 
 def read_all(
-    files: Sequence[FoundFile], key: bytes, limits: ReadLimits, executor: Executor | None = None
+    files: Iterable[FoundFile], key: bytes, limits: ReadLimits, pool: Pool
 ) -> Iterator[tuple[FoundFile, Result]]:
     """Read files and yield each with what became of it, in the order given.
 
     Parameters
     ----------
-    files : sequence of FoundFile
-        The files.
+    files : iterable of FoundFile
+        The files; asked for as they are needed.
     key : bytes
         The key of the home.
     limits : ReadLimits
         What one file may take.
-    executor : concurrent.futures.Executor, optional
-        Where to read; default this process. Only a few results wait in memory, however many files there are.
+    pool : Pool
+        Where to read. Only a few results wait in memory, however many files there are.
 
     Yields
     ------
@@ -44,49 +65,80 @@ def read_all(
     Raises
     ------
     MetaDxError
-        ``worker_died`` when a process of the executor died.
+        ``worker_died`` when workers of the executor died again and again.
     """
-    if executor is None:
-        surrogates = Surrogates(key)
-        for file in files:
-            yield file, _read(file, surrogates, limits)
-        return
-    chunks = (files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK))
-    waiting: deque[tuple[Sequence[FoundFile], Future[list[Result]]]] = deque()
+    waiting: deque[tuple[list[FoundFile], Future[list[Result]]]] = deque()
+
+    def finished() -> Iterator[tuple[FoundFile, Result]]:
+        chunk, future = waiting.popleft()
+        results = _result(pool.executor, future, read_chunk, chunk, key, limits)
+        yield from zip(chunk, results, strict=True)
+
     try:
-        for chunk in chunks:
-            waiting.append((chunk, executor.submit(read_chunk, chunk, key, limits)))
-            if len(waiting) == _WAITING:
-                yield from _finished(*waiting.popleft())
+        for chunk in _chunks(files):
+            waiting.append((chunk, _submitted(pool.executor, read_chunk, chunk, key, limits)))
+            if len(waiting) > 2 * pool.width:
+                yield from finished()
         while waiting:
-            yield from _finished(*waiting.popleft())
-    except BrokenExecutor as fault:
-        raise MetaDxError(
-            "worker_died",
-            "A process that read files died (no memory left, or a decoder crashed): "
-            "run again with more memory or with [ingest] workers = 1.",
-        ) from fault
+            yield from finished()
     finally:
         for _, future in waiting:
             future.cancel()
 
 
+def contents_of(container: FoundFile, key: bytes, limits: ReadLimits, pool: Pool) -> Listing:
+    """List what an archive or a table of contents holds, in a reading process."""
+    future = _submitted(pool.executor, list_container, container, key, limits)
+    listing: Listing = _result(pool.executor, future, list_container, container, key, limits)
+    return listing
+
+
 def read_chunk(files: Sequence[FoundFile], key: bytes, limits: ReadLimits) -> list[Result]:
-    """Read some files in whatever process this runs in."""
-    surrogates = Surrogates(key)
-    return [_read(file, surrogates, limits) for file in files]
+    """Read some files; the unit of work of an executor."""
+    with borrowed_reader(key, limits) as reader:
+        return reader.read(files)
+
+
+def list_container(container: FoundFile, key: bytes, limits: ReadLimits) -> Listing:
+    """List one container; the other unit of work."""
+    with borrowed_reader(key, limits) as reader:
+        return reader.contents(container)
 
 
 @contextmanager
-def reading_pool(executor: Executor | None, workers: int) -> Iterator[Executor | None]:
-    """Yield the executor to read with: the one given, none for one worker, or a new pool of processes."""
-    if executor is not None or workers == 1:
-        yield executor
-        return
-    # Never a plain fork: a library that holds threads or a CUDA context would break in the children.
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool
+def reading_pool(executor: Executor | None, workers: int) -> Iterator[Pool]:
+    """Yield where to read.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor, optional
+        One that is at hand. Otherwise the Dask cluster whose scheduler ``META_DX_DASK_SCHEDULER`` names, or
+        else threads of this process.
+    workers : int
+        Threads, each with a reading process; 0 for one a core, eight at most.
+
+    Raises
+    ------
+    MetaDxError
+        ``dask_missing`` or ``dask_unreachable``.
+    """
+    try:
+        if executor is not None:
+            yield Pool(executor, workers or default_workers())
+        elif os.environ.get(DASK_SCHEDULER):
+            with _dask(os.environ[DASK_SCHEDULER]) as pool:
+                yield pool
+        else:
+            count = workers or default_workers()
+            with ThreadPoolExecutor(count, "meta-dx-reader") as threads:
+                yield Pool(threads, count)
+    finally:
+        end_readers()
+
+
+def default_workers() -> int:
+    """Return the number of cores that this process may use, eight at most."""
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def can_be_opened(path: Path) -> bool:
@@ -99,9 +151,67 @@ def can_be_opened(path: Path) -> bool:
     return True
 
 
-def _finished(chunk: Sequence[FoundFile], future: Future[list[Result]]) -> Iterator[tuple[FoundFile, Result]]:
-    yield from zip(chunk, future.result(), strict=True)
+@contextmanager
+def _dask(scheduler: str) -> Iterator[Pool]:
+    try:
+        from distributed import Client
+    except ImportError as fault:
+        raise MetaDxError(
+            "dask_missing",
+            f"{DASK_SCHEDULER} is set, but Dask is not installed: install meta-dx[dask], or unset it.",
+        ) from fault
+    try:
+        client = Client(scheduler, timeout=30, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as fault:
+        raise MetaDxError(
+            "dask_unreachable",
+            f"No Dask scheduler answers at {scheduler} ({type(fault).__name__}): start it, or mend or unset "
+            f"{DASK_SCHEDULER}.",
+        ) from fault
+    with client, client.get_executor(pure=False) as executor:
+        yield Pool(executor, max(1, sum(client.nthreads().values())))
 
 
-def _read(file: FoundFile, surrogates: Surrogates, limits: ReadLimits) -> Result:
-    return Refusal(file.refused) if file.refused else read_instance(file.path, surrogates, limits=limits)
+def _chunks(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
+    chunk: list[FoundFile] = []
+    size = 0
+    for file in files:
+        chunk.append(file)
+        size += file.size
+        if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _submitted(executor: Executor, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    try:
+        return executor.submit(work, *arguments)
+    except BrokenExecutor as fault:
+        raise _died() from fault
+
+
+def _result(executor: Executor, future: Future[Any], work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a task returned; one whose worker died is done again."""
+    for attempt in range(_TRIES):
+        try:
+            return future.result()
+        except _deaths() as fault:
+            if attempt == _TRIES - 1:
+                raise _died() from fault
+            future = _submitted(executor, work, *arguments)
+    raise _died()
+
+
+def _deaths() -> tuple[type[BaseException], ...]:
+    distributed = sys.modules.get("distributed")  # whoever uses a cluster has imported it
+    return (BrokenExecutor,) if distributed is None else (BrokenExecutor, distributed.KilledWorker)
+
+
+def _died() -> MetaDxError:
+    return MetaDxError(
+        "worker_died",
+        "A worker of the executor died again and again while it read files (no memory left, or the machine is "
+        "gone): run again with more memory or without the executor.",
+    )

@@ -1,4 +1,4 @@
-"""Where instances come from: for now a folder, listed so that every file in it can be accounted for."""
+"""Where instances come from: a folder, an archive or a DICOMDIR, listed so that every file is accounted for."""
 
 from __future__ import annotations
 
@@ -11,67 +11,133 @@ from pathlib import Path
 from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.errors import MetaDxError
 
+#: Stands between the path of an archive and a name in it.
+INSIDE = "!/"
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_DIRECTORY = "DICOMDIR"
+
 
 @dataclass(frozen=True)
 class FoundFile:
-    """One regular file of a source.
+    """One regular file of a source, or one file in an archive.
 
     Parameters
     ----------
     path : Path
-        Where it lies.
+        Where it lies on the disk.
     size : int
         Bytes.
     mtime_ns : int
-        Time of its last change, nanoseconds.
+        Time of its last change, nanoseconds; of an archive's, for what is in it.
     refused : RejectionCode, optional
         Why it must not even be opened.
+    inside : str
+        Under which name an archive holds it, or a table of contents names it.
+    container : Path, optional
+        That archive or table of contents.
+    member : int, optional
+        Its place in the archive ``path``.
     """
 
     path: Path
     size: int
     mtime_ns: int
     refused: RejectionCode | None = None
+    inside: str = ""
+    container: Path | None = None
+    member: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in the books: its path, or ``a.zip!/inner/x.dcm``."""
+        return str(self.path) if self.container is None else f"{self.container}{INSIDE}{self.inside}"
 
 
-def checked_folder(source: Path | str) -> Path:
-    """Return the real path of a source folder.
+def checked_source(source: Path | str) -> Path:
+    """Return the real path of a source.
 
     Parameters
     ----------
     source : Path or str
-        As the user named it.
+        A folder, an archive or a DICOMDIR, as the user named it.
 
     Returns
     -------
     Path
-        Absolute, symbolic links resolved: one folder has one name.
+        Absolute, symbolic links resolved: one source has one name.
 
     Raises
     ------
     MetaDxError
         ``source_missing`` or ``source_not_folder``.
     """
-    folder = Path(source).expanduser()
-    if not folder.exists():
+    path = Path(source).expanduser()
+    if not path.exists():
         raise MetaDxError(
             "source_missing",
-            f"The folder {folder} does not exist: name the folder that holds the DICOM files.",
+            f"The folder {path} does not exist: name the folder that holds the DICOM files.",
         )
-    if not folder.is_dir():
+    path = path.resolve()
+    if not path.is_dir() and not (path.is_file() and is_container_name(path.name, named=True)):
         raise MetaDxError(
-            "source_not_folder", f"{folder} is not a folder: name the folder that holds the DICOM files."
+            "source_not_folder",
+            f"{path} is not a folder: name the folder that holds the DICOM files, a DICOMDIR, "
+            f"or an archive ({', '.join(_ARCHIVES)}).",
         )
-    return folder.resolve()
+    return path
+
+
+def is_archive_name(name: str) -> bool:
+    """Tell whether a file is named like an archive that is opened."""
+    return name.lower().endswith(_ARCHIVES)
+
+
+def is_container_name(name: str, *, named: bool = False) -> bool:
+    """Tell whether a file lists others: an archive, or a DICOMDIR where that is ``named`` as the source."""
+    return is_archive_name(name) or (named and name.upper() == _DIRECTORY)
+
+
+def member_of(
+    archive: FoundFile, number: int, inside: str, size: int, refused: RejectionCode | None
+) -> FoundFile:
+    """Return a file in an archive."""
+    return FoundFile(archive.path, size, archive.mtime_ns, refused, inside, archive.path, number)
+
+
+def referenced_file(directory: FoundFile, inside: str) -> FoundFile:
+    """Return a file that a DICOMDIR names, refused where it lies outside of the medium or nowhere.
+
+    Parameters
+    ----------
+    directory : FoundFile
+        The DICOMDIR.
+    inside : str
+        ReferencedFileID, its parts joined by ``/``. On a medium its letters are capitals; many a computer
+        shows them small.
+    """
+    folder, parts = directory.path.parent, inside.split("/")
+    if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+        return FoundFile(directory.path, 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, directory.path)
+    for spelled in (parts, [part.lower() for part in parts]):
+        path = folder.joinpath(*spelled)
+        try:
+            about, real = path.stat(), os.path.realpath(path)
+        except (OSError, ValueError):
+            continue
+        if os.path.commonpath([real, folder]) != str(folder):
+            return FoundFile(path, 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, directory.path)
+        if stat.S_ISREG(about.st_mode):
+            return FoundFile(path, about.st_size, about.st_mtime_ns, None, inside, directory.path)
+    return FoundFile(folder.joinpath(*parts), 0, 0, RejectionCode.REFERENCE_MISSING, inside, directory.path)
 
 
 def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]:
-    """List every regular file under a folder.
+    """List every regular file under a folder; of an archive or a DICOMDIR that is the source, itself.
 
     Parameters
     ----------
     source : Path
-        The folder, as :func:`checked_folder` returns it.
+        The source, as :func:`checked_source` returns it.
     without : Path, optional
         A folder to leave out: the home, when it lies inside the source.
 
@@ -87,6 +153,9 @@ def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]
     MetaDxError
         ``source_unreadable`` when a folder cannot be listed: what is in it could not be accounted for.
     """
+    if not source.is_dir():
+        about = source.stat()
+        return [FoundFile(source, about.st_size, about.st_mtime_ns)]
     left_out = None if without is None else str(without.resolve())
     found = list(_walk(str(source), str(source), left_out))
     return sorted(found, key=lambda file: os.fsencode(file.path))

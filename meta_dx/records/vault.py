@@ -54,7 +54,8 @@ class FileRecord:
     batch : str
         Ingest batch that read it.
     outcome : str
-        ``accepted``, ``duplicate``, ``not_dicom`` or ``rejected``.
+        ``accepted``, ``duplicate``, ``not_dicom`` or ``rejected``; ``opened`` for an archive or table of
+        contents, whose files are counted in its place.
     code : str, optional
         Why it was not taken.
     surrogate : str, optional
@@ -205,12 +206,26 @@ class Vault:
             ((_bytes_if_odd(file.path), *astuple(file)[1:]) for file in files),
         )
 
-    def known_files(self, batch: str | None = None) -> dict[str, FileRecord]:
-        """Return what became of every file, by path; of one batch if named."""
-        query = "SELECT path, size, mtime_ns, batch, outcome, code, surrogate FROM files"
-        rows = self._rows(query) if batch is None else self._rows(query + " WHERE batch = ?", (batch,))
+    def known_files(self, batch: str | None = None, under: str | None = None) -> dict[str, FileRecord]:
+        """Return what became of every file, by path.
+
+        Parameters
+        ----------
+        batch : str, optional
+            Only of this batch.
+        under : str, optional
+            Only of this folder, or of this file and what lies in it.
+        """
+        query, values = "SELECT path, size, mtime_ns, batch, outcome, code, surrogate FROM files", []
+        if batch is not None:
+            query, values = query + " WHERE batch = ?", [batch]
+        rows = self._rows(query, values)
         files = (FileRecord(_text(path), *rest) for path, *rest in rows)
-        return {file.path: file for file in files}
+        return {file.path: file for file in files if under is None or file.path.startswith(under)}
+
+    def forget_files(self, paths: Iterable[str]) -> None:
+        """Forget files that are no longer where they were."""
+        self._write_many("DELETE FROM files WHERE path = ?", ((_bytes_if_odd(path),) for path in paths))
 
     def add_batch(self, id: str, source: str) -> None:
         """Plan an ingest batch; planning the same one again changes nothing.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meta_dx.cohort import ingest
+from meta_dx.cohort import ingest, known
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import (
     IngestOptions,
@@ -322,21 +322,16 @@ def test_limits_are_kept(home, source):
     assert summary.rejected == {"file_too_large": 1}
 
 
-def test_a_file_that_could_not_be_opened_is_tried_again(home, source, monkeypatch):
+def test_a_file_that_could_not_be_opened_is_tried_again(home, source, hostile, monkeypatch):
     path = write_instance(source)
     write_instance(source)
-    real = Path.read_bytes
-
-    def closed(self):
-        if self == path:
-            raise PermissionError(errno.EACCES, "denied")
-        return real(self)
-
+    closed = path.with_name(f"{path.name} is closed")
+    closed.mkdir()
+    assert ingest_folder(home, source).rejected == {"unreadable_file": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", closed)
-        assert ingest_folder(home, source).rejected == {"unreadable_file": 1}
-        patch.setattr(ingest, "can_be_opened", lambda _: False)
+        patch.setattr(known, "can_be_opened", lambda _: False)
         assert plan_batches(home, [source]) == []
+    closed.rmdir()
     assert counted(ingest_folder(home, source)) == (2, 1, 1, 0, {})
 
 

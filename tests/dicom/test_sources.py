@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from meta_dx.dicom.rejections import RejectionCode
-from meta_dx.dicom.sources import checked_folder, found_files
+from meta_dx.dicom.sources import checked_source, found_files
 from meta_dx.errors import MetaDxError
 
 
@@ -76,17 +76,17 @@ def test_the_home_inside_the_source_is_left_out(tmp_path):
 
 def test_a_missing_folder_and_a_file_are_refused_with_one_sentence(tmp_path):
     with pytest.raises(MetaDxError, match="does not exist") as missing:
-        checked_folder(tmp_path / "nothing")
+        checked_source(tmp_path / "nothing")
     assert missing.value.code == "source_missing"
     (tmp_path / "file").write_text("x")
     with pytest.raises(MetaDxError, match="not a folder"):
-        checked_folder(tmp_path / "file")
+        checked_source(tmp_path / "file")
 
 
 def test_one_folder_has_one_name(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert checked_folder(tmp_path / "link") == checked_folder(tmp_path / "real" / ".." / "real")
+    assert checked_source(tmp_path / "link") == checked_source(tmp_path / "real" / ".." / "real")
 
 
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):

@@ -1,0 +1,182 @@
+"""The process that reads untrusted files, started by :mod:`meta_dx.dicom.sandbox` and talking with it over pipes.
+
+It never writes a file, holds no more memory than it is allowed, leaves no core dump (which would hold a
+patient's data), and ends when its parent does. The key of the home comes over the pipe: arguments and
+environment of a process can be seen by others.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 - what stands before the imports is about them
+import sys
+
+# pydicom would import it to download test files: 0.1 s for each reader, and a reader has no use for a network.
+sys.modules["requests"] = None  # type: ignore[assignment]
+
+import ctypes
+import os
+import resource
+import select
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit
+
+from meta_dx.dicom import messages
+from meta_dx.dicom.archives import Archive, Member, is_archive_file, references
+from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.profile import ProfileOptions
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, read_content, read_instance
+from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
+from meta_dx.dicom.sources import is_archive_name
+
+_DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of prctl(2)
+_OPEN_FILES = 64
+_KEY_BYTES = 1 << 10
+_MANY = 64  # members in one message
+
+#: A reader that nobody has asked for so long ends with this status.
+IDLE_SECONDS, IDLE = 60.0, 75
+
+Send = Callable[..., None]
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
+    requests, answers = _own_pipes()
+    _die_with_parent()
+
+    def receive(size: int) -> bytes:
+        return os.read(requests, size)
+
+    def send(words: dict[str, Any], content: bytes = b"") -> None:
+        for part in messages.packed(words, content):
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(answers, rest) :]
+
+    words, key = messages.received(receive, _KEY_BYTES)
+    limits = _limits(words["limits"])
+    _restrict(limits)
+    send({"ready": True})
+    reader = _Reader(Surrogates(key), limits)
+    while True:
+        if not select.select([requests], [], [], IDLE_SECONDS)[0]:
+            os._exit(IDLE)
+        try:
+            words, _ = messages.received(receive, 0)
+        except messages.BrokenMessageError:
+            return
+        reader.answer(words, send)
+
+
+def _limits(words: dict[str, Any]) -> ReadLimits:
+    profile = words["profile"]
+    made = {"allow": frozenset(words["allow"]), "profile": ProfileOptions(**profile) if profile else None}
+    return ReadLimits(**{**words, **made})
+
+
+class _Reader:
+    def __init__(self, surrogates: Surrogates, limits: ReadLimits) -> None:
+        self._surrogates, self._limits = surrogates, limits
+        self._archive: tuple[str, Archive] | None = None
+
+    def answer(self, words: dict[str, Any], send: Send) -> None:
+        path = Path(words["path"])
+        if words["do"] == "list":
+            self._list(path, send)
+            return
+        if words.get("member") is None:
+            result = read_instance(path, self._surrogates, limits=self._limits)
+        else:
+            number, size = words["member"], words["size"]
+            result = read_content(
+                lambda: self._opened(path).read(number, size), self._surrogates, limits=self._limits
+            )
+        if isinstance(result, AcceptedInstance):
+            send({"row": result.row, "identities": result.identities}, result.object)
+            return
+        _send_refusal(send, result)
+
+    def _list(self, path: Path, send: Send) -> None:
+        try:
+            if is_archive_name(path.name):
+                if not is_archive_file(path):
+                    send({"plain": True})
+                    return
+                _send_members(self._opened(path).members(self._limits), send)
+            else:
+                _send_members(references(path, self._limits), send)
+        except RefusedError as fault:
+            _send_refusal(send, fault.refusal)
+        except MemoryError:
+            _send_refusal(send, Refusal(RejectionCode.MEMORY_LIMIT))
+        except OSError as fault:
+            _send_refusal(send, Refusal(RejectionCode.UNREADABLE_FILE, type(fault).__name__))
+        else:
+            send({"end": True})
+
+    def _opened(self, path: Path) -> Archive:
+        if self._archive is None or self._archive[0] != str(path):
+            self._archive = None
+            self._archive = (str(path), Archive(path))
+        return self._archive[1]
+
+
+def _send_members(members: Iterator[Member], send: Send) -> None:
+    some: list[list[Any]] = []
+    try:
+        for one in members:
+            some.append([one.number, one.name, one.size, one.refused])
+            if len(some) == _MANY:
+                send({"members": some})
+                some = []
+    finally:
+        if some:
+            send({"members": some})
+
+
+def _send_refusal(send: Send, refusal: Refusal) -> None:
+    send({"refused": refusal.code, "detail": refusal.detail})
+    if refusal.code is RejectionCode.MEMORY_LIMIT:
+        os._exit(0)  # what is left of the memory is in pieces: the next file shall find all of it
+
+
+def _own_pipes() -> tuple[int, int]:
+    """Take the two pipes away from everybody else: what a decoder prints must not get between the messages."""
+    requests, answers = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):  # messages of decoders may quote a patient's data
+        os.dup2(nowhere, standard)
+    return requests, answers
+
+
+def _die_with_parent() -> None:
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except AttributeError:  # not Linux: the end of the pipe is all there is
+        return
+    prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def _restrict(limits: ReadLimits) -> None:
+    for syntax in (JPEGBaseline8Bit, JPEG2000):  # loads the libraries while there is no limit yet
+        _ = get_decoder(syntax).is_available
+    for kind, most in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        _, hard = resource.getrlimit(kind)
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (least, least))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Read untrusted files in a process of its own, with limits, and believe only what has the right form.
+
+This process opens none of them. A file that crashes, hangs or swells its reader is refused with a code, the
+reader is replaced, and the next file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from meta_dx.dicom.child import Child, Loss, LostError, started
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
+from meta_dx.dicom.rejections import Refusal, RejectionCode
+from meta_dx.dicom.sources import FoundFile, is_archive_name, member_of, referenced_file
+
+Result = AcceptedInstance | Refusal
+
+_AHEAD = 2  # requests that wait in the pipe of 64 KiB; a path has 4 KiB, in JSON 24 KiB at worst
+_HEADER_BYTES = 1 << 24  # by which an object may be larger than its file, unpacked
+_NAME = 1 << 16  # letters in the name of a member
+_DETAIL = re.compile(r"[\w ,.;:()'/-]{0,200}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_UID = re.compile(r"2\.25\.\d{1,39}", re.ASCII)
+_IDENTITIES = {
+    "study": _UID,
+    "series": _UID,
+    "instance": _UID,
+    "patient": re.compile(r"P[A-Z2-7]{16}"),
+    "accession": re.compile(r"A[A-Z2-7]{15}"),
+}
+_FORMS = {**_IDENTITIES, "object": _DIGEST, "content": _DIGEST, "pixels": _DIGEST}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What an archive or a table of contents holds.
+
+    Parameters
+    ----------
+    files : list of FoundFile
+        Its files, those that must not be read included.
+    refusal : Refusal, optional
+        What is wrong with the whole; the files before that place count all the same.
+    plain : bool
+        It is no archive, only named like one.
+    """
+
+    files: list[FoundFile] = field(default_factory=list)
+    refusal: Refusal | None = None
+    plain: bool = False
+
+
+class Reader:
+    """Reads files one after the other in a process that is replaced when it is lost.
+
+    Parameters
+    ----------
+    key : bytes
+        The key of the home.
+    limits : ReadLimits
+        What one file may take.
+
+    Notes
+    -----
+    What becomes of a file does not depend on the files before it: where a reader is lost that has read others,
+    or that the system killed (it does so when memory is short), the file is read once more, alone in a new one.
+    """
+
+    def __init__(self, key: bytes, limits: ReadLimits) -> None:
+        self._key, self._limits = key, limits
+        self._most = max(limits.file_bytes, limits.decoded_bytes) + _HEADER_BYTES
+        self._child: Child | None = None
+        self._spare: Child | None = None
+
+    def read(self, files: Sequence[FoundFile]) -> list[Result]:
+        """Read files in order; every one has a result, whatever the others do to the process."""
+        results: list[Result] = []
+        while len(results) < len(files):
+            self._read_until_lost(files[len(results) :], results)
+        return results
+
+    def contents(self, container: FoundFile) -> Listing:
+        """List what lies in an archive, or what a table of contents names."""
+        child = self._ready()
+        members: list[tuple[int, str, int, RejectionCode | None]] = []
+        child.ask({"do": "list", "path": str(container.path)})
+        refusal: Refusal | None = None
+        words: dict[str, Any] = {}
+        try:
+            while True:
+                words, _ = child.answer(0)
+                if "members" not in words:
+                    break
+                members += _members(words["members"], self._limits.archive_members - len(members))
+            refusal = _refusal(words) if "refused" in words else None
+        except (LostError, ValueError) as fault:
+            refusal = fault.loss.refusal if isinstance(fault, LostError) else _nonsense().refusal
+            self._replace()
+        if refusal is not None and refusal.code is RejectionCode.MEMORY_LIMIT:
+            self._replace()
+        return Listing(_found(container, members), refusal, plain=words.get("plain") is True)
+
+    def close(self) -> None:
+        """End the processes."""
+        for child in (self._child, self._spare):
+            if child is not None:
+                child.end()
+        self._child = self._spare = None
+
+    def _read_until_lost(self, files: Sequence[FoundFile], results: list[Result]) -> None:
+        child, asked = self._ready(), 0
+        to_ask = (file for file in files if file.refused is None)
+        for file in files:
+            if file.refused is not None:
+                results.append(Refusal(file.refused))
+                continue
+            while asked <= _AHEAD and (one := next(to_ask, None)) is not None:
+                child.ask(_request(one))
+                asked += 1
+            try:
+                results.append(self._answer(child))
+                asked -= 1
+            except LostError as lost:
+                old = child.answers > 0
+                self._replace()
+                late = lost.loss.refusal.code is RejectionCode.TIME_LIMIT
+                again = not late and (old or lost.loss.again)
+                results.append(self._read_alone(file) if again else lost.loss.refusal)
+                return
+
+    def _read_alone(self, file: FoundFile) -> Result:
+        child = self._ready()
+        child.ask(_request(file))
+        try:
+            return self._answer(child)
+        except LostError as lost:
+            self._replace()
+            return lost.loss.refusal
+
+    def _answer(self, child: Child) -> Result:
+        words, content = child.answer(self._most)
+        try:
+            if "refused" not in words:
+                return _accepted(words, content)
+            refusal = _refusal(words)
+        except ValueError as fault:
+            raise LostError(_nonsense()) from fault
+        if refusal.code is RejectionCode.MEMORY_LIMIT:
+            raise LostError(Loss(refusal))
+        return refusal
+
+    def _ready(self) -> Child:
+        if self._child is None or not self._child.alive:
+            if self._child is not None:
+                self._child.end()
+            self._child, self._spare = started(self._key, self._limits, self._spare), None
+        self._child.wait_until_ready()
+        return self._child
+
+    def _replace(self) -> None:
+        """Give the reader up; the next one is at hand, and one after it is started meanwhile."""
+        if self._child is not None:
+            self._child.end()
+        self._child = started(self._key, self._limits, self._spare)
+        self._spare = Child(self._key, self._limits)
+
+
+_resting: list[tuple[bytes, ReadLimits, Reader]] = []
+_lock = threading.Lock()
+os.register_at_fork(after_in_child=_resting.clear)  # they are the parent's
+
+
+@contextmanager
+def borrowed_reader(key: bytes, limits: ReadLimits) -> Iterator[Reader]:
+    """Lend a reader of this process; it rests afterwards, until :func:`end_readers` or a minute passes."""
+    with _lock:
+        place = next((n for n, (k, most, _) in enumerate(_resting) if (k, most) == (key, limits)), None)
+        reader = Reader(key, limits) if place is None else _resting.pop(place)[2]
+    try:
+        yield reader
+    except BaseException:
+        reader.close()
+        raise
+    with _lock:
+        _resting.append((key, limits, reader))
+
+
+def end_readers() -> None:
+    """End all readers of this process that rest."""
+    with _lock:
+        ended = [reader for _, _, reader in _resting]
+        _resting.clear()
+    for reader in ended:
+        reader.close()
+
+
+def _request(file: FoundFile) -> dict[str, Any]:
+    return {"do": "read", "path": str(file.path), "member": file.member, "size": file.size}
+
+
+def _nonsense() -> Loss:
+    return Loss(Refusal(RejectionCode.WORKER_CRASHED, "it answered what is no answer"))
+
+
+def _refusal(words: dict[str, Any]) -> Refusal:
+    detail = words.get("detail")
+    if not isinstance(detail, str) or not _DETAIL.fullmatch(detail):
+        raise ValueError("a reason is in our words")
+    return Refusal(RejectionCode(words["refused"]), detail)
+
+
+def _accepted(words: dict[str, Any], content: bytes) -> AcceptedInstance:
+    row, identities = words.get("row"), words.get("identities")
+    if not isinstance(row, dict) or not isinstance(identities, dict):
+        raise ValueError("an accepted file has a row and identities")
+    for name, form in _FORMS.items():
+        value = row.get(name)
+        absent = name == "accession" and value is None
+        if not absent and not (isinstance(value, str) and form.fullmatch(value)):
+            raise ValueError("a surrogate has another form")
+    for kind, pairs in identities.items():
+        if kind not in _IDENTITIES or not isinstance(pairs, dict):
+            raise ValueError("there is no such identity")
+        if not all(
+            _IDENTITIES[kind].fullmatch(name) and isinstance(value, str) for name, value in pairs.items()
+        ):
+            raise ValueError("an identity has another form")
+    if hashlib.sha256(content).hexdigest() != row["object"]:
+        raise ValueError("the object is another one")
+    return AcceptedInstance(row, content, identities)
+
+
+def _members(value: Any, most: int) -> list[tuple[int, str, int, RejectionCode | None]]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("there are more members than allowed")
+    members = []
+    for number, name, size, refused in value:
+        kinds = (type(number), type(name), type(size)) == (int, str, int)
+        if not kinds or number < 0 or size < 0 or len(name) > _NAME:
+            raise ValueError("a member has a number, a name and a size")
+        members.append((number, name, size, None if refused is None else RejectionCode(refused)))
+    return members
+
+
+def _found(
+    container: FoundFile, members: Sequence[tuple[int, str, int, RejectionCode | None]]
+) -> list[FoundFile]:
+    """Return the files of a container, each under a name of its own."""
+    archive, taken, found = is_archive_name(container.path.name), set[str](), []
+    for number, name, size, refused in members:
+        unique, copy = name, 1
+        while unique in taken:  # an archive may hold two files of one name
+            copy += 1
+            unique = f"{name} ({copy})"
+        taken.add(unique)
+        found.append(
+            member_of(container, number, unique, size, refused)
+            if archive
+            else referenced_file(container, name)
+        )
+    return found
