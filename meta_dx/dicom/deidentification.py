@@ -43,7 +43,7 @@ KEPT_ATTRIBUTES = (
     "EstimatedRadiographicMagnificationFactor GantryDetectorTilt TemporalPositionIdentifier "
     "NumberOfTemporalPositions StackID InStackPositionNumber DimensionIndexValues DimensionIndexPointer "
     "FunctionalGroupPointer DimensionOrganizationUID TemporalPositionIndex FrameAcquisitionNumber "
-    # how the pixels are meant; what decoding needs is written from checked numbers, see _pixel_module
+    # how the pixels are meant; what decoding needs is written from checked numbers, see pixel_module
     "SmallestImagePixelValue LargestImagePixelValue PixelPaddingValue PixelPaddingRangeLimit "
     "LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod "
     "RescaleSlope RescaleIntercept WindowCenter WindowWidth VOILUTFunction PresentationLUTShape "
@@ -68,10 +68,10 @@ _STANDARD_UIDS = "1.2.840.10008."
 _DEEPEST = 6
 _LONGEST_NUMBERS = 512  # bytes of a plain numeric attribute; look-up tables may be longer
 _CODES = re.compile(rb"[A-Z0-9 _./\-]{0,32}(\\[A-Z0-9 _./\-]{0,32}){0,31}\0?")
-_DECIMALS = re.compile(rb"[0-9+\-.eE \\]*\0?")
+DECIMALS = re.compile(rb"[0-9+\-.eE \\]*\0?")
 _AGE = re.compile(r"\d{3}[DWMY]")
 _CODED = frozenset({"CS", "SH", "LO"})
-_NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4, "OB": 1, "OW": 2}
+NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4, "OB": 1, "OW": 2}
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def deidentified_object(
     elements = _kept(original, raw, surrogates, encoder, depth=0)
     elements.setdefault(_MODALITY, encoder.text(_MODALITY, "CS", "OT"))  # the code was not one of safe words
     elements |= _identity_module(identity, encoder)
-    elements |= _pixel_module(original, encoder)
-    elements |= _pixels(original, raw, encoder)
+    elements |= pixel_module(original, encoder)
+    elements |= pixel_elements(original, raw, encoder)
     return encoder.file(identity.sop_class, identity.instance, elements)
 
 
@@ -221,26 +221,26 @@ def _attribute(
         uids = [uid_surrogate(uid, surrogates) for uid in value.decode("ascii", "replace").split("\\")]
         return encoder.text(kept.tag, vr, "\\".join(uids))
     if vr in _CODED:
-        value = _safe_codes(value)
+        value = safe_codes(value)
     return encoder.element(kept.tag, vr, value) if value and _well_formed(vr, value, kept.table) else None
 
 
-def _safe_codes(value: bytes) -> bytes:
-    """Return the codes of an attribute, each that holds another word than safe ones emptied."""
+def safe_codes(value: bytes, unsafe: bytes = b"") -> bytes:
+    """Return the codes of an attribute; one that holds another word than safe ones is replaced."""
     if _CODES.fullmatch(value) is None:
         return b""
     codes = value.split(b"\\")
     if all(is_safe(code.decode("ascii")) for code in codes):
         return value
-    return b"\\".join(code if is_safe(code.decode("ascii")) else b"" for code in codes).rstrip(b"\\")
+    return b"\\".join(code if is_safe(code.decode("ascii")) else unsafe for code in codes).rstrip(b"\\")
 
 
 def _well_formed(vr: str, value: bytes, table: bool) -> bool:
     if vr in _CODED:
-        return True  # _safe_codes has seen to it
+        return True  # safe_codes has seen to it
     if vr in {"DS", "IS"}:
-        return len(value) <= _LONGEST_NUMBERS and _DECIMALS.fullmatch(value) is not None
-    size = _NUMBER_BYTES.get(vr)
+        return len(value) <= _LONGEST_NUMBERS and DECIMALS.fullmatch(value) is not None
+    size = NUMBER_BYTES.get(vr)
     return size is not None and len(value) % size == 0 and (table or len(value) <= _LONGEST_NUMBERS)
 
 
@@ -271,7 +271,7 @@ def _identity_module(identity: Identity, encoder: Encoder) -> dict[int, bytes]:
     return {tag: encoder.text(tag, vr, value) for tag, (vr, value) in texts.items()}
 
 
-def _pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
+def pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
     """Write what a decoder needs from the numbers that were checked, whatever form the file had them in."""
     numbers = {
         0x00280002: int(original.SamplesPerPixel),
@@ -292,7 +292,8 @@ def _pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
     return elements
 
 
-def _pixels(original: Dataset, raw: Mapping[int, Any], encoder: Encoder) -> dict[int, bytes]:
+def pixel_elements(original: Dataset, raw: Mapping[int, Any], encoder: Encoder) -> dict[int, bytes]:
+    """Return the encoded pixel data without anything in them that is not the picture."""
     element = raw[_PIXEL_DATA]
     if encoder.encapsulated:
         offsets, lengths = (raw[tag].value if tag in raw else b"" for tag in _OFFSET_TABLES)

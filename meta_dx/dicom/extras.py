@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 
 from pydicom.encaps import generate_fragmented_frames
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
@@ -140,9 +140,10 @@ def _in_rle(data: bytes, pixels: int) -> _Spans:
     (count,) = struct.unpack("<I", data[:4].ljust(4, b"\0"))
     count = min(count, 15)
     yield 4 + 4 * count, 64
-    offsets = [*struct.unpack(f"<{count}I", data[4 : 4 + 4 * count].ljust(4 * count, b"\0")), len(data)]
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
-        place, decoded = begin, 0
+    offsets = struct.unpack(f"<{count}I", data[4 : 4 + 4 * count].ljust(4 * count, b"\0"))
+    places = sorted({64, *(min(offset, len(data)) for offset in offsets), len(data)})
+    for begin, end in pairwise(places):
+        place, decoded = begin, 0 if begin in offsets else pixels
         while decoded < pixels and place < end:
             control = data[place]
             run = control + 1 if control < 128 else 257 - control

@@ -73,8 +73,8 @@ DESCRIPTORS = (
 #: Structured content and graphics: gone, whatever the table would put in their place.
 _CONTENT = (
     "ContentSequence GraphicAnnotationSequence GraphicLayerSequence TextObjectSequence GraphicObjectSequence "
-    "EncapsulatedDocument AcquisitionContextSequence OriginalAttributesSequence"
-).split()
+    "EncapsulatedDocument OriginalAttributesSequence ReferencedStudySequence"
+).split()  # the last because it may be absent, but not empty
 _DEVICE = ("Manufacturer", "ManufacturerModelName")
 _PATIENT_GROUP = 0x0010
 _CURVES_AND_OVERLAYS = (0x5000, 0x6000)
@@ -89,6 +89,7 @@ _SAMPLES = (
     "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
     "SegmentedBluePaletteColorLookupTableData SegmentedAlphaPaletteColorLookupTableData"
 ).split()
+_ICC_PROFILE = ("ICCProfile",)  # kept without its texts
 
 
 def _tags(keywords: tuple[str, ...] | list[str]) -> frozenset[int]:
@@ -97,6 +98,7 @@ def _tags(keywords: tuple[str, ...] | list[str]) -> frozenset[int]:
 
 _DESCRIPTOR_TAGS, _CONTENT_TAGS, _DEVICE_TAGS = _tags(DESCRIPTORS), _tags(_CONTENT), _tags(_DEVICE)
 _SAMPLE_TAGS = _tags(_SAMPLES)
+_ICC_TAGS = _tags(_ICC_PROFILE)
 _AGE_AND_SEX = _tags(("PatientAge", "PatientSex"))
 
 
@@ -129,33 +131,33 @@ def action_of(tag: int, options: ProfileOptions) -> Action:
     retained = _retained(tag, vr, listed, options)
     if retained is not None:
         return retained
+    if vr == "UI" and listed is Action.DUMMY:
+        return Action.UID  # a surrogate is the best of dummies
     return listed or _unlisted(tag, vr)
 
 
 def _retained(tag: int, vr: str, listed: Action | None, options: ProfileOptions) -> Action | None:
-    if tag in _AGE_AND_SEX:
-        return Action.KEEP if options.age_and_sex else None
+    if tag in _AGE_AND_SEX and options.age_and_sex:
+        return Action.KEEP
     if tag in _DESCRIPTOR_TAGS:
         return Action.CLEAN if options.descriptors else listed or Action.DUMMY
     if tag in _DEVICE_TAGS:
         return Action.KEEP if options.device else Action.EMPTY
     if vr not in _TEMPORAL or tag >> 16 == _PATIENT_GROUP:
         return None
-    if vr == "TM" and options.dates and options.times:
-        return Action.KEEP
-    if vr != "TM" and options.dates:
-        return Action.SHIFT
-    return None
+    if vr == "TM":
+        return Action.KEEP if options.dates and options.times else None
+    return Action.SHIFT if options.dates else None
 
 
 def _unlisted(tag: int, vr: str) -> Action:
     if vr == "UI":
         return Action.UID
-    if vr in _BINARY:
-        return Action.KEEP if tag in _SAMPLE_TAGS else Action.REMOVE
-    if vr in _TEMPORAL:
-        return Action.EMPTY
-    if vr in _NAMES:
+    if tag in _ICC_TAGS:
+        return Action.CLEAN
+    if vr in _BINARY and tag not in _SAMPLE_TAGS:
+        return Action.REMOVE
+    if vr in _TEMPORAL or vr in _NAMES:
         return Action.EMPTY
     if vr in _FREE_TEXT or vr in {"CS", "SQ"}:
         return Action.CLEAN

@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import config
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 
 from meta_dx.dicom.deidentification import (
@@ -42,7 +43,16 @@ from meta_dx.dicom.header import (
 )
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.parsing import parse
-from meta_dx.dicom.pixels import StoredPixels, decode, frame_count, physical_frames, rescale_of
+from meta_dx.dicom.pixels import (
+    StoredPixels,
+    decode,
+    frame_count,
+    physical_frames,
+    require_same_meaning,
+    rescale_of,
+)
+from meta_dx.dicom.profile import ProfileOptions
+from meta_dx.dicom.profiled import profiled_object
 from meta_dx.dicom.quarantine import require_allowed
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.words import code_string
@@ -74,6 +84,8 @@ class ReadLimits:
     allow : frozenset of str
         Kinds of pictures that are taken although they may show whose they are
         (:mod:`meta_dx.dicom.quarantine`).
+    profile : ProfileOptions, optional
+        Build the whole object by the profile of PS3.15 instead of the short one that a home keeps.
     """
 
     file_bytes: int = 2 << 30
@@ -84,6 +96,7 @@ class ReadLimits:
     archive_bytes: int = 1 << 37
     archive_ratio: float = 200.0
     allow: frozenset[str] = frozenset()
+    profile: ProfileOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +188,15 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     require_identity(dataset)
     require_picture(dataset, limits.decoded_bytes)
     require_allowed(dataset, limits.allow)
-    stored = decode(dataset)
     identity, identities = _identify(dataset, surrogates)
-    kept = deidentified_object(dataset, raw, identity, surrogates)
+    if limits.profile is None:
+        kept = deidentified_object(dataset, raw, identity, surrogates)
+    else:
+        kept = profiled_object(dataset, raw, surrogates, limits.profile)
+    # What is described and counted is what everybody will read later, not what the file seemed to hold.
+    again = dcmread(BytesIO(kept))
+    require_same_meaning(dataset, again)
+    stored = decode(again)
     row = {
         "study": identity.study,
         "series": identity.series,
@@ -193,7 +212,7 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
         "manufacturer": identity.manufacturer,
         "model": identity.model,
         **_description(dataset),
-        **_pixel_description(dataset, stored),
+        **_pixel_description(again, stored),
         **_geometry(dataset, surrogates),
     }
     return AcceptedInstance(row, kept, identities)

@@ -14,7 +14,9 @@ from importlib import resources
 _PADDING = " \t\r\n\0"
 _CODE = re.compile(r"[A-Z0-9 _./\-]{1,32}")
 _SEPARATORS = re.compile(r"[^A-Z0-9]+")
-_WORD = re.compile(r"(?P<letters>[A-Z]*)[0-9]{0,4}(?P<suffix>[A-Z]{0,2})")  # T1W, B1000, FE18F: number and unit
+_WORD = re.compile(
+    r"(?P<letters>[A-Z]*)[0-9]{0,4}(?P<suffix>[A-Z]{0,2})"
+)  # T1W, B1000, FE18F: number and unit
 _SHORT = 2  # characters of an abbreviation that needs no entry: AP, LL, HU
 _LONGEST_NUMBER = 3
 # Shapes of the codes of the schemes whose meanings are public.
@@ -24,6 +26,8 @@ _CODE_VALUES = {
     **dict.fromkeys(("SRT", "SNM3", "99SDM", ""), re.compile(r"[A-Z]-[A-Z0-9]{4,5}")),
     "UCUM": re.compile(r"[A-Za-z0-9%/\[\]{}.:^*\-]{1,12}"),
 }
+
+CODING_SCHEMES = frozenset(scheme for scheme in _CODE_VALUES if scheme)
 
 
 def is_safe(text: str) -> bool:

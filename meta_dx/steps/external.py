@@ -23,9 +23,9 @@ from meta_dx.cohort.duplicates import near_duplicate_groups
 from meta_dx.cohort.examples import Examples
 from meta_dx.cohort.images import ImageStore
 from meta_dx.cohort.ingest import IngestOptions, IngestSummary, ingest_folder, instances_under
-from meta_dx.dicom.quarantine import QUARANTINED
 from meta_dx.cohort.selection import labelled_examples, unlabelled_examples, with_original_identifiers
 from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.quarantine import QUARANTINED
 from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.episodic import BASELINES
 from meta_dx.home import Home
@@ -223,7 +223,11 @@ def _tell_quarantined(summary: IngestSummary, folder: Path) -> None:
     """Say which pictures were left out because they may show whose they are, and how to take them."""
     kinds = {code: count for code, count in summary.rejected.items() if code in QUARANTINED}
     if not summary.accepted + summary.duplicates:
-        hint = f"allow them with {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else "export them again"
+        hint = (
+            f"allow them with {' '.join(f'--allow {kind}' for kind in kinds)}"
+            if kinds
+            else "export them again"
+        )
         raise MetaDxError(
             "nothing_accepted",
             f"No file under {folder} could be taken in ({', '.join(summary.rejected)}): {hint} "

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
-    UID,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -25,6 +24,7 @@ from pydicom.uid import (
 
 from meta_dx.dicom.phantom.drawing import draw
 from meta_dx.dicom.phantom.plan import Image, Study, stream, uid_of
+from meta_dx.dicom.quarantine import OWN_DRAWINGS
 
 _CLASSES = {
     "CR": ComputedRadiographyImageStorage,

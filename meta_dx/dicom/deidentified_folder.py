@@ -1,0 +1,228 @@
+"""``meta-dx deidentify``: a folder of DICOM files becomes a folder of files without identities.
+
+Every file goes through the same checks and the same sandbox as at ingest. The file ``deidentification.json`` in
+the result says with which options it was made; a folder without it is never written into, unless it is empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.pool import Pool, contents_of, read_all, reading_pool
+from meta_dx.dicom.profile import TABLE, ProfileOptions
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
+from meta_dx.dicom.rejections import Refusal, RejectionCode
+from meta_dx.dicom.sources import FoundFile, checked_source, found_files, is_container_name
+from meta_dx.errors import MetaDxError
+from meta_dx.home import storage_faults, write_bytes, write_json
+from meta_dx.progress import Progress, silent
+
+REPORT = "deidentification.json"
+_VERSION = 1  # of what the files look like
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """A file that was not handed out: where it lies, and why. For whoever runs the command, nobody else."""
+
+    path: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeidentifiedFolder:
+    """What became of the files: found = written + unchanged + duplicates + not_dicom + all refused.
+
+    Parameters
+    ----------
+    found : int
+        Files that were found.
+    written : int
+        New files in the result.
+    unchanged : int
+        Files that an earlier run had written.
+    duplicates : int
+        Files whose instance, with the same content, was there already in this run.
+    not_dicom : int
+        Files that are no DICOM.
+    refused : dict of str to int
+        By code (:class:`~meta_dx.dicom.rejections.RejectionCode`).
+    files : tuple of RefusedFile
+        Each file that was refused.
+    identities : dict of str to dict of str to str
+        For the vault only: kind to surrogate to original.
+    """
+
+    found: int
+    written: int
+    unchanged: int
+    duplicates: int
+    not_dicom: int
+    refused: dict[str, int]
+    files: tuple[RefusedFile, ...]
+    identities: dict[str, dict[str, str]] = field(repr=False)
+
+
+def deidentify_folder(
+    source: Path | str,
+    out: Path,
+    key: bytes,
+    options: ProfileOptions,
+    *,
+    limits: ReadLimits | None = None,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> DeidentifiedFolder:
+    """De-identify every picture under a folder by the profile of PS3.15.
+
+    Parameters
+    ----------
+    source : Path or str
+        A folder, an archive or a DICOMDIR; it is only read.
+    out : Path
+        The result: ``<surrogate UID>.dcm`` for each instance, and :data:`REPORT`. Made if needed.
+    key : bytes
+        What surrogates are made with: that of a home, to match its catalog, or another.
+    options : ProfileOptions
+        What is retained.
+    limits : ReadLimits, optional
+        What one file may take, and which kinds of quarantined pictures are let through.
+    workers : int
+        Processes that read; 0 for one a core.
+    progress : Progress
+        Called with files done and files to do.
+
+    Returns
+    -------
+    DeidentifiedFolder
+        The same call again writes nothing new; one that was killed goes on. A file that is there with other
+        content is not touched: ``conflicting_instance``.
+
+    Raises
+    ------
+    MetaDxError
+        ``out_not_ours`` for a folder with other files, ``out_of_other_options`` for a result that was made with
+        other options or another key; from the source, or a storage fault.
+    """
+    place, wanted = checked_source(source), _made_with(key, options)
+    _open_result(out, place, wanted)
+    made = _Result(out, Surrogates(key))
+    reading = replace(limits or ReadLimits(), profile=options)
+    with reading_pool(None, workers) as pool:
+        files = found_files(place, without=out)
+        sources = _each(files, place, key, reading, pool, made)
+        for done, (file, result) in enumerate(read_all(sources, key, reading, pool), start=1):
+            made.enter(file, result)
+            progress(done, max(done, len(files)))
+    summary = made.summary()
+    counts = {name: value for name, value in asdict(summary).items() if name not in ("files", "identities")}
+    write_json(out / REPORT, {"made_with": wanted, "counts": counts})
+    return summary
+
+
+class _Result:
+    def __init__(self, out: Path, surrogates: Surrogates) -> None:
+        self._out, self._surrogates = out, surrogates
+        self._counts: Counter[str] = Counter()
+        self._refused: list[RefusedFile] = []
+        self._digests: dict[str, str] = {}
+        self._identities: dict[str, dict[str, str]] = {}
+
+    def enter(self, file: FoundFile, result: AcceptedInstance | Refusal) -> None:
+        """Write one file, or count why not."""
+        if isinstance(result, Refusal):
+            self.refuse(file, result)
+            return
+        name, digest = result.row["instance"], result.row["object"]
+        known = name in self._digests
+        path = self._out / f"{name}.dcm"
+        if self._digests.get(name, digest) != digest or (path.exists() and _digest(path) != digest):
+            self.refuse(file, Refusal(RejectionCode.CONFLICTING_INSTANCE))
+            return
+        self._digests[name] = digest
+        for kind, pairs in result.identities.items():
+            self._identities.setdefault(kind, {}).update(pairs)
+        if known:
+            self._counts["duplicates"] += 1
+        elif path.exists():
+            self._counts["unchanged"] += 1
+        else:
+            write_bytes(path, result.object)
+            self._counts["written"] += 1
+
+    def refuse(self, file: FoundFile, refusal: Refusal) -> None:
+        """Count a file that is not handed out."""
+        if refusal.outcome == "not_dicom":
+            self._counts["not_dicom"] += 1
+        else:
+            self._refused.append(RefusedFile(file.name, refusal.code.value, refusal.reason))
+
+    def summary(self) -> DeidentifiedFolder:
+        """Return what became of all files."""
+        done = ("written", "unchanged", "duplicates", "not_dicom")
+        return DeidentifiedFolder(
+            sum(self._counts.values()) + len(self._refused),
+            *(self._counts[name] for name in done),
+            refused=dict(sorted(Counter(file.code for file in self._refused).items())),
+            files=tuple(self._refused),
+            identities=self._identities,
+        )
+
+
+def _each(
+    files: list[FoundFile], source: Path, key: bytes, limits: ReadLimits, pool: Pool, made: _Result
+) -> Iterator[FoundFile]:
+    """Yield the files of a source, those in archives in the place of the archive."""
+    for file in files:
+        if not is_container_name(file.path.name, named=file.path == source):
+            yield file
+            continue
+        listing = contents_of(file, key, limits, pool)
+        if listing.plain:
+            yield file
+            continue
+        if listing.refusal is not None:
+            made.refuse(file, listing.refusal)
+        yield from listing.files
+
+
+def _made_with(key: bytes, options: ProfileOptions) -> dict[str, object]:
+    mark = hashlib.sha256(b"meta_dx deidentify" + key).hexdigest()[:16]
+    return {"version": _VERSION, "table": TABLE, "options": asdict(options), "key": mark}
+
+
+def _open_result(out: Path, source: Path, wanted: dict[str, object]) -> None:
+    """Make the folder of the result, or see that it is one of ours."""
+    if out.exists() and not out.is_dir():
+        raise MetaDxError("out_not_ours", f"{out} is a file: name a new or empty folder.")
+    if out.resolve() == source:
+        raise MetaDxError("out_not_ours", f"{out} is the source itself: name a new or empty folder.")
+    report = out / REPORT
+    if report.is_file():
+        try:
+            found = json.loads(report.read_text()).get("made_with")
+        except (ValueError, AttributeError, UnicodeDecodeError):
+            found = None
+        if found != wanted:
+            raise MetaDxError(
+                "out_of_other_options",
+                f"{out} was made with other options, another key or another version: name a new folder.",
+            )
+        return
+    with storage_faults(out):
+        if out.exists() and any(out.iterdir()):
+            raise MetaDxError("out_not_ours", f"{out} holds other files: name a new or empty folder.")
+        out.mkdir(parents=True, exist_ok=True)
+    write_json(report, {"made_with": wanted})
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
