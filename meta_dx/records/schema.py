@@ -147,6 +147,117 @@ class EvaluationRow(Base):
     __table_args__ = (UniqueConstraint("bundle", "protocol", "split_version", "data_version"),)
 
 
+class AccountRow(Base):
+    """A person who may sign in to the review pages."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)  # in lower case
+    role: Mapped[str]
+    password_hash: Mapped[str | None]  # None: signs in through OpenID Connect only
+    subject: Mapped[str | None] = mapped_column(unique=True)  # of OpenID Connect
+    must_change: Mapped[bool]
+    enabled: Mapped[bool]
+    failures: Mapped[int]
+    locked_until: Mapped[str | None]
+    created_at: Mapped[str]
+
+
+class SignInRow(Base):
+    """A session of one account; the browser holds the token, this table only its hash."""
+
+    __tablename__ = "sign_ins"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    csrf: Mapped[str]
+    created_at: Mapped[str]
+    seen_at: Mapped[str]
+    ends_at: Mapped[str]
+
+    __table_args__ = (Index(None, "account"),)
+
+
+class CaseRow(Base):
+    """A study that is to be read, and how far its reading has come; nothing here depends on a prediction."""
+
+    __tablename__ = "cases"
+
+    study: Mapped[str] = mapped_column(primary_key=True)
+    patient: Mapped[str]
+    batch: Mapped[str]
+    modality: Mapped[str]
+    body_part: Mapped[str | None]
+    sex: Mapped[str | None]
+    age_years: Mapped[float | None]
+    study_date: Mapped[str | None]
+    images: Mapped[int]
+    series: Mapped[int]
+    band: Mapped[int]  # of priority; 0 is the most urgent
+    mix: Mapped[int]  # random, from which every reader's own order follows
+    state: Mapped[str]  # "open", "disputed" or "done"
+    decisions: Mapped[int]  # readers who have decided
+    added_at: Mapped[str]
+
+    __table_args__ = (Index(None, "state", "band"), Index(None, "patient"))
+
+
+class ReadingRow(Base):
+    """How far one reader has come with one case."""
+
+    __tablename__ = "readings"
+
+    study: Mapped[str] = mapped_column(ForeignKey("cases.study"), primary_key=True)
+    account: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    stage: Mapped[str]  # "started", "read" (the blind opinion stands) or "decided"
+    started_at: Mapped[str]
+    read_at: Mapped[str | None]
+    revealed_at: Mapped[str | None]
+    decided_at: Mapped[str | None]
+    run: Mapped[int | None]  # the prediction that was shown
+    draft: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    __table_args__ = (Index(None, "account", "stage"),)
+
+
+class OpinionRow(Base):
+    """What a reader said, in every version: rows are only ever added."""
+
+    __tablename__ = "opinions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study: Mapped[str] = mapped_column(ForeignKey("cases.study"))
+    account: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    kind: Mapped[str]  # "blind", "decision" or "adjudication"
+    version: Mapped[int]
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    run: Mapped[int | None]
+    bundle: Mapped[str | None]
+    support_version: Mapped[int | None]
+    created_at: Mapped[str]
+
+    __table_args__ = (UniqueConstraint("study", "account", "kind", "version"),)
+
+
+class AuditRow(Base):
+    """One line of the audit trail; ``mac`` chains it to the line before (see :mod:`meta_dx.records.audit`)."""
+
+    __tablename__ = "audit"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[str]
+    account: Mapped[str]
+    action: Mapped[str]
+    study: Mapped[str | None]
+    bundle: Mapped[str | None]
+    support_version: Mapped[int | None]
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    mac: Mapped[str]
+
+    __table_args__ = (Index(None, "study"), Index(None, "account"))
+
+
 def now() -> str:
     """Return this moment as ISO 8601 text in UTC, always with microseconds so that text sorts as time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

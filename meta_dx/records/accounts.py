@@ -1,0 +1,390 @@
+"""Who may sign in to the review pages: accounts, passwords and sessions.
+
+Passwords are kept as Argon2id hashes (RFC 9106) and sessions as SHA-256 of their token, so a copy of the database
+opens no door. After :data:`FAILURES` wrong passwords an account is locked for :data:`LOCKED`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Literal, get_args
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.audit import AuditLine, AuditTrail, Write
+from meta_dx.records.database import Records
+from meta_dx.records.schema import AccountRow, SignInRow, now
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+Role = Literal["reader", "adjudicator", "lead", "administrator"]
+Right = Literal["read", "adjudicate", "teach", "identity", "export", "lead", "accounts", "audit"]
+
+#: What each role may do; whoever manages accounts sees no case.
+RIGHTS: dict[str, frozenset[Right]] = {
+    "reader": frozenset({"read", "export"}),
+    "adjudicator": frozenset({"read", "export", "adjudicate", "teach", "identity"}),
+    "lead": frozenset({"read", "export", "adjudicate", "teach", "identity", "lead", "audit"}),
+    "administrator": frozenset({"accounts", "audit"}),
+}
+FAILURES, LOCKED = 5, timedelta(minutes=15)
+IDLE, LONGEST = timedelta(minutes=30), timedelta(hours=10)
+_SHORTEST = 12
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person who may sign in.
+
+    Parameters
+    ----------
+    id : int
+        Number.
+    name : str
+        What they sign in with, in lower case.
+    role : {"reader", "adjudicator", "lead", "administrator"}
+        Decides the rights (:data:`RIGHTS`).
+    must_change : bool
+        The password was given by somebody else and has to be replaced first.
+    enabled : bool
+        False: may not sign in any more.
+    """
+
+    id: int
+    name: str
+    role: Role
+    must_change: bool = False
+    enabled: bool = True
+
+    def may(self, right: Right) -> bool:
+        """Tell whether the account has a right; none before a given password was replaced."""
+        return not self.must_change and right in RIGHTS[self.role]
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """An open session.
+
+    Parameters
+    ----------
+    account : Account
+        Whose it is.
+    csrf : str
+        Has to come back with everything that changes something.
+    token : str
+        What the browser holds; empty where it was not just made.
+    """
+
+    account: Account
+    csrf: str
+    token: str = ""
+
+
+class Accounts:
+    """The accounts of one home.
+
+    Parameters
+    ----------
+    records : Records
+        The opened records.
+    trail : AuditTrail
+        Every change and every sign-in is written down there.
+    """
+
+    def __init__(self, records: Records, trail: AuditTrail) -> None:
+        self._records, self._trail = records, trail
+
+    def add(
+        self,
+        name: str,
+        role: str,
+        *,
+        password: str | None = None,
+        subject: str | None = None,
+        by: str = "-",
+        must_change: bool = True,
+    ) -> tuple[Account, str]:
+        """Make an account.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits and ``. _ @ -``; kept in lower case.
+        role : str
+            One of :data:`RIGHTS`.
+        password : str, optional
+            At least 12 characters; drawn at random if absent.
+        subject : str, optional
+            Whom OpenID Connect means by this account; then there is no password.
+        by : str
+            Who makes it.
+        must_change : bool
+            Whether the password has to be replaced at the first sign-in.
+
+        Returns
+        -------
+        account : Account
+        password : str
+            The password, to be told once; empty with a ``subject``.
+
+        Raises
+        ------
+        MetaDxError
+            ``bad_account``, ``bad_password`` or ``account_exists``.
+        """
+        name = name.strip().lower()
+        if not _NAME.fullmatch(name) or role not in get_args(Role):
+            raise MetaDxError(
+                "bad_account",
+                f"'{name}' with role '{role}' cannot be an account: a name has letters, digits and . _ @ -, and a role "
+                f"is one of {', '.join(get_args(Role))}.",
+            )
+        secret = "" if subject else password or secrets.token_urlsafe(12)
+        hashed = None if subject else _hashed(secret)
+
+        def work(session: Session, write: Write) -> Account:
+            if session.scalar(select(AccountRow).where(AccountRow.name == name)) is not None:
+                raise MetaDxError(
+                    "account_exists", f"There is an account '{name}' already: choose another name."
+                )
+            row = AccountRow(
+                name=name,
+                role=role,
+                password_hash=hashed,
+                subject=subject,
+                must_change=must_change and not subject,
+                enabled=True,
+                failures=0,
+                locked_until=None,
+                created_at=now(),
+            )
+            session.add(row)
+            session.flush()
+            write(AuditLine(by, "add_account", details={"account": name, "role": role}))
+            return _account(row)
+
+        return self._trail.write(work), secret
+
+    def all(self) -> list[Account]:
+        """Return every account, sorted by name."""
+        with self._records.reading() as session:
+            return [_account(row) for row in session.scalars(select(AccountRow).order_by(AccountRow.name))]
+
+    def change(self, name: str, *, role: str | None = None, enabled: bool | None = None, by: str) -> Account:
+        """Give an account another role, or close or open it; its sessions end.
+
+        Raises
+        ------
+        MetaDxError
+            ``unknown_account``, ``bad_account``, or ``last_administrator``.
+        """
+        if role is not None and role not in get_args(Role):
+            raise MetaDxError(
+                "bad_account", f"'{role}' is no role: it is one of {', '.join(get_args(Role))}."
+            )
+
+        def work(session: Session, write: Write) -> Account:
+            row = _row(session, name)
+            row.role = role or row.role
+            row.enabled = row.enabled if enabled is None else enabled
+            session.flush()
+            open_ones = select(AccountRow.id).where(AccountRow.role == "administrator", AccountRow.enabled)
+            if session.scalar(open_ones) is None:
+                raise MetaDxError(
+                    "last_administrator", f"'{name}' is the last administrator: make another one before."
+                )
+            session.execute(delete(SignInRow).where(SignInRow.account == row.id))
+            said = {"account": row.name, "role": row.role, "enabled": row.enabled}
+            write(AuditLine(by, "change_account", details=said))
+            return _account(row)
+
+        return self._trail.write(work)
+
+    def set_password(self, name: str, password: str | None = None, *, by: str) -> str:
+        """Set a password, drawn at random if absent, unlock the account and end its sessions; return the password.
+
+        A password that somebody else set has to be replaced at the next sign-in.
+
+        Raises
+        ------
+        MetaDxError
+            ``unknown_account`` or ``bad_password``.
+        """
+        secret = password or secrets.token_urlsafe(12)
+        hashed = _hashed(secret)
+
+        def work(session: Session, write: Write) -> None:
+            row = _row(session, name)
+            row.password_hash, row.failures, row.locked_until = hashed, 0, None
+            row.must_change = by != row.name
+            session.execute(delete(SignInRow).where(SignInRow.account == row.id))
+            write(AuditLine(by, "set_password", details={"account": row.name}))
+
+        self._trail.write(work)
+        return secret
+
+    def sign_in(self, name: str, password: str) -> SignIn:
+        """Check a password and open a session.
+
+        Raises
+        ------
+        MetaDxError
+            ``sign_in_failed``, in the same words and the same time whether the name or the password is wrong, or the
+            account is closed; ``account_locked`` after too many failures.
+        """
+        name = name.strip().lower()
+        with self._records.reading() as session:
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
+        known = row is not None and row.enabled and row.password_hash is not None
+        right = _matches(row.password_hash if row is not None and known else None, password)
+        if row is not None and known and row.locked_until is not None and row.locked_until > now():
+            self._trail.add(AuditLine(name, "sign_in_locked"))
+            raise MetaDxError(
+                "account_locked",
+                "Too many wrong passwords: the account is locked, try again in a quarter of an hour.",
+            )
+        if row is None or not known or not right:
+            self._fail(row if known else None)
+            raise MetaDxError("sign_in_failed", "The name or the password is wrong.")
+        return self._open(row.id, "password")
+
+    def sign_in_as(self, subject: str) -> SignIn:
+        """Open a session for whom OpenID Connect vouches.
+
+        Raises
+        ------
+        MetaDxError
+            ``sign_in_failed`` when no open account has this subject.
+        """
+        with self._records.reading() as session:
+            row = session.scalar(select(AccountRow).where(AccountRow.subject == subject))
+        if row is None or not row.enabled:
+            raise MetaDxError(
+                "sign_in_failed", "Your sign-in is known, but nobody has given you an account here yet."
+            )
+        return self._open(row.id, "openid")
+
+    def session(self, token: str) -> SignIn | None:
+        """Return the session of a token, or None when it has ended; being used keeps it open."""
+        digest = _digest(token)
+        with self._records.reading() as session:
+            row = session.get(SignInRow, digest)
+            account = None if row is None else session.get(AccountRow, row.account)
+        if row is None or account is None or not account.enabled:
+            return None
+        moment = datetime.now(UTC)
+        seen = datetime.fromisoformat(row.seen_at)
+        if row.ends_at <= now() or moment - seen > IDLE:
+            self.sign_out(token)
+            return None
+        if moment - seen > IDLE / 30:  # not a write for every picture of a case
+            self._records.write(lambda session: _touch(session, digest))
+        return SignIn(_account(account), row.csrf)
+
+    def sign_out(self, token: str) -> None:
+        """End a session."""
+
+        def work(session: Session, write: Write) -> None:
+            row = session.get(SignInRow, _digest(token))
+            if row is not None:
+                account = session.get(AccountRow, row.account)
+                session.delete(row)
+                write(AuditLine(account.name if account else "-", "sign_out"))
+
+        self._trail.write(work)
+
+    def _open(self, account: int, how: str) -> SignIn:
+        token, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
+
+        def work(session: Session, write: Write) -> Account:
+            row = session.get_one(AccountRow, account)
+            row.failures, row.locked_until = 0, None
+            moment = datetime.now(UTC)
+            session.execute(delete(SignInRow).where(SignInRow.ends_at <= now()))
+            session.add(
+                SignInRow(
+                    token_hash=_digest(token),
+                    account=account,
+                    csrf=csrf,
+                    created_at=now(),
+                    seen_at=now(),
+                    ends_at=(moment + LONGEST).isoformat(timespec="microseconds"),
+                )
+            )
+            write(AuditLine(row.name, "sign_in", details={"how": how}))
+            return _account(row)
+
+        return SignIn(self._trail.write(work), csrf, token)
+
+    def _fail(self, known: AccountRow | None) -> None:
+        def work(session: Session, write: Write) -> None:
+            name = "-"  # what was typed may be a password in the wrong field
+            if known is not None:
+                row = session.get_one(AccountRow, known.id, with_for_update=True)
+                row.failures += 1
+                name = row.name
+                if row.failures >= FAILURES:
+                    row.locked_until = (datetime.now(UTC) + LOCKED).isoformat(timespec="microseconds")
+                    row.failures = 0
+            write(AuditLine(name, "sign_in_failed"))
+
+        self._trail.write(work)
+
+
+def _account(row: AccountRow) -> Account:
+    return Account(row.id, row.name, row.role, row.must_change, row.enabled)  # type: ignore[arg-type]
+
+
+def _row(session: Session, name: str) -> AccountRow:
+    row = session.scalar(select(AccountRow).where(AccountRow.name == name.strip().lower()))
+    if row is None:
+        raise MetaDxError("unknown_account", f"There is no account '{name}'.")
+    return row
+
+
+def _touch(session: Session, digest: str) -> None:
+    row = session.get(SignInRow, digest)
+    if row is not None:
+        row.seen_at = now()
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+def _hashed(password: str) -> str:
+    if len(password) < _SHORTEST or len(password) > 1024:
+        raise MetaDxError("bad_password", f"A password has {_SHORTEST} to 1024 characters.")
+    return _hasher().hash(password)
+
+
+@cache
+def _decoy() -> str:
+    return _hasher().hash(secrets.token_urlsafe(16))
+
+
+def _matches(hashed: str | None, password: str) -> bool:
+    """Compare; a name that nobody has costs the same time as one that somebody has."""
+    from argon2.exceptions import VerificationError
+
+    try:
+        _hasher().verify(hashed or _decoy(), password[:1024])
+    except VerificationError:
+        return False
+    return hashed is not None
