@@ -12,6 +12,37 @@ _CODE_VERSION = "1"
 
 @dg.asset(
     group_name="ingestion",
+    owners=DATA_TEAM,
+    kinds={"dicom"},
+    code_version=_CODE_VERSION,
+)
+def fetched_instances(meta_dx: MetaDx) -> dg.MaterializeResult:
+    """What the archives (PACS) among the sources hold that was not here yet: files, of which the next batch is made.
+
+    Found = fetched + already here + failed. An archive that cannot be reached fails the run; the next one goes on
+    from there.
+    """
+    from meta_dx.progress import bar
+    from meta_dx.steps.pacs import fetch_new
+
+    summaries = fetch_new(meta_dx.open(), bar, patient=False)
+    accounts = [
+        {
+            "archive": number,
+            **{name: getattr(one, name) for name in ("found", "fetched", "already_here", "changed")},
+        }
+        for number, one in enumerate(summaries.values(), start=1)
+    ]
+    failed = [
+        {"archive": number, "code": code, "instances": n}
+        for number, one in enumerate(summaries.values(), start=1)
+        for code, n in one.failed.items()
+    ]
+    return dg.MaterializeResult(metadata={"archives": table(accounts), "failed": table(failed)})
+
+
+@dg.asset(
+    group_name="ingestion",
     partitions_def=ingest_batches,
     owners=DATA_TEAM,
     kinds={"dicom", "parquet"},
@@ -65,4 +96,4 @@ def diagnosis_table(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-ASSETS = [ingested_batch, diagnosis_table]
+ASSETS = [fetched_instances, ingested_batch, diagnosis_table]

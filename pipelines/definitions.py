@@ -9,16 +9,24 @@ from __future__ import annotations
 import dagster as dg
 
 import assets
-from pipelines.jobs import all_assets_job, inbox_job, ingest_job, predict_job, report_job, train_job
+from pipelines.jobs import (
+    all_assets_job,
+    fetch_job,
+    inbox_job,
+    ingest_job,
+    predict_job,
+    report_job,
+    train_job,
+)
 from pipelines.progress import step_lines
 from pipelines.resources import meta_dx_resource
-from pipelines.schedules import nightly
+from pipelines.schedules import nightly, nightly_fetch
 from pipelines.sensors import inbox
 
 defs = dg.Definitions(
     assets=assets.all_assets(),
-    jobs=[all_assets_job, ingest_job, inbox_job, train_job, predict_job, report_job],
-    schedules=[nightly],
+    jobs=[all_assets_job, fetch_job, ingest_job, inbox_job, train_job, predict_job, report_job],
+    schedules=[nightly_fetch, nightly],
     sensors=[inbox],
     resources={"meta_dx": meta_dx_resource()},
     # One process: a step in a process of its own costs three seconds before it does anything.

@@ -51,7 +51,9 @@ def _run() -> int:
 
     project = open_project(cohort_file(), home_root())
     require_room(home_root())
+    from meta_dx.progress import bar
     from meta_dx.steps.incoming import idle_sources, require_batch, usable_batches
+    from meta_dx.steps.pacs import fetch_new
     from pipelines.batches import register_new_batches
     from pipelines.resources import meta_dx_resource
     from pipelines.working import end_dead_runs
@@ -60,6 +62,9 @@ def _run() -> int:
     logging.getLogger("dagster").setLevel(logging.ERROR)
     with open_instance() as instance:
         end_dead_runs(instance)
+        if project.settings.addresses:
+            log.info("\nFetch from the archives")
+            fetch_new(project, bar)
         waiting = register_new_batches(meta_dx_resource(), instance)
         require_batch(project)
         for sentence in idle_sources(project):

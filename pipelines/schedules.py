@@ -1,4 +1,4 @@
-"""The nightly run: take in what came during the day, retrain what it changes, predict."""
+"""The nightly runs: fetch what came during the day; take it in, retrain what it changes, predict."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,25 @@ import dagster as dg
 
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
-from pipelines.jobs import all_assets_job
+from pipelines.jobs import all_assets_job, fetch_job
 from pipelines.working import end_dead_runs
+
+
+@dg.schedule(
+    job=fetch_job,
+    cron_schedule="30 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Every night at 00:30 UTC: fetch what is new in the archives, two hours before it is taken in.",
+)
+def nightly_fetch(
+    context: dg.ScheduleEvaluationContext, meta_dx: MetaDx
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Ask for one run; the archives are spoken to there, never here, where a slow one would hold everything up."""
+    if meta_dx.open().settings.addresses:
+        yield dg.RunRequest(run_key=f"fetch-{context.scheduled_execution_time.date().isoformat()}")
+    else:
+        yield dg.SkipReason("No source of the cohort is an archive.")
 
 
 @dg.schedule(
