@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragmented_frames
 from pydicom.uid import (
     UID,
     JPEG2000TransferSyntaxes,
@@ -88,18 +88,44 @@ def codestreams(dataset: Dataset, count: int, frame: int | None = None) -> list[
     """
     tables = [dataset.get(keyword) for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
     extended = (tables[0], tables[1]) if all(isinstance(table, bytes) and table for table in tables) else None
-    wanted = (0, count) if frame is None else (frame, frame + 1)
+    first, last = (0, count) if frame is None else (frame, frame + 1)
+    found = fragments_of_frames(dataset.PixelData, count, extended)
+    frames = [b"".join(fragments) for fragments in islice(found, first, last)]
+    if len(frames) < last - first:
+        raise RefusedError(RejectionCode.DAMAGED_PIXELS, "there are fewer codestreams than frames")
+    return frames
+
+
+def fragments_of_frames(
+    value: bytes, count: int, extended: tuple[bytes, bytes] | None
+) -> Iterator[tuple[bytes, ...]]:
+    """Yield the fragments of each frame of encapsulated pixel data.
+
+    Parameters
+    ----------
+    value : bytes
+        Of the element, without the delimiter at its end.
+    count : int
+        Number of frames.
+    extended : tuple of bytes, optional
+        Extended offset table and lengths.
+
+    Yields
+    ------
+    tuple of bytes
+
+    Raises
+    ------
+    RefusedError
+        ``damaged_pixels``: the items cannot be told apart.
+    """
     try:
-        frames = generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=extended)
-        found = list(islice(frames, *wanted))
+        yield from generate_fragmented_frames(value, number_of_frames=count, extended_offsets=extended)
     except MemoryError:
         raise
     except Exception as fault:
         # Broken lengths and offsets raise ValueError, struct.error, OverflowError …
         raise RefusedError(RejectionCode.DAMAGED_PIXELS, "the items of the pixel data are damaged") from fault
-    if len(found) < wanted[1] - wanted[0]:
-        raise RefusedError(RejectionCode.DAMAGED_PIXELS, "there are fewer codestreams than frames")
-    return found
 
 
 def measured(frames: Sequence[bytes], syntax: UID, expected: tuple[int, int, int]) -> int:

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 
-from pydicom.encaps import generate_fragmented_frames
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
+from meta_dx.dicom.codestreams import fragments_of_frames
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -70,8 +70,7 @@ def without_extras(
     spans = _spans_of(transfer_syntax, pixels)
     pieces, starts = [], []
     place = 0
-    found = generate_fragmented_frames(value, number_of_frames=frames, extended_offsets=extended)
-    for fragments in islice(found, frames):
+    for fragments in islice(fragments_of_frames(value, frames, extended), frames):
         starts.append(place)
         for fragment in _split(_blanked(b"".join(fragments), spans), [len(part) for part in fragments]):
             pieces.append(struct.pack("<HHI", 0xFFFE, 0xE000, len(fragment)) + fragment)

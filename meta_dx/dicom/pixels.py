@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     UID,
     HTJ2KLossless,
@@ -29,6 +28,13 @@ from pydicom.uid import (
 )
 
 from meta_dx.dicom.codestreams import RETIRED, codestreams, measured, mended
+from meta_dx.dicom.lookup_tables import (
+    modality_lut,
+    palette_bytes,
+    palette_to_rgb,
+    scaled_to_255,
+    with_the_sign_of_the_pixels,
+)
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
 
 Array = npt.NDArray[Any]
@@ -101,11 +107,14 @@ def physical_pixels(dataset: Dataset, frame: int = 0) -> Picture:
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Return the number of frames, 1 where the attribute is absent or empty."""
+    """Return the number of frames, 1 where the attribute is absent, empty or 0."""
     try:
-        return max(1, int(dataset.get("NumberOfFrames") or 1))
+        count = int(dataset.get("NumberOfFrames") or 1)
     except (TypeError, ValueError) as fault:
         raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "NumberOfFrames is no number") from fault
+    if count < 1:
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "NumberOfFrames is negative")
+    return count
 
 
 def decode(dataset: Dataset, frame: int | None = None) -> StoredPixels:
@@ -239,14 +248,14 @@ def to_physical(stored: Array, dataset: Dataset, frame: int, bits: int) -> Pictu
     """Turn one decoded frame into physical units; see :func:`physical_pixels` for what is done."""
     photometric = photometric_of(dataset)
     if photometric == PALETTE:
-        return _palette_to_rgb(stored, dataset)
+        return palette_to_rgb(stored, dataset)
     if photometric in COLOUR:
-        return _scaled(stored, bits)
+        return scaled_to_255(stored, bits)
     physical = _modality(stored, dataset, frame)
     if photometric == "MONOCHROME1":
         ends = np.array(_stored_range(dataset, bits), np.int64)
         low, high = _modality(ends, dataset, frame)
-        lut = _modality_lut(dataset)
+        lut = modality_lut(dataset)
         if lut is not None:
             low, high = lut[0].min(), lut[0].max()
         physical = (low + high) - physical
@@ -274,6 +283,34 @@ def photometric_of(dataset: Dataset) -> str:
     return str(dataset.get("PhotometricInterpretation") or "").strip().upper()
 
 
+def require_same_meaning(original: Dataset, kept: Dataset) -> None:
+    """Refuse an instance if its stored values would mean something else in the object that is kept of it.
+
+    An attribute that is no valid number, or stands in a representation that it cannot have, does not travel;
+    without its rescale a picture would quietly be another one.
+
+    Parameters
+    ----------
+    original, kept : pydicom.dataset.Dataset
+        The instance, and the header of what is kept of it.
+
+    Raises
+    ------
+    RefusedError
+        ``pixel_description``
+    """
+    for index in range(len(original.get("PerFrameFunctionalGroupsSequence") or [()])):
+        if rescale_of(original, index) != rescale_of(kept, index):
+            raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "rescale slope or intercept is damaged")
+    ours, theirs = modality_lut(original), modality_lut(kept)
+    if (ours is None) != (theirs is None) or (ours and theirs and not np.array_equal(ours[0], theirs[0])):
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged")
+    if _padding_range(original) != _padding_range(kept):
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the padding value is damaged")
+    if photometric_of(original) == PALETTE and palette_bytes(original) != palette_bytes(kept):
+        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the palette is damaged")
+
+
 def _functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame and frame < len(per_frame):
@@ -297,33 +334,13 @@ def _slope_and_intercept(dataset: Dataset) -> tuple[float, float]:
 
 
 def _modality(stored: Array, dataset: Dataset, frame: int) -> Picture:
-    lut = _modality_lut(dataset)
+    lut = modality_lut(dataset)
     if lut is not None:
         table, first = lut
         return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
     slope, intercept = rescale_of(dataset, frame)
     # float64 before rounding: 16 bits times a slope of many digits does not fit float32 exactly.
     return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
-
-
-def _modality_lut(dataset: Dataset) -> tuple[Picture, int] | None:
-    """Return the entries and the stored value of the first one; ``None`` where there is no table."""
-    sequence = dataset.get("ModalityLUTSequence")
-    if not sequence or not sequence[0].get("LUTDescriptor") or not sequence[0].get("LUTData"):
-        return None  # some writers leave an empty item
-    item = sequence[0]
-    try:
-        entries, first, depth = (int(value) for value in item.LUTDescriptor)
-        data = item["LUTData"].value
-        if isinstance(data, bytes):
-            wide = depth > 8 or len(data) >= 2 * (entries or 65536)
-            data = np.frombuffer(data, _word(dataset) if wide else np.uint8)
-        table = np.asarray(data, np.float32).reshape(-1)[: entries or 65536]
-    except (TypeError, ValueError) as fault:
-        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged") from fault
-    if not table.size:
-        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged")
-    return table, _signed(first, dataset)
 
 
 def _stored_range(dataset: Dataset, bits: int) -> tuple[int, int]:
@@ -333,56 +350,14 @@ def _stored_range(dataset: Dataset, bits: int) -> tuple[int, int]:
 
 
 def _padding(stored: Array, dataset: Dataset) -> npt.NDArray[np.bool_] | None:
-    value = dataset.get("PixelPaddingValue")
-    if value is None or isinstance(value, str | bytes):
+    ends = _padding_range(dataset)
+    return None if ends is None else np.asarray((stored >= ends[0]) & (stored <= ends[1]))
+
+
+def _padding_range(dataset: Dataset) -> tuple[int, int] | None:
+    value, limit = (dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not isinstance(value, int):
         return None
-    start = _signed(int(value), dataset)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    end = start if limit is None or isinstance(limit, str | bytes) else _signed(int(limit), dataset)
-    low, high = min(start, end), max(start, end)
-    return np.asarray((stored >= low) & (stored <= high))
-
-
-def _signed(value: int, dataset: Dataset) -> int:
-    """Undo a wrong choice between US and SS: the value has the sign of the pixels."""
-    allocated = int(dataset.BitsAllocated)
-    if int(dataset.PixelRepresentation) == 1:
-        half = 1 << (allocated - 1)
-        return (value + half) % (2 * half) - half
-    return value % (1 << allocated) if value < 0 else value
-
-
-def _palette_to_rgb(stored: Array, dataset: Dataset) -> Picture:
-    if "RedPaletteColorLookupTableData" not in dataset:
-        # Segmented palettes are rare and intricate: pydicom expands them.
-        colours = apply_color_lut(stored, dataset)[..., :3]
-        return _scaled(colours, 8 * colours.dtype.itemsize)
-    entries, first, depth = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
-    tables = [_palette_table(dataset, colour, entries or 65536) for colour in ("Red", "Green", "Blue")]
-    index = np.clip(stored.astype(np.int64) - _signed(first, dataset), 0, min(map(len, tables)) - 1)
-    colours = np.stack([table[index] for table in tables], axis=-1)  # (H, W, 3)
-    # Many writers announce 16 bits and fill 8 of them.
-    deep = depth > 8 and max(int(table.max()) for table in tables) > 255
-    return _scaled(colours, 16 if deep else 8)
-
-
-def _palette_table(dataset: Dataset, colour: str, entries: int) -> Array:
-    data = bytes(dataset[f"{colour}PaletteColorLookupTableData"].value)
-    if len(data) >= 2 * entries:
-        return np.frombuffer(data[: 2 * entries], _word(dataset))
-    packed = data + b"\0" * (len(data) % 2)
-    table = np.frombuffer(packed, _word(dataset)).astype("<u2").view(np.uint8)
-    if len(table) < entries:
-        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the palette is shorter than it says")
-    return table[:entries]
-
-
-def _word(dataset: Dataset) -> str:
-    little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-    return "<u2" if little else ">u2"
-
-
-def _scaled(colours: Array, bits: int) -> Picture:
-    if bits == 8:
-        return colours.astype(np.float32)
-    return (colours * np.float64(255.0 / ((1 << bits) - 1))).astype(np.float32)
+    start = with_the_sign_of_the_pixels(value, dataset)
+    end = with_the_sign_of_the_pixels(limit, dataset) if isinstance(limit, int) else start
+    return min(start, end), max(start, end)
