@@ -29,8 +29,9 @@ PIXEL_SPACING_TOLERANCE = 1e-3
 #: Largest distance of a slice from its place on an even grid, in parts of the spacing: what linear interpolation
 #: then mixes in wrongly of the neighbour is at most a twentieth.
 SPACING_TOLERANCE = 0.05
-#: Positions are often written with one digit: this rounding (mm) is allowed where it is below a fifth of the spacing.
-ROUNDING = 0.06
+#: Positions are often written with one digit. What rounding a slice and the ends of the stack can do (mm) is allowed
+#: up to a fifth of the spacing.
+ROUNDING = 0.101
 #: Slices nearer than this (mm), and nearer than a tenth of the largest gap, lie at the same position.
 SAME_POSITION = 0.01
 #: Largest sideways distance from the line along the normal, in pixels: below it every pixel is where it seems.
