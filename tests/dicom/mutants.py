@@ -56,11 +56,26 @@ _NATIVE = {
     "deflated": DeflatedExplicitVRLittleEndian,
     "rle": RLELossless,
 }
-_REPRESENTATIONS = b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV ZZ"
+_REPRESENTATIONS = (
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN "
+    b"SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV ZZ"
+)
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _LENGTHS = (0, 1, 2, 3, 0xFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 _WORDS = (0, 1, 2, 3, 7, 8, 12, 16, 17, 32, 64, 255, 256, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF)
-_TEXTS = (b"", b"0", b"-1", b"99999999", b"2147483648", b"1e308", b"nan", b"inf", b"1\\2\\3", b"\xff\xfe", b"1A")
+_TEXTS = (
+    b"",
+    b"0",
+    b"-1",
+    b"99999999",
+    b"2147483648",
+    b"1e308",
+    b"nan",
+    b"inf",
+    b"1\\2\\3",
+    b"\xff\xfe",
+    b"1A",
+)
 _PIXEL_WORDS = tuple(
     struct.pack("<HH", 0x28, element)
     for element in (0x02, 0x06, 0x08, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103, 0x120, 0x1052, 0x1053)
@@ -108,7 +123,7 @@ def seeds() -> dict[str, bytes]:
 
 def mutant(seed: bytes, number: int) -> bytes:
     """Return damaged bytes; the same number damages in the same way."""
-    rng = random.Random(number)  # noqa: S311
+    rng = random.Random(number)
     content = bytearray(seed)
     inner = _inflated(seed) if rng.random() < 0.8 else None
     if inner is not None:
@@ -133,7 +148,13 @@ def _file(**options: Any) -> bytes:
         if edit is not None:
             edit(dataset)
 
-    options |= {"patient": TOKEN, "study": "S", "instance": "I", "AccessionNumber": TOKEN, "InstanceNumber": 1}
+    options |= {
+        "patient": TOKEN,
+        "study": "S",
+        "instance": "I",
+        "AccessionNumber": TOKEN,
+        "InstanceNumber": 1,
+    }
     with config.disable_value_validation():
         dataset = build_instance(**options, **texts, edit=private)
         if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian and dataset.BitsAllocated == 16:
@@ -145,7 +166,9 @@ def _file(**options: Any) -> bytes:
 def _encapsulated(codestream: bytes, name: str, syntax: UID) -> bytes:
     colour = name.startswith("rgb8")
     pixels = picture(1, (32, 40, 3), 8) if colour else picture(1, (32, 40))
-    photometric = "MONOCHROME2" if not colour else {"jpg": "YBR_FULL_422", "j2k": "YBR_RCT"}.get(name[-3:], "RGB")
+    photometric = (
+        "MONOCHROME2" if not colour else {"jpg": "YBR_FULL_422", "j2k": "YBR_RCT"}.get(name[-3:], "RGB")
+    )
     bits = 8 if colour else 12
     stored = BytesIO(
         _file(pixels=pixels, BitsStored=bits, HighBit=bits - 1, PhotometricInterpretation=photometric)
@@ -204,7 +227,7 @@ def _elements(content: bytes) -> list[Element]:
     try:
         with config.disable_value_validation():
             dataset = dcmread(BytesIO(content), force=True)
-        raw = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118
+        raw = [dataset.get_item(tag) for tag in dataset.keys()]
     except Exception:
         return []
     found = []
@@ -324,10 +347,14 @@ def _vast(content: bytearray, element: Element, rng: random.Random) -> None:
         tag = bytes(content[other.start : other.start + 4])
         length = other.end - other.value
         if tag in _PIXEL_WORDS[3:5] and rng.random() < 0.7:
-            content[other.value : other.end] = struct.pack("<H", rng.choice((0xFFFF, 0xFF00, 0x8000)))[:length]
+            content[other.value : other.end] = struct.pack("<H", rng.choice((0xFFFF, 0xFF00, 0x8000)))[
+                :length
+            ]
         elif tag == _PIXEL_WORDS[2]:
             content[other.value : other.end] = b"9" * length
-    count = struct.pack("<HH", 0x28, 0x08) + (b"IS\x08\0" if element.explicit else b"\x08\0\0\0") + b"99999999"
+    count = (
+        struct.pack("<HH", 0x28, 0x08) + (b"IS\x08\0" if element.explicit else b"\x08\0\0\0") + b"99999999"
+    )
     if rng.random() < 0.5:
         content[element.start : element.start] = count
 
@@ -352,7 +379,9 @@ def _encapsulation(content: bytearray, rng: random.Random) -> bytearray:
     elif kind == 3:
         content[place:place] = content[place : place + rng.choice((8, 40, 3000))]
     else:
-        content[places[0] + 4 : places[0] + 8] = struct.pack("<I", 8) + struct.pack("<II", 0, rng.choice(_LENGTHS))
+        content[places[0] + 4 : places[0] + 8] = struct.pack("<I", 8) + struct.pack(
+            "<II", 0, rng.choice(_LENGTHS)
+        )
     return content
 
 
