@@ -1,0 +1,328 @@
+"""The cases that are to be read, and what becomes of them: started, read blind, revealed, decided, adjudicated.
+
+Nothing here looks at a prediction before the blind opinion stands. :mod:`meta_dx.records.worklist` lists cases.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy.orm import Session
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import Account
+from meta_dx.records.audit import AuditLine, AuditTrail, Write
+from meta_dx.records.database import Records
+from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, as_json, from_json
+from meta_dx.records.schema import AccountRow, CaseRow, OpinionRow, ReadingRow, now
+
+BANDS = ("urgent", "soon", "routine")
+MIXES = (1 << 31) - 1
+"""``CaseRow.mix`` lies from 1 to below this prime."""
+_MANY = 1000
+
+
+@dataclass(frozen=True)
+class NewCase:
+    """A study that has come in and has no diagnosis yet; all values are surrogates or code strings."""
+
+    study: str
+    patient: str
+    batch: str
+    modality: str
+    body_part: str | None
+    sex: str | None
+    age_years: float | None
+    study_date: str | None
+    images: int
+    series: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The prediction that a reader was shown: number of its run, hash of its bundle, version of its support set."""
+
+    run: int
+    bundle: str
+    support_version: int
+
+
+class Cases:
+    """The cases of one home.
+
+    Parameters
+    ----------
+    records : Records
+        The opened records.
+    trail : AuditTrail
+        Everything that happens is written down there.
+    readers : int
+        How many readers decide about a case: 1, or 2 with an adjudicator where they differ.
+    """
+
+    def __init__(self, records: Records, trail: AuditTrail, readers: int = 1) -> None:
+        self._records, self._trail, self._readers = records, trail, readers
+
+    def add(self, cases: Iterable[NewCase], band: int = len(BANDS) - 1) -> int:
+        """Add cases that are not there yet; return how many were new."""
+        wanted = {case.study: case for case in cases}
+
+        def work(session: Session) -> int:
+            known = set(session.scalars(select(CaseRow.study)))
+            new = [case for study, case in wanted.items() if study not in known]
+            begun = {"band": band, "state": "open", "decisions": 0, "added_at": now()}
+            rows = [{**vars(case), **begun, "mix": 1 + secrets.randbelow(MIXES - 1)} for case in new]
+            for start in range(0, len(rows), _MANY):
+                session.execute(insert(CaseRow), rows[start : start + _MANY])
+            return len(new)
+
+        return self._records.write(work)
+
+    def get(self, study: str) -> CaseRow:
+        """Return one case.
+
+        Raises
+        ------
+        MetaDxError
+            ``unknown_case``.
+        """
+        with self._records.reading() as session:
+            return _case(session, study)
+
+    def reading(self, account: Account, study: str) -> ReadingRow | None:
+        """Return how far a reader is with a case."""
+        with self._records.reading() as session:
+            return session.get(ReadingRow, (study, account.id))
+
+    def open(self, account: Account, study: str) -> ReadingRow:
+        """Begin a reading, or go on with it; that the case was seen is written down."""
+
+        def work(session: Session, write: Write) -> ReadingRow:
+            _case(session, study)
+            row = session.get(ReadingRow, (study, account.id))
+            if row is None:
+                row = ReadingRow(study=study, account=account.id, stage="started", started_at=now())
+                session.add(row)
+            write(AuditLine(account.name, "view_case", study, details={"stage": row.stage}))
+            return row
+
+        return self._trail.write(work)
+
+    def save_draft(self, account: Account, study: str, draft: dict[str, Any]) -> None:
+        """Keep what a reader has typed so far."""
+
+        def work(session: Session) -> None:
+            row = session.get(ReadingRow, (study, account.id))
+            if row is not None:
+                row.draft = draft
+
+        self._records.write(work)
+
+    def read(self, account: Account, study: str, opinion: BlindOpinion) -> None:
+        """Keep a blind opinion; it cannot be given twice.
+
+        Raises
+        ------
+        MetaDxError
+            ``unknown_case``, or ``already_read``.
+        """
+
+        def work(session: Session, write: Write) -> None:
+            row = _reading(session, account, study)
+            if row.stage != "started":
+                raise MetaDxError("already_read", "Your blind opinion of this case stands already.")
+            row.stage, row.read_at, row.draft = "read", now(), None
+            version = _add(session, account, study, "blind", opinion, None)
+            write(AuditLine(account.name, "read_blind", study, details={"version": version}))
+
+        self._trail.write(work)
+
+    def reveal(self, account: Account, study: str, shown: Shown | None) -> None:
+        """Write down that the model's answer, or that there is none, was shown.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_read_yet`` before the blind opinion stands.
+        """
+
+        def work(session: Session, write: Write) -> None:
+            row = _reading(session, account, study)
+            if row.stage == "started":
+                raise MetaDxError("not_read_yet", "Give your own opinion first.")
+            if row.revealed_at is None:
+                row.revealed_at = now()
+            row.run = shown.run if shown else None
+            write(_line(account, "reveal", study, shown))
+
+        self._trail.write(work)
+
+    def decide(self, account: Account, study: str, decision: Decision, shown: Shown | None) -> int:
+        """Keep a decision, or a new version of it.
+
+        Returns
+        -------
+        int
+            Its version.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_read_yet``, or ``already_adjudicated``.
+        """
+
+        def work(session: Session, write: Write) -> int:
+            row = _reading(session, account, study)
+            if row.stage == "started":
+                raise MetaDxError("not_read_yet", "Give your own opinion first.")
+            case = _case(session, study, lock=True)
+            if _latest(session, study, "adjudication"):
+                raise MetaDxError(
+                    "already_adjudicated", "This case has been adjudicated: its decision stands."
+                )
+            row.stage, row.decided_at, row.draft = "decided", now(), None
+            version = _add(session, account, study, "decision", decision, shown)
+            session.flush()
+            _settle(session, case, self._readers)
+            details = {"verdict": decision.verdict, "version": version, "state": case.state}
+            write(_line(account, "decide", study, shown, details))
+            return version
+
+        return self._trail.write(work)
+
+    def adjudicate(self, account: Account, study: str, decision: Decision, shown: Shown | None) -> int:
+        """Settle a dispute.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_allowed`` without the right or for one of the two readers, ``not_disputed``.
+        """
+
+        def work(session: Session, write: Write) -> int:
+            case = _case(session, study, lock=True)
+            own = session.get(ReadingRow, (study, account.id))
+            if not account.may("adjudicate") or (own is not None and own.stage == "decided"):
+                raise MetaDxError(
+                    "not_allowed", "A dispute is settled by an adjudicator who has not decided before."
+                )
+            if case.state != "disputed":
+                raise MetaDxError("not_disputed", "This case is not in dispute.")
+            case.state = "done"
+            version = _add(session, account, study, "adjudication", decision, shown)
+            write(
+                _line(account, "adjudicate", study, shown, {"verdict": decision.verdict, "version": version})
+            )
+            return version
+
+        return self._trail.write(work)
+
+    def prioritise(self, account: Account, studies: Iterable[str], band: int) -> int:
+        """Put cases into a band of priority; return how many moved. No reason is kept that a reader could see."""
+        wanted = sorted(set(studies))
+        if not account.may("lead"):
+            raise MetaDxError("not_allowed", "Only a lead may change priorities.")
+        if not 0 <= band < len(BANDS):
+            raise MetaDxError("bad_band", f"A band of priority is a number from 0 to {len(BANDS) - 1}.")
+
+        def work(session: Session, write: Write) -> int:
+            moved = 0
+            for study in wanted:
+                row = _case(session, study)
+                moved += row.band != band
+                row.band = band
+            write(AuditLine(account.name, "prioritise", details={"band": band, "cases": len(wanted)}))
+            return moved
+
+        return self._trail.write(work)
+
+    def opinions(self, study: str) -> list[Opinion]:
+        """Return everything that was said about a case, in every version, in order of time."""
+        with self._records.reading() as session:
+            return _opinions(session, OpinionRow.study == study)
+
+
+def _case(session: Session, study: str, lock: bool = False) -> CaseRow:
+    row = session.get(CaseRow, study, with_for_update=True if lock else None)
+    if row is None:
+        raise MetaDxError("unknown_case", "There is no such case.")
+    return row
+
+
+def _reading(session: Session, account: Account, study: str) -> ReadingRow:
+    _case(session, study)
+    row = session.get(ReadingRow, (study, account.id))
+    if row is None:
+        raise MetaDxError("not_opened", "Open the case first.")
+    return row
+
+
+def _add(
+    session: Session,
+    account: Account,
+    study: str,
+    kind: Kind,
+    content: BlindOpinion | Decision,
+    shown: Shown | None,
+) -> int:
+    row = OpinionRow
+    same = (row.study == study, row.account == account.id, row.kind == kind)
+    version = 1 + (session.scalar(select(func.max(row.version)).where(*same)) or 0)
+    lineage = vars(shown) if shown else {"run": None, "bundle": None, "support_version": None}
+    said = as_json(content)
+    session.add(
+        row(
+            study=study,
+            account=account.id,
+            kind=kind,
+            version=version,
+            content=said,
+            created_at=now(),
+            **lineage,
+        )
+    )
+    return version
+
+
+def _opinions(session: Session, *conditions: ColumnElement[bool]) -> list[Opinion]:
+    query = select(OpinionRow, AccountRow.name).join(AccountRow, AccountRow.id == OpinionRow.account)
+    return [
+        Opinion(
+            row.study,
+            name,
+            row.kind,  # type: ignore[arg-type]
+            row.version,
+            from_json(row.kind, row.content),
+            row.run,
+            row.bundle,
+            row.support_version,
+            row.created_at,
+        )
+        for row, name in session.execute(query.where(*conditions).order_by(OpinionRow.id))
+    ]
+
+
+def _latest(session: Session, study: str, kind: Kind) -> dict[str, Decision]:
+    """Return each reader's newest decision."""
+    found = _opinions(session, OpinionRow.study == study, OpinionRow.kind == kind)
+    return {said.account: said.content for said in found if isinstance(said.content, Decision)}
+
+
+def _settle(session: Session, case: CaseRow, readers: int) -> None:
+    decisions = _latest(session, case.study, "decision")
+    case.decisions = len(decisions)
+    if len(decisions) < readers:
+        case.state = "open"
+    else:
+        case.state = "done" if len({each.outcome for each in decisions.values()}) == 1 else "disputed"
+
+
+def _line(
+    account: Account, action: str, study: str, shown: Shown | None, details: dict[str, Any] | None = None
+) -> AuditLine:
+    bundle, support = (shown.bundle, shown.support_version) if shown else (None, None)
+    return AuditLine(account.name, action, study, bundle, support, details or {})
