@@ -194,7 +194,7 @@ class Archive:
             self._tar = tarfile.open(self._path, "r:")
         else:
             self._stream = _Counted(opener(self._path))
-            self._tar = tarfile.open(fileobj=self._stream, mode="r|", bufsize=1 << 18)
+            self._tar = tarfile.open(fileobj=self._stream, mode="r|", bufsize=1 << 16)
         self._first = self._tar.next()
 
     def _next(self) -> tarfile.TarInfo | None:
@@ -206,9 +206,10 @@ class Archive:
         if entry is not None or self._at == 1:
             return entry
         # TarFile.next() takes a damaged header for the end, and keeps every header it has seen.
-        self._tar.fileobj.seek(self._tar.offset - 1)
-        if not self._tar.fileobj.read(1):
-            raise EOFError
+        if self._tar.offset != self._tar.fileobj.tell():
+            self._tar.fileobj.seek(self._tar.offset - 1)
+            if not self._tar.fileobj.read(1):
+                raise EOFError
         try:
             return tarfile.TarInfo.fromtarfile(self._tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A reader whose decoder does what hostile files make decoders do; the patient's number says what.
+"""A reader that does what hostile files make parsers and decoders do; the patient's number says what.
 
 Started in the place of ``meta_dx.dicom.reader_process`` (see ``hostile`` in ``tests/conftest.py``).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meta_dx.dicom import reader_process, reading
 
-_real, _read_bytes = reading.decode, Path.read_bytes
+_real, _read_bytes = reading.require_picture, Path.read_bytes
 
 
 def _read(path: Path) -> bytes:
@@ -72,7 +72,7 @@ def _write(dataset) -> None:
 
 
 def _poison(_) -> None:
-    reading.decode = lambda *_, **__: os.abort()  # this file comes through, the next one crashes
+    reading.require_picture = lambda *_, **__: os.abort()  # this file comes through, the next one crashes
 
 
 ACTS = {
@@ -91,14 +91,14 @@ ACTS = {
 }
 
 
-def _decode(dataset, *arguments, **options):
+def _require_picture(dataset, *arguments, **options):
     act = str(dataset.PatientID).split(" ")[0]
     if act in ACTS:
         ACTS[act](dataset)
     return _real(dataset, *arguments, **options)
 
 
-reading.decode = _decode
+reading.require_picture = _require_picture
 Path.read_bytes = _read
 
 if __name__ == "__main__":
