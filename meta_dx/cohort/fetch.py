@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.sources import found_files
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, storage_faults
-from meta_dx.records.fetched import FetchedInstance, FetchLog
+from meta_dx.records.fetched import FetchedInstance, FetchLog, SettledStudy
 from meta_dx.records.vault import Vault
 
 log = logging.getLogger("meta_dx")
@@ -36,6 +37,8 @@ Progress = Callable[[int, int], None]
 
 _LANDED, _WANTED = "landed", "wanted"
 _MANY_UNAVAILABLE = 5
+_AT_ONCE = 500
+_SECONDS_AT_ONCE = 10.0
 _FETCHED_NAME = re.compile(r"[0-9a-f]{32}\.dcm")
 _MAX_BYTES = 2 << 30
 
@@ -237,19 +240,27 @@ class _Run:
         self._counts: Counter[str] = Counter()
         self._failed: Counter[FetchFailure] = Counter()
         self._unavailable = 0
+        self._outcomes: list[FetchedInstance] = []
+        self._settled: list[SettledStudy] = []
+        self._entered = time.monotonic()
 
     def everything(self, progress: Progress | None) -> FetchSummary:
         """Look into every study and return the account."""
         studies, unusable = self._archive.studies()
         self._failed[FetchFailure.BAD_LISTING] += unusable
-        for done, study in enumerate(sorted(studies, key=lambda study: study.uid), start=1):
-            settled = self._log.settled(self._address, study.uid, study.mark, self._options.recheck_days)
-            if settled is None or self._again:
-                self._study(study)
-            else:
-                self._counts["already"] += settled
-            if progress is not None:
-                progress(done, len(studies))
+        try:
+            for done, study in enumerate(sorted(studies, key=lambda study: study.uid), start=1):
+                settled = self._log.settled(self._address, study.uid, study.mark, self._options.recheck_days)
+                if settled is None or self._again:
+                    self._study(study)
+                else:
+                    self._counts["already"] += settled
+                if progress is not None:
+                    progress(done, len(studies))
+                if len(self._outcomes) >= _AT_ONCE or time.monotonic() > self._entered + _SECONDS_AT_ONCE:
+                    self._enter()
+        finally:
+            self._enter()
         counts, failed = self._counts, {code.value: n for code, n in sorted(self._failed.items()) if n}
         return FetchSummary(
             found=counts["fetched"] + counts["already"] + sum(failed.values()),
@@ -259,6 +270,19 @@ class _Run:
             changed=counts["changed"],
             studies=len(studies),
         )
+
+    def _enter(self) -> None:
+        """Enter what has landed into the cursor, when it is on the disk.
+
+        Once for many studies: to wait for the disk takes long. A run that is killed before finds what had landed
+        by what it had wanted.
+        """
+        if self._outcomes:
+            os.sync()
+            self._log.record(self._server, self._outcomes)
+        if self._settled:
+            self._log.settle(self._address, self._settled)
+        self._outcomes, self._settled, self._entered = [], [], time.monotonic()
 
     def _study(self, study: ListedStudy) -> None:
         listing = self._archive.instances(study)
@@ -276,9 +300,8 @@ class _Run:
         if failures or listing.unusable or unseen:
             self._log.unsettle(self._address, study.uid)
         else:
-            self._log.settle(
-                self._address, study.uid, study.mark, len(listing.instances), changed=bool(wanted)
-            )
+            count = len(listing.instances)
+            self._settled.append(SettledStudy(study.uid, study.mark, count, changed=bool(wanted)))
 
     def _is_here(self, instance: ListedInstance, known: FetchedInstance | None) -> bool:
         if known is None or known.mark != instance.mark:
@@ -306,8 +329,7 @@ class _Run:
                         "it goes on from here.",
                     )
         finally:
-            os.sync()  # one call for the study: an fsync for every file takes milliseconds each
-            self._log.record(self._server, (_record(one, code or _LANDED) for one, code in outcomes.items()))
+            self._outcomes += [_record(one, code or _LANDED) for one, code in outcomes.items()]
         failures = {one: code for one, code in outcomes.items() if code is not None}
         self._failed.update(failures.values())
         landed = [one for one in outcomes if one not in failures]

@@ -48,6 +48,26 @@ class FetchedInstance:
     state: str
 
 
+@dataclass(frozen=True)
+class SettledStudy:
+    """A study of which everything is here.
+
+    Parameters
+    ----------
+    study, mark : str
+        The study, and what the archive says of it.
+    instances : int
+        How many of its instances the filters let through.
+    changed : bool
+        Whether it brought something new this time.
+    """
+
+    study: str
+    mark: str
+    instances: int
+    changed: bool
+
+
 class FetchLog:
     """The opened cursor of a home; for one thread. Use it in a ``with`` block.
 
@@ -140,15 +160,14 @@ class FetchLog:
         old = datetime.now(UTC) - datetime.fromisoformat(changed_at) >= timedelta(days=recheck_days)
         return int(instances) if old else None
 
-    def settle(self, address: str, study: str, mark: str, instances: int, *, changed: bool) -> None:
-        """Remember that everything of a study is here; ``changed`` when it brought something new."""
-        kept = self._rows(
-            "SELECT changed_at FROM fetched_studies WHERE address = ? AND study = ?", (address, study)
-        )
-        at = now() if changed or not kept else kept[0][0]
+    def settle(self, address: str, studies: Iterable[SettledStudy]) -> None:
+        """Remember of these studies that everything of them is here."""
+        at = now()
         self._write(
-            "INSERT OR REPLACE INTO fetched_studies VALUES (?, ?, ?, ?, ?)",
-            [(address, study, mark, instances, at)],
+            "INSERT INTO fetched_studies (address, study, mark, instances, changed_at) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (address, study) DO UPDATE SET mark = excluded.mark, instances = excluded.instances,"
+            " changed_at = CASE WHEN ? THEN excluded.changed_at ELSE changed_at END",
+            [(address, one.study, one.mark, one.instances, at, one.changed) for one in studies],
         )
 
     def unsettle(self, address: str, study: str) -> None:

@@ -15,7 +15,7 @@ from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.home import fingerprint_of
 
 # Leading zeros are against the standard and in use; the archive must be asked with the name that it gave.
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 class FetchFailure(StrEnum):

@@ -46,7 +46,9 @@ class Orthanc:
 
     def start(self) -> None:
         if not Path(PROGRAM).exists() or not PLUGIN.exists():
-            pytest.skip("Orthanc and its DICOMweb plugin are not installed (Debian: orthanc orthanc-dicomweb)")
+            pytest.skip(
+                "Orthanc and its DICOMweb plugin are not installed (Debian: orthanc orthanc-dicomweb)"
+            )
         storage = self.folder / "storage"
         storage.mkdir(parents=True, exist_ok=True)
         config = {

@@ -11,11 +11,10 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.fetch import clear_landed, fetch, landing_folder
-from meta_dx.cohort.ingest import ingest_folder, plan_batches
-from meta_dx.dicom.pacs.options import PacsOptions
+from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.home import Home
 from meta_dx.records.vault import Vault
-from tests.dicom.builders import picture, write_instance, write_study
+from tests.dicom.builders import picture, write_instance
 from tests.dicom.pacs.orthanc import OUR_TITLE, Orthanc
 
 pytestmark = pytest.mark.system
