@@ -140,5 +140,5 @@ def _weights(source: int, target: int, first: float, side: float) -> npt.NDArray
     away = np.abs(np.arange(source) + 0.5 - middles[:, None])
     weights = np.maximum(0, 1 - away / max(side, 1.0))
     total = weights.sum(axis=1, keepdims=True)
-    inside = ((middles > 0) & (middles < source))[:, None]
+    inside = ((middles >= 0) & (middles < source))[:, None]
     return np.where(inside, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
