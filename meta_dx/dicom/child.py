@@ -45,6 +45,10 @@ class Loss:
     refusal: Refusal
     again: bool = False
 
+    def excuses(self, old: bool) -> bool:
+        """Tell whether the file is to be tried once more; ``old``: the reader had read others before."""
+        return self.refusal.code is not RejectionCode.TIME_LIMIT and (self.again or old)
+
 
 class LostError(Exception):
     """The reader has been lost; :attr:`loss` says how."""

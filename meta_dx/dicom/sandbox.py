@@ -89,22 +89,30 @@ class Reader:
     def contents(self, container: FoundFile) -> Listing:
         """List what lies in an archive, or what a table of contents names."""
         child = self._ready()
+        old = child.answers > 0
+        try:
+            return self._listed(child, container)
+        except LostError as lost:
+            self._replace()
+            if not lost.loss.excuses(old):
+                return Listing(refusal=lost.loss.refusal)
+        try:
+            return self._listed(self._ready(), container)
+        except LostError as lost:
+            self._replace()
+            return Listing(refusal=lost.loss.refusal)
+
+    def _listed(self, child: Child, container: FoundFile) -> Listing:
         members: list[tuple[int, str, int, RejectionCode | None]] = []
         child.ask({"do": "list", "path": str(container.path)})
-        refusal: Refusal | None = None
-        words: dict[str, Any] = {}
         try:
-            while True:
-                words, _ = child.answer(0)
-                if "members" not in words:
-                    break
+            while "members" in (words := child.answer(0)[0]):
                 members += _members(words["members"], self._limits.archive_members - len(members))
             refusal = _refusal(words) if "refused" in words else None
-        except (LostError, ValueError) as fault:
-            refusal = fault.loss.refusal if isinstance(fault, LostError) else _nonsense().refusal
-            self._replace()
+        except ValueError as fault:
+            raise LostError(_nonsense()) from fault
         if refusal is not None and refusal.code is RejectionCode.MEMORY_LIMIT:
-            self._replace()
+            raise LostError(Loss(refusal))
         return Listing(_found(container, members), refusal, plain=words.get("plain") is True)
 
     def close(self) -> None:
@@ -128,10 +136,8 @@ class Reader:
                 results.append(self._answer(child))
                 asked -= 1
             except LostError as lost:
-                old = child.answers > 0
+                again = lost.loss.excuses(child.answers > 0)
                 self._replace()
-                late = lost.loss.refusal.code is RejectionCode.TIME_LIMIT
-                again = not late and (old or lost.loss.again)
                 results.append(self._read_alone(file) if again else lost.loss.refusal)
                 return
 

@@ -2,20 +2,25 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses, import_diagnoses
-from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.cohort.ingest import IngestOptions, ingest_folder
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.vault import Vault
 from tests.cohort import ingest_killer
+from tests.dicom.archive_builders import write_archive
 from tests.dicom.builders import picture, uid_of, write_instance, write_study
+from tests.processes import runs
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
@@ -30,21 +35,62 @@ def source(tmp_path) -> Path:
     return tmp_path / "source"
 
 
-def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bytes(tmp_path, source):
+@pytest.fixture
+def archives(tmp_path, source) -> Path:
+    """A source with archives in it, one of them cut."""
+    members = {path.name: path.read_bytes() for path in sorted((source / "5").iterdir())}
+    shutil.rmtree(source / "5")
+    write_archive(source / "5.tar.gz", {**members, "../out": b"x"})
+    write_archive(source / "6.zip", {f"copies/{name}": content for name, content in members.items()})
+    whole = write_archive(source / "7.tar", members).read_bytes()
+    (source / "7.tar").write_bytes(whole[:3000])
+    return source
+
+
+def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bytes(tmp_path, archives):
     fresh = Home.open(tmp_path / "fresh")
     Vault.open(fresh).close()  # one key for all histories
     shutil.copytree(fresh.root, tmp_path / "control")
     done = subprocess.run(
-        [sys.executable, ingest_killer.__file__, fresh.root, source, tmp_path / "control", "40"],
+        [sys.executable, ingest_killer.__file__, fresh.root, archives, tmp_path / "control", "30"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("killed=True") == 40
+    assert done.stdout.count("killed=True") == 30
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.3])
+def test_a_reader_that_is_killed_at_any_moment_changes_nothing(tmp_path, archives, hostile, delay):
+    home = Home.open(tmp_path / "home")
+    Vault.open(home).close()
+    shutil.copytree(home.root, tmp_path / "control")
+    control = Home.open(tmp_path / "control")
+    ingest_folder(control, archives)
+    hostile.write_text("")
+    killed = []
+
+    def kill() -> None:
+        until = time.monotonic() + 60
+        while not hostile.read_text() and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(delay)
+        for pid in {int(line) for line in hostile.read_text().split()}:
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    ingest_folder(home, archives, options=IngestOptions(workers=1))
+    thread.join()
+    assert killed or delay > 0
+    for store in ("catalog", "objects"):
+        assert ingest_killer.tree(home.root / store) == ingest_killer.tree(control.root / store)
 
 
 def test_two_ingests_at_once_take_everything_once(tmp_path, source):
