@@ -231,7 +231,7 @@ class DimseArchive:
                 f"does not know the listener {self._address.move_to}: have its title, our address and port "
                 f"{self._options.listen_port} entered there, or leave move_to out to use C-GET",
             )
-        if last & 0xF000 == 0xA000 or last in (0xB000, SUCCESS):
+        if last & 0xFF00 == 0xA700 or last in (0xB000, SUCCESS):  # out of resources, or not everything
             return FetchFailure.NOT_SENT
         return FetchFailure.REFUSED
 

@@ -1,0 +1,168 @@
+"""What a DIMSE archive can do wrong: one of pynetdicom's, that lists and sends what a test tells it to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+)
+
+from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
+from meta_dx.errors import MetaDxError
+from tests.dicom.builders import write_study
+
+
+@dataclass
+class World:
+    """An archive that lists ``files`` and sends those that ``sends`` lets through."""
+
+    files: list[Dataset]
+    sends: Any = None
+    status: int = 0x0000
+    find_status: int = 0x0000
+    port: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"dimse://FAKE@127.0.0.1:{self.port}"
+
+    def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        level = event.identifier.QueryRetrieveLevel
+        key = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level]
+        if self.find_status:
+            yield self.find_status, None
+            return
+        for uid in dict.fromkeys(getattr(file, key) for file in self.files):
+            first = next(file for file in self.files if getattr(file, key) == uid)
+            entry = Dataset()
+            for name in (key, "SOPClassUID", "PatientID", "StudyDate", "Modality"):
+                setattr(entry, name, first[name].value)
+            entry.QueryRetrieveLevel = level
+            if level == "STUDY":
+                entry.NumberOfStudyRelatedInstances = len(self.files)
+            yield 0xFF00, entry
+
+    def get(self, event: Any) -> Iterator[Any]:
+        wanted = event.identifier.SOPInstanceUID
+        uids = [wanted] if isinstance(wanted, str) else list(wanted)
+        self.asked += uids
+        found = [file for file in self.files if file.SOPInstanceUID in uids]
+        chosen = found if self.sends is None else self.sends(found)
+        yield max(1, len(chosen)) if self.status else len(chosen)
+        for file in chosen:
+            yield 0xFF00, file
+        if self.status:
+            yield self.status, None
+
+
+@pytest.fixture
+def world(source: Path) -> Iterator[World]:
+    world = World([dcmread(file) for file in write_study(source, images=4)])
+    entity = AE("FAKE")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+    for context in StoragePresentationContexts:
+        entity.add_supported_context(context.abstract_syntax, scu_role=True, scp_role=True)
+    entity.require_called_aet = True
+    handlers = [(evt.EVT_C_FIND, world.find), (evt.EVT_C_GET, world.get)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    world.port = server.server_address[1]
+    yield world
+    server.shutdown()
+
+
+def test_what_is_listed_is_fetched_and_nothing_twice(home, world, quick) -> None:
+    assert fetch(home, world.address, options=quick) == FetchSummary(found=4, fetched=4, studies=1)
+    landed = [dcmread(file) for file in landing_folder(home, world.address).iterdir()]
+    assert {file.SOPInstanceUID: file.PixelData for file in landed} == {
+        file.SOPInstanceUID: file.PixelData for file in world.files
+    }
+    world.asked.clear()
+    assert fetch(home, world.address, options=quick) == FetchSummary(found=4, already_here=4, studies=1)
+    assert world.asked == []
+
+
+def test_success_that_sent_nothing_is_asked_for_again_and_then_a_code_each(home, world, quick) -> None:
+    world.sends = lambda _: []
+    summary = fetch(home, world.address, options=quick)
+    assert summary == FetchSummary(found=4, failed={"not_sent": 4}, studies=1)
+    assert len(world.asked) == 4 * (1 + quick.retries)
+    assert {one.state for one in failed_instances(home, world.address)} == {"not_sent"}
+    world.sends = None
+    assert fetch(home, world.address, options=quick).fetched == 4
+
+
+def test_success_that_sent_less_is_completed(home, world, quick) -> None:
+    world.sends = lambda found: found[:1]
+    assert fetch(home, world.address, options=quick) == FetchSummary(
+        found=4, fetched=3, failed={"not_sent": 1}, studies=1
+    )
+    assert len(world.asked) == 4 + 3 + 2, "only what is missing is asked for again"
+
+
+def test_what_nobody_asked_for_is_turned_away(home, world, quick, source) -> None:
+    foreign = dcmread(write_study(source / "foreign", images=1, study="other", patient="other")[0])
+    world.sends = lambda found: [foreign, *found]
+    assert fetch(home, world.address, options=quick) == FetchSummary(found=4, fetched=4, studies=1)
+    landed = [dcmread(file).SOPInstanceUID for file in landing_folder(home, world.address).iterdir()]
+    assert foreign.SOPInstanceUID not in landed and len(landed) == 4
+
+
+def test_an_instance_over_the_limit_is_a_code_and_the_rest_is_fetched(home, world, quick) -> None:
+    world.files[2].PixelData = b"\0" * 200_000
+    summary = fetch(home, world.address, options=quick, max_file_bytes=50_000)
+    assert summary == FetchSummary(found=4, fetched=3, failed={"too_large": 1}, studies=1)
+
+
+@pytest.mark.parametrize(("status", "code"), [(0xA701, "not_sent"), (0xA900, "refused"), (0xC001, "refused")])
+def test_a_refused_retrieval_is_a_code_each(home, world, quick, status, code) -> None:
+    world.sends, world.status = (lambda _: []), status
+    assert fetch(home, world.address, options=quick).failed == {code: 4}
+
+
+def test_a_refused_query_is_one_sentence(home, world, quick) -> None:
+    world.find_status = 0xA900
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, world.address, options=quick)
+    assert caught.value.code == "pacs_refused"
+
+
+def test_wrong_title_and_unreachable_host_are_one_sentence_each(home, world, quick) -> None:
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, world.address.replace("FAKE", "WRONG"), options=quick)
+    assert caught.value.code == "pacs_refused" and "WRONG" in str(caught.value)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, "dimse://FAKE@127.0.0.1:9", options=quick)
+    assert caught.value.code == "pacs_unreachable"
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, world.address.replace("dimse", "dimse+tls"), options=quick)
+    assert caught.value.code == "pacs_unreachable"
+
+
+@pytest.mark.parametrize("uid", ["../../etc/x", "1.2.3*", ""])
+def test_a_uid_that_is_none_is_counted_and_never_asked_for(home, world, quick, uid) -> None:
+    from pydicom import config
+
+    with config.disable_value_validation():
+        world.files[1].SOPInstanceUID = uid
+        summary = fetch(home, world.address, options=quick)
+    assert summary == FetchSummary(found=4, fetched=3, failed={"bad_listing": 1}, studies=1)
+    assert uid not in world.asked
+
+
+def test_nothing_is_logged_of_what_is_spoken(home, world, quick, caplog) -> None:
+    import logging
+
+    with caplog.at_level(logging.DEBUG):
+        fetch(home, world.address, options=quick)
+    assert world.files[0].StudyInstanceUID not in caplog.text
