@@ -30,6 +30,7 @@ def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
         "images": len(store.index),
         "studies": int(store.index["study"].nunique()),
         "shape": str(store.shape),
+        "left_out": table([{"reason": why, "images": n} for why, n in sorted(store.left_out.items())]),
     }
     if project.settings.privacy.pictures_in_lineage:
         from assets.common import picture

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 import meta_dx
-from meta_dx.cli import adapted, data, deidentify, doctor, models, pacs, predictions, rejections, support
+from meta_dx.cli import (
+    adapted,
+    data,
+    deidentify,
+    doctor,
+    models,
+    pacs,
+    predictions,
+    rejections,
+    support,
+    volumes,
+)
 from meta_dx.errors import MetaDxError
 
 log = logging.getLogger("meta_dx")
@@ -31,6 +42,7 @@ app.command()(pacs.fetch)
 app.command()(pacs.receive)
 app.command()(rejections.rejections)
 app.command()(deidentify.deidentify)
+app.command()(volumes.volumes)
 app.command()(data.validate)
 app.command()(models.train)
 app.command()(models.export)

@@ -209,8 +209,9 @@ class _Grid:
     def corner(self, slice_: float) -> Floats:
         """Return the centre of a slice's first pixel; the middle of the body is at the origin."""
         back = (np.array(self.shape) - 1) / 2 * self.spacing
-        place: Floats = (slice_ * self.spacing[0] - back[0]) * self.normal
-        return place - back[1] * self.down - back[2] * self.across
+        aside = back[1] * self.down + back[2] * self.across
+        place: Floats = (slice_ * self.spacing[0] - back[0]) * self.normal - aside
+        return place
 
     def points(self, position: Floats) -> Floats:
         """Return where the pixels of a slice lie, shape (rows, columns, 3)."""
