@@ -28,6 +28,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.inference.serving import ServeOptions
 from meta_dx.learners.options import LearnerOptions
+from meta_dx.review.options import ReviewOptions
 from meta_dx.training.options import TrainingOptions, require_even_shards, require_steps
 
 
@@ -97,6 +98,7 @@ class Settings:
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
     inbox: InboxOptions = field(default_factory=InboxOptions)
+    review: ReviewOptions = field(default_factory=ReviewOptions)
     privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
 
     @property

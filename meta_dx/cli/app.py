@@ -20,6 +20,7 @@ from meta_dx.cli import (
     pacs,
     predictions,
     rejections,
+    review,
     support,
     volumes,
 )
@@ -52,6 +53,7 @@ app.command()(models.predict)
 app.command()(predictions.predictions)
 app.add_typer(support.app, name="support")
 app.add_typer(data.split_app, name="split")
+app.add_typer(review.app, name="review")
 app.command()(doctor.doctor)
 
 

@@ -211,6 +211,18 @@ def latest_predictions(records: Records, batch: str | None = None) -> list[Saved
         ]
 
 
+def prediction_of(records: Records, study: str) -> SavedRun | None:
+    """Return the newest run that answered for a study, with that answer alone; None where there is none."""
+    row, made = PredictionRow, PredictionRunRow
+    newest = select(made).join(row, row.run == made.id).where(row.study == study)
+    with records.reading() as session:
+        run = session.scalar(newest.order_by(made.created_at.desc(), made.id.desc()).limit(1))
+        if run is None:
+            return None
+        lineage = PredictionRun(**{name: getattr(run, name) for name in PredictionRun.__dataclass_fields__})
+        return SavedRun(run.id, lineage, _studies(session, run.id, study))
+
+
 def _same(run: PredictionRun) -> list[ColumnElement[bool]]:
     row = PredictionRunRow
     return [
@@ -261,8 +273,9 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
     }
 
 
-def _studies(session: Session, run: int) -> tuple[PredictedStudy, ...]:
-    rows = session.scalars(select(PredictionRow).where(PredictionRow.run == run))
+def _studies(session: Session, run: int, study: str | None = None) -> tuple[PredictedStudy, ...]:
+    query = select(PredictionRow).where(PredictionRow.run == run)
+    rows = session.scalars(query if study is None else query.where(PredictionRow.study == study))
     studies = (
         PredictedStudy(
             row.study,

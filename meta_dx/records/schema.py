@@ -240,6 +240,15 @@ class OpinionRow(Base):
     __table_args__ = (UniqueConstraint("study", "account", "kind", "version"),)
 
 
+class ReviewStateRow(Base):
+    """A switch of the review pages, such as whether the model's answers are shown."""
+
+    __tablename__ = "review_state"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
 class AuditRow(Base):
     """One line of the audit trail; ``mac`` chains it to the line before (see :mod:`meta_dx.records.audit`)."""
 

@@ -112,6 +112,12 @@ def _opinions() -> None:
 
 def _audit() -> None:
     op.create_table(
+        "review_state",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_review_state"),
+    )
+    op.create_table(
         "audit",
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("at", sa.String(), nullable=False),

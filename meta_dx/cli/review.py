@@ -1,0 +1,117 @@
+"""``meta-dx review``: the clinician's pages, their accounts, and the audit trail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, existing_home, project_of
+from meta_dx.cli.output import emit_json, say, table
+from meta_dx.errors import MetaDxError
+
+if TYPE_CHECKING:
+    from meta_dx.review.desk import Desk
+
+app = typer.Typer(help="The clinician's review pages.", no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    cohort: CohortOption = None,
+    home: HomeOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; loopback unless told otherwise.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Another name browsers may ask for; may be repeated.")
+    ] = None,
+) -> None:
+    """Serve the review pages; a home without accounts gets an administrator, whose password is told once."""
+    import threading
+
+    import uvicorn
+
+    from meta_dx.review.app import LOOPBACK, built_files, create_app
+    from meta_dx.steps.review import keep_current, open_desk
+
+    built_files()
+    project = project_of(cohort, home)
+    existing_home(project.home.root)
+    desk = open_desk(project)
+    if not desk.accounts.all():
+        account, password = desk.accounts.add("admin", "administrator")
+        say(
+            f"First sign-in: {account.name} / {password} (told once, to be replaced; it makes the other accounts)"
+        )
+    hosts = {*LOOPBACK, host, *(name or ())}
+    stop = threading.Event()
+    thread = threading.Thread(target=keep_current, args=(project, desk, stop), daemon=True)
+    thread.start()
+    config = uvicorn.Config(
+        create_app(desk, hosts), host=host, port=port, log_level="warning", server_header=False
+    )
+    server = uvicorn.Server(config)
+    say(f"Review pages on http://{host}:{port}/ (Ctrl-C ends them)")
+    try:
+        server.run()
+    finally:
+        stop.set()
+
+
+@app.command("add-user")
+def add_user(
+    name: Annotated[str, typer.Argument(help="What they sign in with.")],
+    role: Annotated[str, typer.Option(help="reader, adjudicator, lead or administrator.")] = "reader",
+    subject: Annotated[
+        str | None, typer.Option(help="Subject of OpenID Connect; then there is no password.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make an account; its first password is told once and has to be replaced."""
+    account, password = _desk(home).accounts.add(name, role, subject=subject, by="command line")
+    if json:
+        emit_json({"name": account.name, "role": account.role, "password": password})
+    else:
+        say(f"{account.name} ({account.role}){f', first password {password}' if password else ''}")
+
+
+@app.command("users")
+def users(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the accounts."""
+    found = _desk(home).accounts.all()
+    if json:
+        emit_json([vars(account) for account in found])
+    else:
+        rows = [
+            [a.name, a.role, "open" if a.enabled else "closed", "yes" if a.must_change else ""] for a in found
+        ]
+        table(["name", "role", "state", "new password needed"], rows)
+
+
+@app.command("reset-password")
+def reset_password(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+    """Give an account a new password and end its sessions; it has to be replaced at the next sign-in."""
+    say(f"{name}: {_desk(home).accounts.set_password(name, by='command line')}")
+
+
+@app.command("verify-audit")
+def verify_audit(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Tell whether the audit trail is whole: nothing changed, nothing removed, nothing cut off."""
+    verdict = _desk(home).trail.verify()
+    if json:
+        emit_json({**vars(verdict), "whole": verdict.whole})
+    elif verdict.whole:
+        say(f"whole: {verdict.lines} lines, {verdict.anchors} anchors, head {verdict.head or '-'}")
+    if not verdict.whole:
+        raise MetaDxError("audit_not_whole", f"The audit trail is not whole: {' '.join(verdict.faults)}")
+
+
+def _desk(home: Path | None) -> Desk:
+    from meta_dx.home import Home
+    from meta_dx.review.desk import Desk
+
+    return Desk(Home.open(existing_home(home)))

@@ -1,0 +1,148 @@
+"""The review pages as a web application."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import HTTPException
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import SignIn
+from meta_dx.review.desk import Desk
+from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, with_headers
+from meta_dx.review.wording import rights_of
+
+STATIC = Path(__file__).with_name("static")
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_STATUS = {
+    "unknown_case": 404,
+    "unknown_frame": 404,
+    "unknown_account": 404,
+    "not_allowed": 403,
+    "already_read": 409,
+    "not_read_yet": 409,
+    "already_adjudicated": 409,
+    "not_disputed": 409,
+    "not_opened": 409,
+}
+
+
+def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
+    """Make the application of one home.
+
+    Parameters
+    ----------
+    desk : Desk
+        What it works with.
+    hosts : iterable of str
+        Names under which browsers may ask for it.
+
+    Returns
+    -------
+    fastapi.FastAPI
+    """
+    from meta_dx.review import pages_account, pages_case, pages_lead, pages_worklist
+
+    app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
+    app.state.pages = Pages()
+    app.middleware("http")(with_headers)
+    for part in (pages_account, pages_worklist, pages_case, pages_lead):
+        app.include_router(part.router)
+    if STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _answer_faults(app)
+    return app
+
+
+class Pages:
+    """Renders the templates."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("meta_dx.review"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+        )
+        self._environment.globals["assets"] = built_files()
+
+    def render(self, name: str, session: SignIn | None = None, **values: Any) -> str:
+        """Render a template for a reader."""
+        account = session.account if session else None
+        shared = {
+            "account": account,
+            "csrf": session.csrf if session else "",
+            "may": rights_of(account) if account else {},
+        }
+        return self._environment.get_template(f"{name}.html.j2").render(**shared, **values)
+
+
+def page(
+    request: Request, name: str, session: SignIn | None = None, status: int = 200, **values: Any
+) -> HTMLResponse:
+    """Answer with a page."""
+    pages: Pages = request.app.state.pages
+    return HTMLResponse(pages.render(name, session, **values), status)
+
+
+def built_files() -> dict[str, list[str]]:
+    """Return the scripts and style sheets that the build has made, by ``"js"`` and ``"css"``.
+
+    Raises
+    ------
+    MetaDxError
+        ``web_not_built``.
+    """
+    for path in (STATIC / "manifest.json", STATIC / ".vite" / "manifest.json"):
+        if path.exists():
+            entries = [entry for entry in json.loads(path.read_text()).values() if entry.get("isEntry")]
+            scripts = [f"/static/{entry['file']}" for entry in entries if entry["file"].endswith(".js")]
+            styles = [f"/static/{name}" for entry in entries for name in entry.get("css", [])]
+            styles += [f"/static/{entry['file']}" for entry in entries if entry["file"].endswith(".css")]
+            return {"js": scripts, "css": styles}
+    raise MetaDxError(
+        "web_not_built", "The review pages are not built yet: run 'make web' in the project's folder."
+    )
+
+
+def _answer_faults(app: FastAPI) -> None:
+    @app.exception_handler(SignInNeededError)
+    def _sign_in(request: Request, _: Exception) -> Response:
+        if request.headers.get("hx-request"):
+            return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("/sign-in", 303)
+        return Response("Sign in first.", 401)
+
+    @app.exception_handler(NewPasswordNeededError)
+    def _new_password(request: Request, _: Exception) -> Response:
+        return RedirectResponse("/password", 303)
+
+    @app.exception_handler(MetaDxError)
+    def _fault(request: Request, fault: MetaDxError) -> Response:
+        return _told(request, _STATUS.get(fault.code, 400), str(fault))
+
+    @app.exception_handler(StarletteHTTPException)
+    def _http(request: Request, fault: HTTPException) -> Response:
+        return _told(request, fault.status_code, str(fault.detail))
+
+    @app.exception_handler(Exception)
+    def _unforeseen(request: Request, _: Exception) -> Response:
+        return _told(
+            request, 500, "Something went wrong on the server; nothing that was kept before is lost."
+        )
+
+
+def _told(request: Request, status: int, sentence: str) -> Response:
+    if "text/html" in request.headers.get("accept", "") or request.headers.get("hx-request"):
+        return page(request, "fault", None, status, sentence=sentence, number=status)
+    return Response(sentence, status, media_type="text/plain; charset=utf-8")

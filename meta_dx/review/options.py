@@ -1,0 +1,30 @@
+"""Section ``[review]`` of ``cohort.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meta_dx.errors import OptionChecks, refuse_values
+
+
+@dataclass(frozen=True)
+class ReviewOptions:
+    """How cases are reviewed.
+
+    Parameters
+    ----------
+    readers : int
+        How many readers decide about a case: 1, or 2 who do not see each other, with an adjudicator where they differ.
+    cache_mb : int
+        Memory for decoded pictures on the server, in megabytes.
+    """
+
+    readers: int = 1
+    cache_mb: int = 256
+
+    def __post_init__(self) -> None:
+        checks: OptionChecks = [
+            ("readers", self.readers in (1, 2), "1 or 2"),
+            ("cache_mb", 1 <= self.cache_mb <= 65536, "a whole number from 1 to 65536"),
+        ]
+        refuse_values(self, checks)

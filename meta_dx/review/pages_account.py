@@ -1,0 +1,163 @@
+"""Signing in and out, passwords, and the administrator's list of accounts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import RIGHTS, SignIn
+from meta_dx.review.app import page
+from meta_dx.review.security import (
+    COOKIE,
+    desk_of,
+    drop_session,
+    fresh_form,
+    from_our_pages,
+    having,
+    keep_session,
+    refuse_other_origins,
+    same_form,
+    signed_in,
+)
+
+router = APIRouter()
+Administrator = Annotated[SignIn, Depends(having("accounts"))]
+Session = Annotated[SignIn, Depends(signed_in)]
+
+
+@router.get("/sign-in")
+def sign_in_form(request: Request) -> HTMLResponse:
+    """Show the form."""
+    return _form(request, "")
+
+
+@router.post("/sign-in")
+def sign_in(
+    request: Request,
+    form: Annotated[str, Form()],
+    name: Annotated[str, Form(max_length=100)],
+    password: Annotated[str, Form(max_length=1024)],
+) -> Response:
+    """Open a session."""
+    refuse_other_origins(request)
+    if not same_form(request, form):
+        return _form(request, "The form was out of date: try again.")
+    try:
+        opened = desk_of(request).accounts.sign_in(name, password)
+    except MetaDxError as fault:
+        return _form(request, str(fault), 403)
+    target = "/password" if opened.account.must_change else _first_page(opened)
+    response = RedirectResponse(target, 303)
+    keep_session(response, request, opened.token)
+    return response
+
+
+@router.post("/sign-out", dependencies=[Depends(from_our_pages)])
+def sign_out(request: Request) -> Response:
+    """End the session."""
+    desk_of(request).accounts.sign_out(request.cookies.get(COOKIE, ""))
+    response = RedirectResponse("/sign-in", 303)
+    drop_session(response)
+    return response
+
+
+@router.get("/password")
+def password_form(request: Request, session: Session) -> HTMLResponse:
+    """Show the form for a new password."""
+    return page(request, "password", session, message="")
+
+
+@router.post("/password", dependencies=[Depends(from_our_pages)])
+def password(
+    request: Request,
+    session: Session,
+    old: Annotated[str, Form(max_length=1024)],
+    new: Annotated[str, Form(max_length=1024)],
+    again: Annotated[str, Form(max_length=1024)],
+) -> Response:
+    """Replace the password; every session of the account ends and a new one begins."""
+    accounts, name = desk_of(request).accounts, session.account.name
+    try:
+        if new != again or new == old:
+            raise MetaDxError(
+                "bad_password", "Type the same new password twice; it must differ from the old one."
+            )
+        accounts.sign_out(accounts.sign_in(name, old).token)
+        accounts.set_password(name, new, by=name)
+    except MetaDxError as fault:
+        return page(request, "password", session, 400, message=str(fault))
+    opened = accounts.sign_in(name, new)
+    response = RedirectResponse(_first_page(opened), 303)
+    keep_session(response, request, opened.token)
+    return response
+
+
+@router.get("/accounts")
+def accounts_page(request: Request, session: Administrator) -> HTMLResponse:
+    """List the accounts."""
+    return _accounts(request, session)
+
+
+@router.post("/accounts", dependencies=[Depends(from_our_pages)])
+def add_account(
+    request: Request, session: Administrator, name: Annotated[str, Form()], role: Annotated[str, Form()]
+) -> HTMLResponse:
+    """Make an account and show its first password, once."""
+    try:
+        account, secret = desk_of(request).accounts.add(name, role, by=session.account.name)
+    except MetaDxError as fault:
+        return _accounts(request, session, 400, message=str(fault))
+    return _accounts(request, session, told=(account.name, secret))
+
+
+@router.post("/accounts/{name}", dependencies=[Depends(from_our_pages)])
+def change_account(
+    request: Request,
+    session: Administrator,
+    name: str,
+    action: Annotated[str, Form()],
+    role: Annotated[str, Form()] = "",
+) -> HTMLResponse:
+    """Give another role, close, open, or set a new password."""
+    accounts, by = desk_of(request).accounts, session.account.name
+    try:
+        if action == "password":
+            return _accounts(request, session, told=(name, accounts.set_password(name, by=by)))
+        if action == "role":
+            accounts.change(name, role=role, by=by)
+        elif action in ("close", "open"):
+            accounts.change(name, enabled=action == "open", by=by)
+        else:
+            raise HTTPException(400, "Unknown action.")
+    except MetaDxError as fault:
+        return _accounts(request, session, 400, message=str(fault))
+    return _accounts(request, session)
+
+
+def _accounts(
+    request: Request,
+    session: SignIn,
+    status: int = 200,
+    *,
+    message: str = "",
+    told: tuple[str, str] | None = None,
+) -> HTMLResponse:
+    listed = desk_of(request).accounts.all()
+    return page(
+        request, "accounts", session, status, accounts=listed, roles=list(RIGHTS), message=message, told=told
+    )
+
+
+def _form(request: Request, message: str, status: int = 200) -> HTMLResponse:
+    holder = Response()
+    number = fresh_form(holder, request)
+    response = page(request, "sign_in", None, status, message=message, form=number)
+    response.headers["set-cookie"] = holder.headers["set-cookie"]
+    return response
+
+
+def _first_page(session: SignIn) -> str:
+    return "/worklist" if session.account.may("read") else "/accounts"

@@ -1,0 +1,210 @@
+"""One case: pictures, the blind first read, the reveal, the decision."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import SignIn
+from meta_dx.records.opinions import REASONS, Decision, Diagnosis
+from meta_dx.records.schema import ReadingRow
+from meta_dx.review.app import page
+from meta_dx.review.desk import Answer, Desk
+from meta_dx.review.forms import RANKS, blind_of, decision_of, label
+from meta_dx.review.security import desk_of, from_our_pages, having
+from meta_dx.review.wording import bars, case_words, doubt, evidence, named
+
+router = APIRouter()
+Reader = Annotated[SignIn, Depends(having("read"))]
+_LARGEST_FIELD, _MOST_FIELDS = 5000, 30
+_THUMBNAIL = 160
+
+
+async def typed(request: Request) -> dict[str, str]:
+    """Return the fields of a form, refusing what is too much."""
+    form = await request.form(max_fields=_MOST_FIELDS, max_files=0)
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    if any(len(value) > _LARGEST_FIELD for value in fields.values()):
+        raise HTTPException(413, "A field is too long.")
+    return fields
+
+
+Typed = Annotated[dict[str, str], Depends(typed)]
+_CHANGES = [Depends(from_our_pages)]
+
+
+@router.get("/cases/{study}")
+def case_page(request: Request, session: Reader, study: str) -> HTMLResponse:
+    """Show a case as far as this reader has come."""
+    desk_of(request).cases.open(session.account, study)
+    return _show(request, session, study)
+
+
+@router.get("/cases/{study}/images")
+def images(request: Request, session: Reader, study: str) -> JSONResponse:
+    """Describe the series for the viewer."""
+    desk = desk_of(request)
+    desk.cases.get(study)
+    return JSONResponse(desk.images.manifest(study))
+
+
+@router.get("/cases/{study}/frames/{name}/{number}")
+def frame(request: Request, session: Reader, study: str, name: str, number: int) -> Response:
+    """Answer with one frame at full depth."""
+    found = desk_of(request).images.frame(study, name, number)
+    return Response(found.tobytes(), media_type="application/octet-stream", headers=found.headers)
+
+
+@router.get("/cases/{study}/evidence/{image}")
+def evidence_picture(request: Request, session: Reader, study: str, image: str) -> Response:
+    """Answer with a small picture of a confirmed case that carried the answer; only after the reveal."""
+    desk = desk_of(request)
+    answer = _revealed(desk, desk.cases.reading(session.account, study), study)
+    if answer is None or image not in {case.image for case in answer.answer.evidence or ()}:
+        raise HTTPException(404, "There is no such picture.")
+    return Response(_thumbnail(desk.images.picture(image).pixels), media_type="image/png")
+
+
+@router.post("/cases/{study}/draft", dependencies=_CHANGES)
+def draft(request: Request, session: Reader, study: str, form: Typed) -> Response:
+    """Keep what was typed so far."""
+    form.pop("csrf", None)
+    desk_of(request).cases.save_draft(session.account, study, form)
+    return Response(status_code=204)
+
+
+@router.post("/cases/{study}/read", dependencies=_CHANGES)
+def read(request: Request, session: Reader, study: str, form: Typed) -> Response:
+    """Keep the blind opinion and show what the model says."""
+    desk = desk_of(request)
+    try:
+        desk.cases.read(session.account, study, blind_of(form, desk.diseases()))
+    except MetaDxError as fault:
+        if fault.code in ("bad_opinion", "unknown_disease", "opinion_missing"):
+            desk.cases.save_draft(session.account, study, form)
+            return _show(request, session, study, message=str(fault), status=400)
+        raise
+    answer = desk.answer(study)
+    desk.cases.reveal(session.account, study, answer.shown if answer else None)
+    return RedirectResponse(f"/cases/{study}", 303)
+
+
+@router.post("/cases/{study}/decide", dependencies=_CHANGES)
+def decide(request: Request, session: Reader, study: str, form: Typed) -> Response:
+    """Keep a decision, or a new version of it."""
+    return _decide(request, session, study, form, adjudicating=False)
+
+
+@router.post("/cases/{study}/adjudicate", dependencies=_CHANGES)
+def adjudicate(
+    request: Request, session: Annotated[SignIn, Depends(having("adjudicate"))], study: str, form: Typed
+) -> Response:
+    """Settle a dispute."""
+    return _decide(request, session, study, form, adjudicating=True)
+
+
+@router.post("/cases/{study}/identity", dependencies=_CHANGES)
+def identity(
+    request: Request, session: Annotated[SignIn, Depends(having("identity"))], study: str
+) -> HTMLResponse:
+    """Show who the case belongs to; that is written down."""
+    found = desk_of(request).identity(session.account, study)
+    return page(request, "identity", session, found=found)
+
+
+def _decide(
+    request: Request, session: SignIn, study: str, form: dict[str, str], *, adjudicating: bool
+) -> Response:
+    desk = desk_of(request)
+    known = desk.diseases()
+    answer = _revealed(desk, desk.cases.reading(session.account, study), study)
+    try:
+        decision = decision_of(form, known, _top(answer, known))
+    except MetaDxError as fault:
+        desk.cases.save_draft(session.account, study, form)
+        return _show(request, session, study, message=str(fault), status=400)
+    keep = desk.cases.adjudicate if adjudicating else desk.cases.decide
+    keep(session.account, study, decision, answer.shown if answer else None)
+    return RedirectResponse(f"/cases/{study}", 303)
+
+
+def _revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | None:
+    """Return the model's answer for a reader whose own opinion stands, else None."""
+    if reading is None or reading.stage == "started":
+        return None
+    return desk.answer(study)
+
+
+def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
+    if answer is None:
+        return None
+    code = max(answer.answer.probabilities.items(), key=lambda pair: (pair[1], pair[0]))[0]
+    return next((disease for disease in known if disease.code == code), Diagnosis(code))
+
+
+def _show(
+    request: Request, session: SignIn, study: str, *, message: str = "", status: int = 200
+) -> HTMLResponse:
+    desk = desk_of(request)
+    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
+    known = desk.diseases()
+    names = named(known)
+    answer = _revealed(desk, reading, study)
+    stage = reading.stage if reading else "started"
+    disputed = case.state == "disputed" and session.account.may("adjudicate") and stage != "decided"
+    everybody = disputed or (case.state == "done" and stage == "decided")
+    said = [one for one in desk.cases.opinions(study) if one.account == session.account.name or everybody]
+    decisions = [one for one in said if isinstance(one.content, Decision)]
+    shown: dict[str, Any] = {}
+    if answer is not None:
+        top = _top(answer, known)
+        shown = {
+            "bars": bars(answer, names),
+            "doubt": doubt(answer, names),
+            "evidence": evidence(answer, names),
+            "epistemic": answer.answer.epistemic,
+            "aleatoric": answer.answer.aleatoric,
+            "entropy": answer.answer.entropy,
+            "support_patient": answer.answer.support_patient,
+            "top": label(top) if top else "",
+            "bundle": answer.shown.bundle[:12],
+            "support_version": answer.shown.support_version,
+        }
+    return page(
+        request,
+        "case",
+        session,
+        status,
+        case=case_words(case, reading),
+        stage=stage,
+        state=case.state,
+        disputed=disputed,
+        draft=(reading.draft if reading else None) or {},
+        diseases=[label(disease) for disease in known],
+        names=names,
+        ranks=range(1, RANKS + 1),
+        reasons=REASONS,
+        shown=shown,
+        mode=desk.mode,
+        said=said,
+        decisions=decisions,
+        message=message,
+    )
+
+
+def _thumbnail(pixels: Any) -> bytes:
+    from PIL import Image
+
+    values = np.asarray(pixels, np.float32)
+    low, high = np.percentile(values, [0.5, 99.5])
+    scaled = ((values - low) * (255 / max(float(high - low), 1e-6))).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels if values.ndim == 3 else scaled)
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    held = io.BytesIO()
+    picture.save(held, "PNG")
+    return held.getvalue()

@@ -1,0 +1,45 @@
+"""For leads and administrators: the model's switch, priorities, and the audit trail."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from meta_dx.records.accounts import SignIn
+from meta_dx.records.cases import BANDS
+from meta_dx.review.app import page
+from meta_dx.review.desk import MODES
+from meta_dx.review.security import desk_of, from_our_pages, having
+
+router = APIRouter()
+Lead = Annotated[SignIn, Depends(having("lead"))]
+
+
+@router.get("/lead")
+def lead(request: Request, session: Lead) -> HTMLResponse:
+    """Show the model's switch and how far the cases are."""
+    desk = desk_of(request)
+    counts = desk.worklist.page(session.account, "unread", most=1).counts
+    return page(request, "lead", session, mode=desk.mode, modes=MODES, counts=counts, bands=BANDS)
+
+
+@router.post("/lead/model", dependencies=[Depends(from_our_pages)])
+def switch(request: Request, session: Lead, mode: Annotated[str, Form()]) -> Response:
+    """Switch the model on, into shadow, or off."""
+    desk_of(request).switch(session.account, mode)
+    return RedirectResponse("/lead", 303)
+
+
+@router.get("/audit")
+def audit(
+    request: Request,
+    session: Annotated[SignIn, Depends(having("audit"))],
+    study: Annotated[str | None, Query(max_length=64)] = None,
+) -> HTMLResponse:
+    """Show the newest lines of the audit trail, and whether it is whole."""
+    trail = desk_of(request).trail
+    return page(
+        request, "audit", session, lines=trail.lines(study, 200), verdict=trail.verify(), study=study or ""
+    )

@@ -1,0 +1,124 @@
+"""What the pages say about a case and about the model's doubt, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meta_dx.records.accounts import Account
+from meta_dx.records.cases import BANDS
+from meta_dx.records.opinions import Diagnosis
+from meta_dx.records.schema import CaseRow, ReadingRow
+from meta_dx.review.desk import Answer
+
+_CLOSE = 0.15  # difference of two probabilities that is called close
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A disease's probability, and its 95 % credible interval where the head gives one."""
+
+    name: str
+    code: str
+    probability: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A confirmed case that an answer rests on."""
+
+    image: str
+    disease: str
+    weight: float
+    basis: str
+    confirmed_by: str
+
+
+def short(study: str) -> str:
+    """Return how a case is called on the pages: the last eight digits of its surrogate."""
+    digits = study.rsplit(".", 1)[-1][-8:]
+    return f"{digits[:4]} {digits[4:]}" if len(digits) == 8 else digits
+
+
+def case_words(case: CaseRow, reading: ReadingRow | None = None) -> dict[str, Any]:
+    """Return what a row of the worklist, or the head of a case, shows; no identity, and nothing of the model."""
+    age = "" if case.age_years is None else f"{int(case.age_years)} y"
+    return {
+        "study": case.study,
+        "number": short(case.study),
+        "band": BANDS[case.band],
+        "modality": case.modality,
+        "body_part": (case.body_part or "").title(),
+        "person": " ".join(part for part in (case.sex or "", age) if part),
+        "images": case.images,
+        "series": case.series,
+        "stage": reading.stage if reading is not None else "unread",
+        "draft": reading is not None and bool(reading.draft),
+    }
+
+
+def bars(answer: Answer, names: Mapping[str, str]) -> list[Bar]:
+    """Return the most probable diseases, most probable first."""
+    said = answer.answer
+    ordered = sorted(said.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
+    found = []
+    for code, probability in ordered[:_SHOWN]:
+        low, high = (said.interval or {}).get(code, (None, None))
+        found.append(Bar(names.get(code) or code, code, probability, low, high))
+    return found
+
+
+def doubt(answer: Answer, names: Mapping[str, str]) -> str:
+    """Say where the model's doubt comes from.
+
+    A rule of ours, not a measurement: two diseases whose probabilities lie within 0.15 are a doubt *between* them;
+    else the larger part of the entropy decides, the epistemic one (little to go by) or the aleatoric one.
+    """
+    said = answer.answer
+    ordered = sorted(said.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
+    first, second = (names.get(code) or code for code, _ in ordered[:2]) if len(ordered) > 1 else ("", "")
+    if second and ordered[0][1] - ordered[1][1] < _CLOSE:
+        return f"Mostly between {first} and {second}."
+    if said.epistemic is None or said.aleatoric is None:
+        return "This head does not tell where its doubt comes from."
+    if said.epistemic >= said.aleatoric:
+        return "Mostly far from every confirmed case, or too few of them."
+    return "Spread over several diseases."
+
+
+def evidence(answer: Answer, names: Mapping[str, str], most: int = 6) -> list[Evidence]:
+    """Return the confirmed cases that carried the answer, heaviest first; empty where the head weighs none."""
+    found = []
+    for case in (answer.answer.evidence or ())[:most]:
+        known = answer.cases.get(case.study)
+        found.append(
+            Evidence(
+                case.image,
+                names.get(case.code) or case.code,
+                case.weight,
+                (known.basis if known else None) or "basis not stated",
+                (known.confirmed_by if known else None) or "the diagnosis table",
+            )
+        )
+    return found
+
+
+def named(diseases: list[Diagnosis]) -> dict[str, str]:
+    """Return code → name."""
+    return {disease.code: disease.meaning or disease.code for disease in diseases}
+
+
+def rights_of(account: Account) -> dict[str, bool]:
+    """Return what the navigation shows."""
+    return {
+        "read": account.may("read"),
+        "lead": account.may("lead"),
+        "accounts": account.may("accounts"),
+        "audit": account.may("audit"),
+        "identity": account.may("identity"),
+        "adjudicate": account.may("adjudicate"),
+    }

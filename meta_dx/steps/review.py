@@ -1,0 +1,66 @@
+"""Steps of the review: which studies are to be read."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pandas as pd
+
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.diagnoses import active_diagnoses
+from meta_dx.cohort.splits import current_split
+from meta_dx.records.cases import NewCase
+from meta_dx.review.desk import Desk
+from meta_dx.steps import Project
+from meta_dx.steps.cohort import assemble, usable_catalog
+
+_SECONDS = 30.0
+
+
+def open_desk(project: Project) -> Desk:
+    """Open the review of a project, with every study that is to be read among its cases."""
+    desk = Desk(project.home, project.settings.review)
+    add_cases(project, desk)
+    return desk
+
+
+def add_cases(project: Project, desk: Desk) -> int:
+    """Add the studies that have no diagnosis, or one that is withheld, to the cases; return how many were new.
+
+    Which they are does not depend on any prediction.
+    """
+    if current_split(project.home) is None:
+        studies = usable_catalog(project).studies()
+        wanted = set(studies["study"]) - set(active_diagnoses(project.home)["study"])
+    else:
+        data = assemble(project)
+        studies, wanted = data.studies, set(data.to_predict().study.tolist())
+    rows = studies[studies["study"].isin(wanted)]
+    return desk.cases.add(_case(row) for row in rows.to_dict("records"))
+
+
+def keep_current(project: Project, desk: Desk, stop: threading.Event) -> None:
+    """Add new studies to the cases as they come in, until told to stop."""
+    seen = Catalog(project.home).version
+    while not stop.wait(_SECONDS):
+        version = Catalog(project.home).version
+        if version != seen:
+            add_cases(project, desk)
+            seen = version
+
+
+def _case(row: dict[Any, Any]) -> NewCase:
+    known = {
+        name: None if pd.isna(row[name]) else row[name]
+        for name in ("body_part", "sex", "age_years", "study_date")
+    }
+    return NewCase(
+        study=row["study"],
+        patient=row["patient"],
+        batch=row["batch"],
+        modality=row["modality"],
+        images=int(row["instances"]),
+        series=int(row["series"]),
+        **known,
+    )
