@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,52 @@ def test_every_file_that_was_not_taken_is_listed_with_path_code_and_reason(
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_a_code_that_does_not_exist_is_refused(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_code_or_outcome_that_does_not_exist_is_refused(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert meta_dx(["rejections", "--home", str(home), "--code", "broken"]) == 2
     assert "There is no code 'broken'" in caplog.text
+    assert meta_dx(["rejections", "--home", str(home), "--outcome", "accepted"]) == 2
+    assert "There is no outcome 'accepted'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--outcome", "not_dicom"], {"not_dicom"}),
+        (["--outcome", "rejected"], {"truncated"}),
+        (["--code", "truncated", "--code", "not_dicom"], {"truncated", "not_dicom"}),
+        (["--code", "truncated", "--outcome", "not_dicom"], set()),
+        (["--batch", "b0001"], {"truncated", "not_dicom"}),
+    ],
+)
+def test_the_list_can_be_filtered_and_exported_for_its_owner_alone(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], expected: set[str]
+) -> None:
+    exported = tmp_path / "list.csv"
+    exported.touch(0o644)
+    assert meta_dx(["rejections", "--home", str(home), "--json", "--csv", str(exported), *options]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["code"] for row in shown} == expected
+    with exported.open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == shown
+    assert exported.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_list_that_cannot_be_written_is_said(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert meta_dx(["rejections", "--home", str(home), "--csv", str(tmp_path / "nowhere" / "list.csv")]) == 2
+    assert "list.csv" in caplog.text
+
+
+def test_a_file_in_an_archive_is_listed_under_the_name_of_both(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "studies" / "a.zip", "w") as archive:
+        archive.writestr("inner/x.txt", "text")
+    assert meta_dx(["ingest", str(tmp_path / "studies"), "--home", str(home), "--json"]) == 0
+    capsys.readouterr()
+    assert meta_dx(["rejections", "--home", str(home), "--json"]) == 0
+    names = {row["path"] for row in json.loads(capsys.readouterr().out)}
+    assert f"{tmp_path / 'studies' / 'a.zip'}!/inner/x.txt" in names and len(names) == 3
