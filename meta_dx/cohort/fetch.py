@@ -37,6 +37,7 @@ Progress = Callable[[int, int], None]
 
 _LANDED, _WANTED = "landed", "wanted"
 _MANY_UNAVAILABLE = 5
+_OF_ONE_STUDY = ("pacs_unreachable", "pacs_refused", "pacs_answer", "pacs_broke_off")
 _AT_ONCE = 500
 _SECONDS_AT_ONCE = 10.0
 _FETCHED_NAME = re.compile(r"[0-9a-f]{32}\.dcm")
@@ -285,7 +286,16 @@ class _Run:
         self._outcomes, self._settled, self._entered = [], [], time.monotonic()
 
     def _study(self, study: ListedStudy) -> None:
-        listing = self._archive.instances(study)
+        try:
+            listing = self._archive.instances(study)
+        except MetaDxError as fault:
+            # One study that the archive cannot list, for a file that it lost, say, must not end the night.
+            self._unavailable += 1
+            if fault.code not in _OF_ONE_STUDY or self._unavailable >= _MANY_UNAVAILABLE:
+                raise
+            self._failed[FetchFailure.NOT_LISTED] += study.instances or 1
+            self._log.unsettle(self._address, study.uid)
+            return
         self._failed[FetchFailure.BAD_LISTING] += listing.unusable
         known = self._log.instances(self._server, study.uid)
         wanted = [

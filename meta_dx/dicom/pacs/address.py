@@ -60,18 +60,20 @@ class Filters:
         text = self.description
         return text if not text or set(text) & set("*?") else f"*{text}*"
 
-    def takes_study(self, study_date: str) -> bool:
-        """Check what the server says of a study, for servers that overlook the filter."""
+    def takes_study(self, study_date: str, description: str) -> bool:
+        """Check what the server says of a study, for servers that overlook a filter or match more than it says."""
         first, _, last = self.dates().partition("-")
-        known = re.fullmatch(r"\d{8}", study_date) is not None
-        return not known or ((not first or study_date >= first) and (not last or study_date <= last))
+        if re.fullmatch(r"\d{8}", study_date) and not (first or study_date) <= study_date <= (
+            last or study_date
+        ):
+            return False
+        return not self.description or not description or _matches(description, self.pattern())
 
     def takes_series(self, modality: str, body_part: str) -> bool:
         """Check what the server says of a series; what it does not say, it has matched itself."""
         if self.modalities and modality and modality not in self.modalities:
             return False
-        wanted, found = self.body_part, body_part.upper()
-        return not wanted or not found or fnmatchcase(found, wanted)
+        return not self.body_part or not body_part or _matches(body_part, self.body_part)
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,10 @@ def _day(text: str, today: date) -> str:
         return ""
     day = today - timedelta(days=int(relative[1])) if relative else date.fromisoformat(text)
     return day.strftime("%Y%m%d")
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return fnmatchcase(text.strip().upper(), pattern.upper().replace("[", "[[]"))
 
 
 def is_loopback(host: str) -> bool:

@@ -22,7 +22,7 @@ class FetchFailure(StrEnum):
     """Why an instance that the archive lists was not fetched."""
 
     BAD_LISTING = "bad_listing", "The archive lists it under something that is no UID."
-    NOT_LISTED = "not_listed", "The archive counts it in its study and lists it nowhere."
+    NOT_LISTED = "not_listed", "The archive counts it in its study and does not list it."
     NOT_SENT = "not_sent", "The archive answered that all is well and sent nothing."
     CUT_OFF = "cut_off", "The transfer ended before the instance did."
     NOT_DICOM = "not_dicom", "What the archive sent is no DICOM file."

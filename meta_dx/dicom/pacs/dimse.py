@@ -112,7 +112,7 @@ class DimseArchive:
                 study = listed_study(entry.value)
                 if study is None:
                     unusable += 1
-                elif wanted.takes_study(entry.value("StudyDate")):
+                elif wanted.takes_study(entry.value("StudyDate"), entry.value("StudyDescription")):
                     found[study.uid] = study
         return list(found.values()), unusable
 

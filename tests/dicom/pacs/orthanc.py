@@ -71,6 +71,7 @@ class Orthanc:
                 "modality": ["SENDER", "127.0.0.1", free_port()],
             },
             "OverwriteInstances": True,
+            "MaximumStorageCacheSize": 0,  # so that a file that is gone is gone
             "WebDavEnabled": False,
             "OrthancExplorerEnabled": False,
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},

@@ -111,10 +111,20 @@ def test_any_text_is_an_address_or_one_clear_error(text) -> None:
             assert str(fault)
 
 
+def test_a_description_is_found_anywhere_in_it_and_brackets_mean_themselves() -> None:
+    filters = Filters(description="low dose [a]")
+    assert filters.takes_study("", "CT LOW DOSE [a] of the chest") and not filters.takes_study(
+        "", "low dose a"
+    )
+    assert Filters(description="C?").takes_study("", "CT") and not Filters(description="C?").takes_study(
+        "", "CTA"
+    )
+
+
 def test_a_filter_that_the_server_overlooks_is_applied_here() -> None:
     filters = Filters(("CT",), first="2024-01-01", body_part="ABD*")
-    assert filters.takes_study("20240101") and not filters.takes_study("20231231")
-    assert filters.takes_study(""), "what the server does not say, it has matched itself"
+    assert filters.takes_study("20240101", "") and not filters.takes_study("20231231", "")
+    assert filters.takes_study("", ""), "what the server does not say, it has matched itself"
     assert filters.takes_series("CT", "Abdomen") and filters.takes_series("CT", "")
     assert not filters.takes_series("MR", "ABDOMEN") and not filters.takes_series("CT", "HEAD")
 
