@@ -43,7 +43,8 @@ def dataset_fingerprint(
     -------
     dict
         ``version`` (hash of the rest), ``counts``, ``instances`` (per modality, manufacturer, …), ``sizes``,
-        ``physical_units`` per modality, ``pictures``, ``people`` and ``diseases``.
+        ``physical_units`` per modality, ``pictures``, ``people``, ``diseases`` and
+        ``prevalence`` (patients of each disease, all roles together).
     """
     content: dict[str, Any] = {
         "counts": {
@@ -61,6 +62,7 @@ def dataset_fingerprint(
         "pictures": _pictures(store),
         "people": _people(instances),
         "diseases": {role: _diseases(examples) for role, examples in by_role.items()},
+        "prevalence": _prevalence(by_role),
     }
     return {"version": fingerprint_of(content), **content}
 
@@ -136,6 +138,14 @@ def _people(instances: pd.DataFrame) -> dict[str, Any]:
         "age_years": {name: ages[name] for name in _INNER if name in ages},
         "age_unknown": int(people["age_years"].isna().sum()),
     }
+
+
+def _prevalence(by_role: Mapping[str, Examples]) -> dict[str, int]:
+    patients: dict[str, int] = {}
+    for examples in by_role.values():
+        for code, count in examples.patients_per_disease().items():
+            patients[str(code)] = patients.get(str(code), 0) + int(count)
+    return dict(sorted(patients.items()))
 
 
 def _diseases(examples: Examples) -> dict[str, Any]:

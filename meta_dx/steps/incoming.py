@@ -279,6 +279,7 @@ def validate(project: Project, batch: str) -> ValidationReport:
 
     A refused file that a later batch has taken in does not count against this one any more.
     """
+    from meta_dx.cohort.fingerprint import read_fingerprint
     from meta_dx.cohort.validation import validate_batch
 
     catalog = Catalog(project.home)
@@ -292,11 +293,13 @@ def validate(project: Project, batch: str) -> ValidationReport:
         studies=catalog.studies(only),
         series=catalog.series(only),
         others=catalog.instances(),
+        fingerprint=read_fingerprint(project.home),
     )
 
 
 def validate_diagnoses(project: Project) -> ValidationReport:
     """Check the diagnosis table against the studies in the home."""
+    from meta_dx.cohort.fingerprint import read_fingerprint
     from meta_dx.cohort.validation import validate_diagnoses as check
 
     catalog = Catalog(project.home)
@@ -305,6 +308,7 @@ def validate_diagnoses(project: Project) -> ValidationReport:
         diagnoses=all_diagnoses(project.home),
         studies=catalog.studies(),
         instances=catalog.instances(),
+        fingerprint=read_fingerprint(project.home),
     )
 
 

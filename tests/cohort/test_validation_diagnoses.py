@@ -28,6 +28,7 @@ class Cohort:
             pd.concat([first.instances, second.instances], ignore_index=True), first.rejections
         )
         self.diagnoses = clean_diagnoses(studies_of(self.batch.taken()))
+        self.before: dict[str, int] = {}
 
     def batches(self, studies: list[str]) -> set[str]:
         own = self.batch.instances[self.batch.instances["study"].isin(studies)]
@@ -55,6 +56,7 @@ class Cohort:
             stored(self.diagnoses),
             studies_of(taken),
             taken,
+            fingerprint={"prevalence": self.before} if self.before else None,
             today=TODAY,
             docs=False,
         )
@@ -177,6 +179,17 @@ def _(cohort: Cohort) -> list[str]:
     return list(cohort.diagnoses["study"][everything])
 
 
+@fault("code_valid_in_scheme", "a check digit")
+def _(cohort: Cohort) -> list[str]:
+    # 44054006, with two digits swapped.
+    return cohort.put(cohort.rows("1E53.3"), code="44045006", scheme="SNOMED-CT")
+
+
+@fault("code_valid_in_scheme", "a form")
+def _(cohort: Cohort) -> list[str]:
+    return cohort.put(cohort.rows("1E53.3"), code="LA0.0", scheme="ICD-10-GM")
+
+
 @fault("meaning_given")
 def _(cohort: Cohort) -> list[str]:
     return cohort.put([4, 40], meaning=None)
@@ -270,13 +283,22 @@ def _(cohort: Cohort) -> list[str]:
     return tie(cohort, batch="b0003")
 
 
+@fault("prevalence_like_cohort")
+def _(cohort: Cohort) -> list[str]:
+    cohort.before = {f"1E{50 + n}.{n}": 20 for n in range(5)} | {"1E55.5": 900}
+    return list(cohort.diagnoses["study"])
+
+
 def test_a_clean_table_passes_every_check() -> None:
     report = Cohort().validate()
     assert [result.name for result in report.results] == [check.name for check in diagnosis_checks()]
     assert not report.failures
     assert all(result.batch == "all" and not result.failing for result in report.results)
-    # Nothing is superseded in it.
-    assert {r.name for r in report.results if r.checked == 0} == {"successor_in_table"}
+    # Nothing is superseded in it, and of its scheme no form is known.
+    assert {r.name for r in report.results if r.checked == 0} == {
+        "successor_in_table",
+        "code_valid_in_scheme",
+    }
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from meta_dx.cohort.tables import frame_of
+from meta_dx.dicom.frames import FRAME_FIELDS
 
 TODAY = date(2026, 11, 23)
 CT, DX, VL = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.77.1.4"
@@ -129,7 +130,7 @@ def _study(
         "modality": kind,
         "body_part": what["body_part"],
         "laterality": None,
-        "view": None,
+        "view": "PA" if kind == "DX" else None,
         "manufacturer": manufacturer,
         "model": model,
         "sop_class": what["sop_class"],
@@ -149,7 +150,14 @@ def _study(
         "pixel_min": what["low"],
         "pixel_max": what["high"],
         "pixel_std": 100.0,
+        **dict.fromkeys((*FRAME_FIELDS, "spacing_between_slices", "gantry_tilt"), np.nan),
+        "geometry_version": 1.0,
+        "frame_geometry": None,
+        "frame_of_reference": None,
     }
+    if kind == "CT":
+        common |= {"position_x": 0.0, "position_y": 0.0, "across_x": 1.0, "down_y": 1.0, "spacing_down": 0.5}
+        common |= {"spacing_across": 0.5, "slice_thickness": 5.0, "frame_of_reference": f"2.25.4{serial}"}
     # Gantry tilt and rounding: the steps of a stack are almost, never quite, the same.
     return [
         common

@@ -7,8 +7,10 @@ checks are plain data; Great Expectations is only imported when something is val
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pandas as pd
 
@@ -51,6 +53,7 @@ def validate_batch(
     series: pd.DataFrame,
     *,
     others: pd.DataFrame | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
     today: date | None = None,
     docs: bool = True,
 ) -> ValidationReport:
@@ -67,6 +70,8 @@ def validate_batch(
     others : DataFrame, optional
         Instances of other batches (the whole catalog will do), so that what contradicts an earlier batch is
         found.
+    fingerprint : mapping, optional
+        Of the cohort (:func:`~meta_dx.cohort.fingerprint.read_fingerprint`), so that drift is found.
     today : date, optional
         Study dates after it lie in the future; default is the day of the run.
     docs : bool
@@ -86,7 +91,9 @@ def validate_batch(
     from meta_dx.cohort.validation.ingest_tables import ingest_tables
     from meta_dx.cohort.validation.runner import run_checks
 
-    tables = ingest_tables(batch, instances, rejections, studies, series, others=others, today=today)
+    tables = ingest_tables(
+        batch, instances, rejections, studies, series, others=others, fingerprint=fingerprint, today=today
+    )
     run = run_checks(tables, _ingest.CHECKS, suite="ingest", batch=batch)
     report = ValidationReport("ingest", batch, run.results)
     return _published(home, report, _ingest.CHECKS, run.raw) if docs else report
@@ -98,6 +105,7 @@ def validate_diagnoses(
     studies: pd.DataFrame,
     instances: pd.DataFrame,
     *,
+    fingerprint: Mapping[str, Any] | None = None,
     today: date | None = None,
     docs: bool = True,
 ) -> ValidationReport:
@@ -111,6 +119,8 @@ def validate_diagnoses(
         The label table with surrogate identities; optional columns may be missing.
     studies, instances : DataFrame
         The catalog of all batches.
+    fingerprint : mapping, optional
+        Of the cohort, so that drift is found.
     today : date, optional
         Dates after it lie in the future; default is the day of the run.
     docs : bool
@@ -130,7 +140,7 @@ def validate_diagnoses(
 
     tables = {
         **_diagnoses.diagnosis_tables(diagnoses, studies, today=today),
-        **_shortcuts.cohort_tables(diagnoses, instances),
+        **_shortcuts.cohort_tables(diagnoses, instances, fingerprint),
     }
     run = run_checks(tables, diagnosis_checks(), suite="diagnoses", batch=ALL)
     report = ValidationReport("diagnoses", ALL, run.results)

@@ -17,7 +17,7 @@ import pandas as pd
 
 Suite = Literal["ingest", "diagnoses", "cohort"]
 Severity = Literal["blocking", "warning"]
-Unit = Literal["file", "image", "series", "study", "patient", "row", "disease"]
+Unit = Literal["file", "image", "series", "study", "patient", "modality", "row", "disease"]
 
 #: At most this many identifiers are named for one check; the count is always complete.
 NAMED_AT_MOST = 20

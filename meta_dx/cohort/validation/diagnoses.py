@@ -13,6 +13,7 @@ import pandas as pd
 
 from meta_dx.cohort.validation.checks import CheckSpec, CheckTable, Severity, Unit, between
 from meta_dx.cohort.validation.columns import canonical_codes, date_place, days, distinct, fold, given, words
+from meta_dx.cohort.validation.schemes import family_of, is_valid
 
 #: Cells that stand for "no diagnosis", as a person reads them.
 PLACEHOLDERS = frozenset(
@@ -138,6 +139,14 @@ CHECKS: tuple[CheckSpec, ...] = (
         between("codes_of_meaning", 1, 1),
     ),
     _check(
+        "code_valid_in_scheme",
+        "warning",
+        "A code cannot be one of its coding scheme (ICD-10, ICD-O, RadLex: its form; SNOMED CT: also its check "
+        "digit): mistyped, cut, or rounded by a spreadsheet.",
+        _NOT_IN,
+        {"column": "code_form", "value_set": ["impossible"]},
+    ),
+    _check(
         "meaning_given",
         "warning",
         "A code has no meaning beside it, so nobody can see whether it is the right one.",
@@ -226,6 +235,7 @@ def diagnosis_tables(
             canonical.notna(), None
         ),
         scheme=_scheme(table["scheme"]),
+        code_form=_code_form(table),
         basis_cell=fold(table["basis"]),
         diagnosed_on_place=date_place(table["diagnosed_on"], today or date.today()),
         years_after_study=_years_after_study(table, studies, today or date.today()),
@@ -244,6 +254,19 @@ def _code_cell(codes: pd.Series) -> pd.Series:
 def _scheme(schemes: pd.Series) -> pd.Series:
     """Fold spellings of one scheme: ``ICD-10`` and ``icd10`` are the same."""
     return fold(schemes).map(lambda name: "".join(filter(str.isalnum, name)), na_action="ignore")
+
+
+def _code_form(table: pd.DataFrame) -> pd.Series:
+    """Say whether each code can be one of its scheme; what a spreadsheet mangled has a check of its own."""
+    text = given(table["code"])
+    families = _scheme(table["scheme"]).map(family_of, na_action="ignore")
+    sound = (_code_cell(table["code"]) == "filled") & ~text.astype(str).str.match(MANGLED)
+    judged = sound & families.notna()
+    state = [
+        ("possible" if is_valid(str(code), family) else "impossible") if known else None
+        for code, family, known in zip(text, families, judged, strict=True)
+    ]
+    return pd.Series(state, index=table.index, dtype=object)
 
 
 def _joins(known: pd.Series) -> dict[str, pd.Series]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from meta_dx.cohort.validation.archive import THICKEST, THINNEST
 from meta_dx.cohort.validation.checks import CheckSpec, Severity, Unit, between
+from meta_dx.dicom.quarantine import QUARANTINED
 
 #: Refusals of ingest for want of a decoder.
 NO_DECODER = ("unsupported_transfer_syntax", "unsupported_photometric")
@@ -108,6 +110,15 @@ CHECKS: tuple[CheckSpec, ...] = (
         {"column": "refused_for", "value_set": list(NO_DECODER)},
     ),
     _check(
+        "nothing_quarantined",
+        "warning",
+        "file",
+        "Pictures stayed out because they may show whose they are (screenshots, ultrasound, burned-in text): "
+        "look at them, and allow their kind if they show nobody's name.",
+        _NOT_IN,
+        {"column": "refused_for", "value_set": [str(code) for code in QUARANTINED]},
+    ),
+    _check(
         "body_part_given",
         "warning",
         "image",
@@ -166,6 +177,82 @@ CHECKS: tuple[CheckSpec, ...] = (
         "copied into a second study, and would count double.",
         _BETWEEN,
         between("copies_of_picture", 1, 1),
+    ),
+    _check(
+        "expected_tags_given",
+        "warning",
+        "image",
+        "An image lacks what its modality always states: position, orientation, pixel spacing or frame of "
+        "reference of a slice, the view of a radiograph; an export or an anonymiser emptied it.",
+        "ExpectColumnValuesToBeInSet",
+        {"column": "tags_of_modality", "value_set": ["complete"]},
+    ),
+    _check(
+        "pixel_spacing_plausible",
+        "warning",
+        "image",
+        "The distance of the pixels is impossible for the modality: another unit, or a slipped decimal point.",
+        _NOT_IN,
+        {"column": "pixel_spacing_place", "value_set": ["impossible"]},
+    ),
+    _check(
+        "slice_thickness_plausible",
+        "warning",
+        "image",
+        f"A slice is thinner than {THINNEST:g} or thicker than {THICKEST:g} mm: a placeholder or another unit.",
+        _NOT_IN,
+        {"column": "slice_thickness_place", "value_set": ["impossible"]},
+    ),
+    _check(
+        "laterality_given",
+        "warning",
+        "image",
+        "An image of a part of the body of which there are two does not say which side it shows.",
+        _NOT_IN,
+        {"column": "laterality_state", "value_set": ["missing"]},
+    ),
+    _check(
+        "laterality_plausible",
+        "warning",
+        "image",
+        "The side of an image is none of R, L, U, B, or its body part or view names the other side.",
+        _NOT_IN,
+        {"column": "laterality_place", "value_set": ["no side", "contradicts body part or view"]},
+    ),
+    _check(
+        "series_of_one_frame_of_reference",
+        "warning",
+        "series",
+        "One series has two frames of reference: the patient was moved, or series were merged, and positions "
+        "cannot be compared.",
+        _BETWEEN,
+        between("frames_of_reference", 1, 1),
+    ),
+    _check(
+        "ct_range_plausible",
+        "warning",
+        "series",
+        "A CT series holds no tissue at all, or values beyond every scale: its rescale was applied twice or is "
+        "another one's.",
+        _NOT_IN,
+        {"column": "ct_range", "value_set": ["no tissue", "beyond the scale"]},
+    ),
+    _check(
+        "age_not_falling",
+        "warning",
+        "study",
+        "A patient is younger than at an earlier study: a wrong date, or another person's study.",
+        _NOT_IN,
+        {"column": "age_course", "value_set": ["falling"]},
+    ),
+    _check(
+        "intensity_like_cohort",
+        "warning",
+        "modality",
+        "The grey values of a modality lie outside of those of the cohort that networks were trained for: "
+        "another scanner, another protocol, a lost rescale or a window burnt in.",
+        "ExpectColumnValuesToBeNull",
+        {"column": "intensity_change"},
     ),
     _check(
         "series_of_one_modality",

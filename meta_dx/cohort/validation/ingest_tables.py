@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from meta_dx.cohort.validation.archive import falling_ages, image_columns, series_columns
 from meta_dx.cohort.validation.checks import CheckTable, Unit
 from meta_dx.cohort.validation.columns import date_place, days, distinct, given, words
-from meta_dx.cohort.validation.ingest import DAMAGED_AT_LEAST, NO_DECODER, OLDEST_AGE, PLACEHOLDER_STUDIES
+from meta_dx.cohort.validation.drift import modality_table
+from meta_dx.cohort.validation.ingest import (
+    BIRTH_TOLERANCE,
+    DAMAGED_AT_LEAST,
+    NO_DECODER,
+    OLDEST_AGE,
+    PLACEHOLDER_STUDIES,
+)
+from meta_dx.dicom.quarantine import QUARANTINED
 
 #: Files that are complete and hold no picture: leaving them out loses nothing.
 _NO_LOSS = ("media_directory", "not_a_picture", "no_pixel_data")
@@ -22,6 +33,7 @@ _OWN_CHECK = (
     "series_of_two_studies",
     "missing_patient",
     "missing_modality",
+    *map(str, QUARANTINED),
 )
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 #: Modalities whose images state the body part by custom; photographs and scopes do not.
@@ -37,6 +49,7 @@ def ingest_tables(
     series: pd.DataFrame,
     *,
     others: pd.DataFrame | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
     today: date | None = None,
 ) -> dict[Unit, CheckTable]:
     """Add the helper columns of the suite to the tables of one batch.
@@ -50,6 +63,8 @@ def ingest_tables(
     others : DataFrame, optional
         Instances of other batches, so that contradictions between batches are seen; rows of ``batch`` itself
         are ignored.
+    fingerprint : mapping, optional
+        Of the cohort, so that drift is seen.
     today : date, optional
         Dates after it lie in the future; default is the day of the run.
 
@@ -70,10 +85,11 @@ def ingest_tables(
         "patient": _patients(here, everything),
     }
     keys: dict[Unit, str] = {"file": "file", "image": "instance"}
-    return {
+    made = {
         unit: CheckTable(unit, frame.assign(batch=batch).reset_index(drop=True), keys.get(unit, unit))
         for unit, frame in tables.items()
     }
+    return {**made, "modality": modality_table(batch, here, fingerprint)}
 
 
 def _picture(instances: pd.DataFrame) -> pd.Series:
@@ -133,6 +149,7 @@ def _images(here: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
             "shorter_side": here[["rows", "columns"]].min(axis=1),
             "origin": _origin(here),
             "pixel_range": _pixel_range(here),
+            **image_columns(here),
             "patients_of_picture": distinct(everything, "pixels", "patient", content),
             "copies_of_picture": distinct(own, "place", "instance", here["patient"] + " " + content),
         }
@@ -171,6 +188,7 @@ def _series(here: pd.DataFrame, series: pd.DataFrame) -> pd.DataFrame:
             "series": rows["series"],
             "modalities_of_series": distinct(here, "series", "modality", rows["series"]),
             "gaps_in_stack": rows["series"].map(_gaps(here)).astype(float),
+            **series_columns(here, rows["series"]),
             "lowest_ct_value": rows["series"].map(ct.groupby("series")["pixel_min"].min()).astype(float),
         }
     )
@@ -207,6 +225,7 @@ def _studies(
             "study": rows["study"],
             "batches_of_study": distinct(own, "visit", "batch", rows["study"] + " " + rows["patient"]),
             "patients_of_accession": distinct(everything, "accession", "patient", rows["accession"]),
+            "age_course": falling_ages(everything, rows, ~(_birth_date_spread(everything) > BIRTH_TOLERANCE)),
             "age_years": rows["study"].map(lowest.where(lowest < 0, highest)).astype(float),
             "study_date_place": date_place(rows["study_date"], today),
         }

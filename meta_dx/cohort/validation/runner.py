@@ -15,7 +15,7 @@ import pandas as pd
 
 from meta_dx.cohort.validation.checks import NAMED_AT_MOST, CheckResult, CheckSpec, CheckTable, Unit
 
-_PLURAL = {"series": "series", "study": "studies"}
+_PLURAL = {"series": "series", "study": "studies", "modality": "modalities"}
 
 #: All batches of a process have one name, under which Great Expectations finds the rows again.
 _ONE_AT_A_TIME = Lock()

@@ -8,6 +8,7 @@ disease.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from meta_dx.cohort.validation.checks import NAMED_AT_MOST, CheckSpec, CheckTable, Unit, between
 from meta_dx.cohort.validation.columns import canonical_codes, fold, given
 from meta_dx.cohort.validation.diagnoses import COLUMNS, PLACEHOLDERS
+from meta_dx.cohort.validation.drift import prevalence_changes
 
 #: A tie that would come about by chance in less than one cohort in a hundred, with an attribute that at most
 #: half of the other patients share.
@@ -74,11 +76,20 @@ CHECKS: tuple[CheckSpec, ...] = (
         "All patients of a disease came in one batch in which few others came: whatever is special about "
         "that export gives the disease away.",
     ),
+    _check(
+        "prevalence_like_cohort",
+        "A disease is at least twice as frequent, or half, as in the cohort that networks were trained for, beyond "
+        "chance: another ward, another question, or a table that was filled in differently.",
+        _NULL,
+        {"column": "prevalence_change"},
+    ),
 )
 _ATTRIBUTES = ("scanner", "modality", "image_size", "batch")
 
 
-def cohort_tables(diagnoses: pd.DataFrame, instances: pd.DataFrame) -> dict[Unit, CheckTable]:
+def cohort_tables(
+    diagnoses: pd.DataFrame, instances: pd.DataFrame, fingerprint: Mapping[str, Any] | None = None
+) -> dict[Unit, CheckTable]:
     """Make the table of diseases, one row each.
 
     Parameters
@@ -87,6 +98,8 @@ def cohort_tables(diagnoses: pd.DataFrame, instances: pd.DataFrame) -> dict[Unit
         The label table; only valid rows with a code, of ingested studies that have no other diagnosis, count.
     instances : DataFrame
         Instances of all batches.
+    fingerprint : mapping, optional
+        Of the cohort that networks were trained for.
 
     Returns
     -------
@@ -103,7 +116,14 @@ def cohort_tables(diagnoses: pd.DataFrame, instances: pd.DataFrame) -> dict[Unit
     frame["pictures_of_other_diseases"] = frame["disease"].map(_contradicted(labelled, instances)).fillna(0.0)
     for attribute in _ATTRIBUTES:
         frame[f"only_{attribute}"] = frame["disease"].map(_ties(labelled, attribute)).astype(object)
-    members = {
+    changes = prevalence_changes({str(code): int(count) for code, count in patients.items()}, fingerprint)
+    gone = sorted(set(changes) - set(frame["disease"]))
+    frame = pd.concat(
+        [frame, pd.DataFrame({"disease": gone, "batch": "all"}, dtype=object)], ignore_index=True
+    )
+    frame["prevalence_change"] = frame["disease"].map(changes).astype(object)
+    members: dict[str, list[tuple[str, str]]] = {code: [] for code in gone}
+    members |= {
         str(code): list(
             zip(rows["study"].head(NAMED_AT_MOST), rows["batch"].head(NAMED_AT_MOST), strict=True)
         )
