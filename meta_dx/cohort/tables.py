@@ -7,7 +7,8 @@ value is a fault of ours and never reaches the disk. The bytes of a file depend 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -145,23 +146,34 @@ def fits(name: str, row: Mapping[str, Any]) -> bool:
     row : mapping
         Column to value; of kinds that JSON has.
     """
-    schema = SCHEMAS[name]
-    return row.keys() == set(schema.names) and all(_fits(row[field.name], field) for field in schema)
+    checks = _checks(name)
+    return row.keys() == checks.keys() and all(check(row[column]) for column, check in checks.items())
 
 
-def _fits(value: Any, field: pa.Field) -> bool:
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN becomes null
-        return bool(field.nullable)
-    if pa.types.is_list(field.type):
-        inner = field.type.value_field
-        return isinstance(value, list | tuple) and all(_fits(one, inner) for one in value)
-    if pa.types.is_boolean(field.type) or isinstance(value, bool):
-        return pa.types.is_boolean(field.type) and isinstance(value, bool)
-    if pa.types.is_string(field.type):
-        return isinstance(value, str)
-    if pa.types.is_integer(field.type):
-        return isinstance(value, int) and abs(value) < _WHOLE
-    return isinstance(value, int | float)
+@cache
+def _checks(name: str) -> dict[str, Callable[[Any], bool]]:
+    return {field.name: _check(field) for field in SCHEMAS[name]}
+
+
+def _check(field: pa.Field) -> Callable[[Any], bool]:
+    """Return what tells whether a value may stand in a column; NaN becomes null there."""
+    kind, nullable = field.type, bool(field.nullable)
+    if pa.types.is_list(kind):
+        inner = _check(kind.value_field)
+        return lambda value: nullable if value is None else type(value) is list and all(map(inner, value))
+    if pa.types.is_string(kind):
+        return lambda value: nullable if value is None else type(value) is str
+    if pa.types.is_boolean(kind):
+        return lambda value: nullable if value is None else type(value) is bool
+    if pa.types.is_integer(kind):
+        return lambda value: nullable if value is None else type(value) is int and abs(value) < _WHOLE
+
+    def is_number(value: Any) -> bool:
+        if value is None or type(value) is float:
+            return nullable or (value is not None and not math.isnan(value))
+        return type(value) is int and abs(value) < _WHOLE
+
+    return is_number
 
 
 def parquet_bytes(name: str, rows: pd.DataFrame) -> bytes:

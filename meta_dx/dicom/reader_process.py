@@ -19,6 +19,7 @@ import resource
 import select
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from meta_dx.dicom import messages
 from meta_dx.dicom.archives import Archive, Member, is_archive_file, references
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.profile import ProfileOptions
-from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, read_content, read_instance
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, quiet, read_content, read_instance
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.sources import is_archive_name
 
@@ -64,6 +65,8 @@ def main() -> None:
     _restrict(limits)
     send({"ready": True})
     reader = _Reader(Surrogates(key), limits)
+    loud = ExitStack()
+    loud.enter_context(quiet())  # once and for all is quicker than for each file
     while True:
         if not select.select([requests], [], [], IDLE_SECONDS)[0]:
             os._exit(IDLE)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 
@@ -47,9 +48,9 @@ from meta_dx.dicom.pixels import (
     StoredPixels,
     decode,
     frame_count,
-    physical_frames,
     require_same_meaning,
     rescale_of,
+    to_physical,
 )
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.profiled import profiled_object
@@ -168,18 +169,24 @@ def read_content(
     AcceptedInstance or Refusal
     """
     try:
-        with _quiet():
-            return _read(content(), surrogates, limits)
+        data = _fetched(content)
+        with quiet():
+            return _read(data, surrogates, limits)
     except RefusedError as fault:
         return fault.refusal
     except MemoryError:
         return Refusal(RejectionCode.MEMORY_LIMIT)
-    except OSError as fault:
-        return Refusal(RejectionCode.UNREADABLE_FILE, type(fault).__name__)
     except Exception as fault:
         # Damaged headers raise anything, RecursionError included. The message may quote the file: only the
         # class.
         return Refusal(RejectionCode.DAMAGED_HEADER, f"parser raised {type(fault).__name__}")
+
+
+def _fetched(content: Callable[[], bytes]) -> bytes:
+    try:
+        return content()
+    except OSError as fault:  # pydicom raises it, too, of damaged headers: that is no fault of the disk
+        raise RefusedError(RejectionCode.UNREADABLE_FILE, type(fault).__name__) from fault
 
 
 def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedInstance:
@@ -276,11 +283,13 @@ def _geometry(dataset: Dataset, surrogates: Surrogates) -> dict[str, Any]:
 def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]:
     slope, intercept = rescale_of(dataset)
     low, high, total, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
-    for picture in physical_frames(stored, dataset):
+    for index, frame in enumerate(stored.frames):
+        values, counts = _histogram(frame)
+        picture = to_physical(values, dataset, index, stored.bits).reshape(len(values), -1)
         low, high = min(low, float(picture.min())), max(high, float(picture.max()))
-        total += float(picture.sum(dtype=np.float64))
-        squares += float(np.square(picture, dtype=np.float64).sum())
-        count += picture.size
+        total += float(counts @ picture.sum(axis=1, dtype=np.float64))
+        squares += float(counts @ np.square(picture, dtype=np.float64).sum(axis=1))
+        count += int(counts.sum()) * picture.shape[1]
     mean = total / count
     return {
         "photometric": text(dataset, "PhotometricInterpretation").upper(),
@@ -297,15 +306,33 @@ def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]
     }
 
 
+def _histogram(frame: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return the different stored values of a frame, and how often each occurs.
+
+    What follows treats every value alike, whether grey, of a palette or of a colour, and has less to do for
+    them than for all pixels.
+    """
+    flat = np.ascontiguousarray(frame).reshape(-1)
+    if flat.dtype.itemsize > 2:
+        values, counts = np.unique(flat, return_counts=True)
+        return values, counts.astype(np.int64)
+    unsigned = flat.view(f"{flat.dtype.byteorder}u{flat.dtype.itemsize}")
+    counts = np.bincount(unsigned)
+    present = np.flatnonzero(counts)
+    return present.astype(unsigned.dtype).view(flat.dtype), counts[present].astype(np.int64)
+
+
 def _canonical(stored: StoredPixels) -> memoryview:
     frames = np.ascontiguousarray(stored.frames, stored.frames.dtype.newbyteorder("<"))
     return frames.reshape(-1).view(np.uint8).data
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pydicom from quoting values of the file in warnings and logs."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")]
+    # Each change of a level empties the caches of all loggers.
+    loggers = [logger for logger in loggers if logger.level <= logging.CRITICAL]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
