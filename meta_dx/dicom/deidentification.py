@@ -10,12 +10,12 @@ that the file had, when these are what its value representation allows: numbers,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_keyword, dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import get_expected_length
@@ -24,7 +24,8 @@ from pydicom.sequence import Sequence
 from meta_dx.dicom.encoding import Encoder
 from meta_dx.dicom.extras import without_extras
 from meta_dx.dicom.identity import Surrogates, clean
-from meta_dx.dicom.pixels import frame_count, high_bit_of
+from meta_dx.dicom.pixels import PALETTE, frame_count, high_bit_of
+from meta_dx.dicom.profile import ProfileOptions, method_codes
 from meta_dx.dicom.words import is_safe
 
 #: Attributes that travel, wherever they stand: at the top or inside a sequence that travels.
@@ -93,7 +94,12 @@ def _kept_attributes() -> dict[int, _Kept]:
 
 _ATTRIBUTES = _kept_attributes()
 _SEQUENCES = frozenset(int(tag_for_keyword(keyword) or 0) for keyword in KEPT_SEQUENCES)
+_TABLES = frozenset(tag for tag, kept in _ATTRIBUTES.items() if kept.table)
+_PALETTES = frozenset(tag for tag in _TABLES if "Palette" in dictionary_keyword(tag))
 _MODALITY = 0x00080060
+_METHOD_CODES = 0x00120064
+# Longitudinal dates modified, age and sex retained; no descriptions.
+_METHODS = method_codes(ProfileOptions(descriptors=False))
 _PIXEL_DATA = 0x7FE00010
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 
@@ -159,8 +165,11 @@ def deidentified_object(
     """
     encoder = Encoder(str(original.file_meta.TransferSyntaxUID))
     elements = _kept(original, raw, surrogates, encoder, depth=0)
+    for tag in meaningless_tables(original):
+        elements.pop(tag, None)
     elements.setdefault(_MODALITY, encoder.text(_MODALITY, "CS", "OT"))  # the code was not one of safe words
     elements |= _identity_module(identity, encoder)
+    elements[_METHOD_CODES] = method_sequence(encoder, _METHODS)
     elements |= pixel_module(original, encoder)
     elements |= pixel_elements(original, raw, encoder)
     return encoder.file(identity.sop_class, identity.instance, elements)
@@ -169,6 +178,19 @@ def deidentified_object(
 def raw_elements(dataset: Dataset) -> dict[int, Any]:
     """Return the elements of a data set as they are now, parsed or not, by tag."""
     return {int(tag): dataset.get_item(tag) for tag in dataset.keys()}
+
+
+def method_sequence(encoder: Encoder, codes: Iterable[tuple[str, str]]) -> bytes:
+    """Return DeidentificationMethodCodeSequence with these codes of DCM (value, meaning)."""
+    items = [
+        {
+            0x00080100: encoder.text(0x00080100, "SH", value),
+            0x00080102: encoder.text(0x00080102, "SH", "DCM"),
+            0x00080104: encoder.text(0x00080104, "LO", meaning),
+        }
+        for value, meaning in codes
+    ]
+    return encoder.sequence(_METHOD_CODES, items)
 
 
 def uid_surrogate(value: str, surrogates: Surrogates) -> str:
@@ -222,7 +244,11 @@ def _attribute(
         return encoder.text(kept.tag, vr, "\\".join(uids))
     if vr in _CODED:
         value = safe_codes(value)
-    return encoder.element(kept.tag, vr, value) if value and _well_formed(vr, value, kept.table) else None
+    return (
+        encoder.element(kept.tag, vr, value)
+        if value and _well_formed(kept.tag, vr, value, kept.table)
+        else None
+    )
 
 
 def safe_codes(value: bytes, unsafe: bytes = b"") -> bytes:
@@ -235,13 +261,26 @@ def safe_codes(value: bytes, unsafe: bytes = b"") -> bytes:
     return b"\\".join(code if is_safe(code.decode("ascii")) else unsafe for code in codes).rstrip(b"\\")
 
 
-def _well_formed(vr: str, value: bytes, table: bool) -> bool:
+def _well_formed(tag: int, vr: str, value: bytes, table: bool) -> bool:
     if vr in _CODED:
         return True  # safe_codes has seen to it
     if vr in {"DS", "IS"}:
         return len(value) <= _LONGEST_NUMBERS and DECIMALS.fullmatch(value) is not None
     size = NUMBER_BYTES.get(vr)
-    return size is not None and len(value) % size == 0 and (table or len(value) <= _LONGEST_NUMBERS)
+    return size is not None and len(value) % size == 0 and (table or len(value) <= longest_numbers(tag, size))
+
+
+def longest_numbers(tag: int, size: int) -> int:
+    """Return how many bytes the numbers of an attribute may have: as many as its multiplicity says."""
+    most = dictionary_VM(tag).split("-")[-1].split(" ")[0]
+    return int(most) * size if most.isdigit() else _LONGEST_NUMBERS
+
+
+def meaningless_tables(original: Dataset) -> frozenset[int]:
+    """Return the look-up tables at the top of an object that nothing applies: their bytes could be anything."""
+    photometric = clean(str(original.get("PhotometricInterpretation") or "")).upper()
+    palette = photometric == PALETTE or original.get("PixelPresentation") in ("COLOR", "MIXED")
+    return _TABLES - _PALETTES if palette else _TABLES
 
 
 def _identity_module(identity: Identity, encoder: Encoder) -> dict[int, bytes]:

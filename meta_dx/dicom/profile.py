@@ -85,9 +85,9 @@ _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 #: Binary attributes that hold samples or look-up tables and so no text.
 _SAMPLES = (
     "PixelData ExtendedOffsetTable ExtendedOffsetTableLengths LUTData RedPaletteColorLookupTableData "
-    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData AlphaPaletteColorLookupTableData "
+    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
     "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData SegmentedAlphaPaletteColorLookupTableData"
+    "SegmentedBluePaletteColorLookupTableData"
 ).split()
 _ICC_PROFILE = ("ICCProfile",)  # kept without its texts
 
@@ -155,7 +155,7 @@ def _unlisted(tag: int, vr: str) -> Action:
         return Action.UID
     if tag in _ICC_TAGS:
         return Action.CLEAN
-    if vr in _BINARY and tag not in _SAMPLE_TAGS:
+    if not _BINARY.isdisjoint(dictionary_VR(tag).split(" or ")) and tag not in _SAMPLE_TAGS:
         return Action.REMOVE
     if vr in _TEMPORAL or vr in _NAMES:
         return Action.EMPTY

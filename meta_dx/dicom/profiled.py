@@ -22,6 +22,9 @@ from meta_dx.dicom.deidentification import (
     NUMBER_BYTES,
     age_string,
     device_text,
+    longest_numbers,
+    meaningless_tables,
+    method_sequence,
     pixel_elements,
     pixel_module,
     raw_elements,
@@ -50,6 +53,7 @@ _NUMBERS = {**NUMBER_BYTES, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SV": 8, "UV": 8
 _TIME = re.compile(rb"[0-9.: \\]*\0?")
 _DAY = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_SAMPLES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 _CHARACTER_SET, _SEX = 0x00080005, 0x00100040
 _PIXEL_GROUP = 0x7FE0
 _CODE_VALUE, _SCHEME, _SCHEME_VERSION, _CONTEXT = 0x00080100, 0x00080102, 0x00080103, 0x0008010F
@@ -84,6 +88,8 @@ def profiled_object(
     encoder = Encoder(str(original.file_meta.TransferSyntaxUID))
     profiled = _Profiled(surrogates, options, encoder, patient)
     elements = profiled.elements(original, raw, depth=0)
+    for tag in meaningless_tables(original):
+        elements.pop(tag, None)
     elements |= profiled.identity(original)
     elements |= pixel_module(original, encoder)
     elements |= pixel_elements(original, raw, encoder)
@@ -129,13 +135,8 @@ class _Profiled:
             0x00280303: ("CS", "MODIFIED" if dates else "REMOVED"),
         }
         elements = {tag: encoder.text(tag, vr, value) for tag, (vr, value) in texts.items()}
-        elements[0x00120064] = encoder.sequence(0x00120064, map(self._method, method_codes(self._options)))
+        elements[0x00120064] = method_sequence(encoder, method_codes(self._options))
         return elements
-
-    def _method(self, code: tuple[str, str]) -> dict[int, bytes]:
-        value, meaning = code
-        texts = {0x00080100: ("SH", value), 0x00080102: ("SH", "DCM"), 0x00080104: ("LO", meaning)}
-        return {tag: self._encoder.text(tag, vr, content) for tag, (vr, content) in texts.items()}
 
     def _element(self, dataset: Dataset, tag: int, element: Any, action: Action, depth: int) -> bytes | None:
         allowed = tuple(dictionary_VR(tag).split(" or "))
@@ -182,7 +183,13 @@ class _Profiled:
         if shape is not None:
             return self._encoder.element(tag, vr, value) if shape.fullmatch(value) else None
         size = _NUMBERS.get(vr)
-        return self._encoder.element(tag, vr, value) if size and len(value) % size == 0 else None
+        if (
+            size is None
+            or len(value) % size
+            or (vr not in _SAMPLES and len(value) > longest_numbers(tag, size))
+        ):
+            return None
+        return self._encoder.element(tag, vr, value)
 
     def _code(self, tag: int, value: bytes) -> bytes:
         if tag == _SEX:
