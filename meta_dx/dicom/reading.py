@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 
@@ -48,9 +47,9 @@ from meta_dx.dicom.pixels import (
     StoredPixels,
     decode,
     frame_count,
+    physical_frames,
     require_same_meaning,
     rescale_of,
-    to_physical,
 )
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.profiled import profiled_object
@@ -283,13 +282,11 @@ def _geometry(dataset: Dataset, surrogates: Surrogates) -> dict[str, Any]:
 def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]:
     slope, intercept = rescale_of(dataset)
     low, high, total, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
-    for index, frame in enumerate(stored.frames):
-        values, counts = _histogram(frame)
-        picture = to_physical(values, dataset, index, stored.bits).reshape(len(values), -1)
+    for picture in physical_frames(stored, dataset):
         low, high = min(low, float(picture.min())), max(high, float(picture.max()))
-        total += float(counts @ picture.sum(axis=1, dtype=np.float64))
-        squares += float(counts @ np.square(picture, dtype=np.float64).sum(axis=1))
-        count += int(counts.sum()) * picture.shape[1]
+        total += float(picture.sum(dtype=np.float64))
+        squares += float(np.square(picture, dtype=np.float64).sum())
+        count += picture.size
     mean = total / count
     return {
         "photometric": text(dataset, "PhotometricInterpretation").upper(),
@@ -304,22 +301,6 @@ def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]
         "pixel_max": high,
         "pixel_std": float(np.sqrt(max(0.0, squares / count - mean**2))),
     }
-
-
-def _histogram(frame: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Return the different stored values of a frame, and how often each occurs.
-
-    What follows treats every value alike, whether grey, of a palette or of a colour, and has less to do for
-    them than for all pixels.
-    """
-    flat = np.ascontiguousarray(frame).reshape(-1)
-    if flat.dtype.itemsize > 2:
-        values, counts = np.unique(flat, return_counts=True)
-        return values, counts.astype(np.int64)
-    unsigned = flat.view(f"{flat.dtype.byteorder}u{flat.dtype.itemsize}")
-    counts = np.bincount(unsigned)
-    present = np.flatnonzero(counts)
-    return present.astype(unsigned.dtype).view(flat.dtype), counts[present].astype(np.int64)
 
 
 def _canonical(stored: StoredPixels) -> memoryview:
