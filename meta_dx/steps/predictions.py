@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from meta_dx.cohort.examples import Examples
@@ -29,6 +30,10 @@ from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
 from meta_dx.steps.answering import picture_names, predicted_studies
 from meta_dx.steps.cohort import CohortData, assemble
+
+if TYPE_CHECKING:
+    from meta_dx.inference.evidence import EmbeddedStudies
+    from meta_dx.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -165,22 +170,33 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
     queries = data.to_predict(batch)
     queries = queries.take(~np.isin(queries.study, sorted(confirmed)))
     made = latest_bundle(project.home)
-    run = PredictionRun(
-        bundle=made.id,
-        support_version=version.version,
-        split_version=data.split.version,
-        # What was asked and how: other options of [serve] or other studies are another run.
-        data_version=fingerprint_of([data.version, project.settings.serve, serving, queries.study.tolist()]),
-        batch=batch,
-    )
+    run = run_of(project, data, serving, version.version, made, queries, batch)
     answers = _kept(records, run)
     if answers is None:
-        # A patient with any confirmed case is flagged, whether or not the case is among the K.
-        known = {data.groups.get(case.patient, case.patient) for case in version.cases}
+        known = confirmed_patients(data, version.cases)
         answers = _answers(project, data, serving, made, queries, known) if len(queries) else []
         save_prediction_run(records, run, answers)
     mean = float(np.mean([answer.entropy for answer in answers])) if answers else None
     return BatchPredictions(len(answers), len(serving.codes), mean, made.id, version.version)
+
+
+def run_of(
+    project: Project,
+    data: CohortData,
+    serving: Serving,
+    version: int,
+    made: Bundle,
+    queries: Examples,
+    batch: str,
+) -> PredictionRun:
+    """Name a run by what it rests on: other options of [serve] or other studies are another run."""
+    asked = [data.version, project.settings.serve, serving, queries.study.tolist()]
+    return PredictionRun(made.id, version, data.split.version, fingerprint_of(asked), batch)
+
+
+def confirmed_patients(data: CohortData, cases: Sequence[SupportCase]) -> set[str]:
+    """Return the patients with any confirmed case, whether or not it is among the K that answers rest on."""
+    return {data.groups.get(case.patient, case.patient) for case in cases}
 
 
 def _kept(records: Records, run: PredictionRun) -> list[PredictedStudy] | None:
@@ -196,7 +212,6 @@ def _answers(
 ) -> list[PredictedStudy]:
     """Adapt to the confirmed cases and answer the queries."""
     from meta_dx.inference.predictor import Predictor
-    from meta_dx.inference.support import adapted_state
 
     predictor = Predictor(made, device=project.settings.cohort.device)
     rows = {study: group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
@@ -205,6 +220,45 @@ def _answers(
         [rows[case.study] for case in serving.cases],
         names=picture_names(data.store),
     )
+    query_x = predictor.embed_studies(data.store.images, queries.images)
+    return answered(project, predictor, serving, support, query_x, queries, known)
+
+
+def answered(
+    project: Project,
+    predictor: Predictor,
+    serving: Serving,
+    support: EmbeddedStudies,
+    query_x: npt.NDArray[np.float32],
+    queries: Examples,
+    known: set[str],
+) -> list[PredictedStudy]:
+    """Adapt to embedded cases and answer embedded queries.
+
+    Parameters
+    ----------
+    project : Project
+        Cohort and home.
+    predictor : Predictor
+        The bundle at work.
+    serving : Serving
+        Offered diseases and their S cases.
+    support : EmbeddedStudies
+        The cases, in that order, pictures named.
+    query_x : ndarray of float32, shape (Q, D)
+        Embeddings of the queries.
+    queries : Examples
+        Their studies and patients.
+    known : set of str
+        Patients of whom a case is confirmed.
+
+    Returns
+    -------
+    list of PredictedStudy
+        One a query.
+    """
+    from meta_dx.inference.support import adapted_state
+
     labels = np.array([serving.codes.index(case.code) for case in serving.cases], dtype=np.int64)
     return predicted_studies(
         predictor,
@@ -213,7 +267,7 @@ def _answers(
         support,
         [case.study for case in serving.cases],
         labels,
-        predictor.embed_studies(data.store.images, queries.images),
+        query_x,
         queries.study.tolist(),
         [patient in known for patient in queries.patient.tolist()],
         class_prior(serving.codes, [case.code for case in serving.cases], project.settings.serve),

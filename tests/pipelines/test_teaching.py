@@ -1,0 +1,134 @@
+"""Teaching a confirmed case on a home that the pipeline has made: live at once, without training."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.opinions import Diagnosis
+from meta_dx.records.predictions import latest_predictions, prediction_of
+from meta_dx.records.support import SupportSets
+from meta_dx.review.teaching import ConfirmedCase, Lesson
+from meta_dx.steps import Project, open_project
+from meta_dx.steps.cohort import assemble
+from meta_dx.steps.review import open_desk
+from meta_dx.steps.teaching import ProjectTeacher
+from tests.pipelines.conftest import Ran
+
+
+@pytest.fixture
+def project(ran: Ran, tmp_path: Path) -> Project:
+    shutil.copytree(ran.home, tmp_path / "home")
+    return open_project(ran.cohort, tmp_path / "home")
+
+
+def undiagnosed(project: Project) -> list[str]:
+    data = assemble(project)
+    return [study for study in data.to_predict().study.tolist() if study not in data.hidden]
+
+
+def test_the_cases_of_the_review_are_the_studies_that_were_predicted(project: Project) -> None:
+    desk = open_desk(project)
+    predicted = {study.study for run in latest_predictions(desk.records) for study in run.studies}
+    with desk.records.reading() as session:
+        from sqlalchemy import select
+
+        from meta_dx.records.schema import CaseRow
+
+        assert set(session.scalars(select(CaseRow.study))) == predicted
+
+
+def test_answering_anew_from_kept_embeddings_is_what_the_pipeline_answers(project: Project) -> None:
+    desk = open_desk(project)
+    before = {s.study: s for run in latest_predictions(desk.records) for s in run.studies}
+    teacher = ProjectTeacher(project)
+    version = SupportSets(desk.records).current()
+    assert version is not None
+    teacher._answer_anew(teacher._cohort(), version)
+    after = {s.study: s for run in latest_predictions(desk.records) for s in run.studies}
+    assert after.keys() == before.keys()
+    for study, answer in after.items():
+        assert answer.probabilities == pytest.approx(before[study].probabilities, abs=1e-6)
+        assert [case.study for case in answer.nearest] == [case.study for case in before[study].nearest]
+
+
+def test_a_new_disease_is_offered_at_once_and_the_old_answer_stays_readable(project: Project) -> None:
+    desk, teacher = open_desk(project), ProjectTeacher(project)
+    teacher.warm()
+    first, second, *rest = undiagnosed(project)
+    old = prediction_of(desk.records, rest[0])
+    assert old is not None
+    assert "NEW" not in old.studies[0].probabilities
+    lesson = Lesson(
+        Diagnosis("NEW", "99T", "A new disease"),
+        (ConfirmedCase(first, "pathology"), ConfirmedCase(second, "pathology")),
+    )
+    preview = teacher.preview(lesson, rest)
+    assert (preview.cases_before, preview.cases_after) == (0, 2)
+    assert preview.accuracy_before is None
+    assert preview.accuracy_after is not None
+    assert prediction_of(desk.records, rest[0]) == old, "a preview changes nothing"
+    version = teacher.teach(lesson, "Dr A")
+    new = prediction_of(desk.records, rest[0])
+    assert new is not None
+    assert new.run.support_version == version > old.run.support_version
+    assert "NEW" in new.studies[0].probabilities
+    changed = {c.study for c in preview.changes}
+    tops = {
+        study: max(p.studies[0].probabilities.items(), key=lambda pair: pair[1])[0]
+        for study in rest
+        if (p := prediction_of(desk.records, study))
+    }
+    assert {
+        study
+        for study in changed
+        if tops[study] != next(c.after for c in preview.changes if c.study == study)
+    } == set()
+    assert "NEW" in {disease.code for disease in desk.diseases()}
+
+
+def test_a_study_cannot_stand_for_two_diseases(project: Project) -> None:
+    teacher = ProjectTeacher(project)
+    version = SupportSets(open_desk(project).records).current()
+    assert version is not None
+    taken = version.cases[0].study
+    lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(taken, "pathology"),))
+    for act in (lambda: teacher.preview(lesson, []), lambda: teacher.teach(lesson, "Dr A")):
+        with pytest.raises(MetaDxError) as fault:
+            act()
+        assert fault.value.code == "study_in_two_diseases"
+
+
+def test_a_case_of_a_patient_who_is_confirmed_already_is_named(project: Project) -> None:
+    teacher = ProjectTeacher(project)
+    version = SupportSets(open_desk(project).records).current()
+    assert version is not None
+    one = version.cases[0]
+    lesson = Lesson(
+        Diagnosis(one.code, one.scheme, one.meaning), (ConfirmedCase(undiagnosed(project)[0], "pathology"),)
+    )
+    assert teacher.preview(lesson, []).near_duplicates == ()
+    same = Lesson(lesson.disease, (ConfirmedCase(one.study, "pathology"),))
+    others = {case.study for case in version.cases if case.patient == one.patient} - {one.study}
+    assert {pair[1] for pair in teacher.preview(same, []).near_duplicates} == others
+
+
+def test_a_wrong_label_makes_itself_suspect(project: Project) -> None:
+    teacher = ProjectTeacher(project)
+    sets = SupportSets(open_desk(project).records)
+    version = sets.current()
+    assert version is not None
+    serving = teacher._serving(teacher._cohort(), version.cases)
+    right, wrong = serving.codes[:2]
+    moved = next(case for case in serving.cases if case.code == wrong)
+    sets.correct([moved.study], author="x", reason="a mistake", code=right)
+    suspects = teacher.preview(
+        Lesson(Diagnosis(right, "", right), (ConfirmedCase(moved.study, "pathology"),)), []
+    )
+    assert suspects.cases_after >= suspects.cases_before
+    assert all(0.5 <= one.probability <= 1 for one in suspects.suspects)
+    assert replace(suspects, suspects=()) is not None
