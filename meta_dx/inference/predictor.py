@@ -33,7 +33,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Prepared pictures (n, C, H, W) or volumes (n, C, D, H, W), uint8: an array, a memory map, or the rows of an image store."""
+    """Prepared pictures or volumes (n, C, *spatial), uint8: an array, a memory map, or the rows of an image store."""
 
     @property
     def shape(self) -> tuple[int, ...]:
