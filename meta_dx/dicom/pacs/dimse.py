@@ -364,8 +364,11 @@ class _Match:
 
     def value(self, keyword: str) -> str:
         """Return a value as text, several joined as DICOM does, empty where there is none or nonsense."""
+        from pydicom import config
+
         try:
-            value = self._dataset.get(keyword, "")
+            with config.disable_value_validation():  # its warnings repeat the value
+                value = self._dataset.get(keyword, "")
         except Exception:  # pydicom decodes a value when it is asked for, and a server can send anything
             return ""
         if value is None or value == "":
@@ -377,6 +380,7 @@ class _Match:
 
 
 def _query(level: str, keys: dict[str, str | list[str]] | dict[str, str]) -> Dataset:
+    from pydicom import config
     from pydicom.datadict import dictionary_VR
     from pydicom.dataset import Dataset
 
@@ -386,7 +390,8 @@ def _query(level: str, keys: dict[str, str | list[str]] | dict[str, str]) -> Dat
         query.SpecificCharacterSet = "ISO_IR 192"
     for keyword, value in keys.items():
         numeric = dictionary_VR(keyword) in ("IS", "US", "US or SS")
-        setattr(query, keyword, None if numeric else value)
+        with config.disable_value_validation():  # wildcards are no values
+            setattr(query, keyword, None if numeric else value)
     return query
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.sop_class import (
@@ -45,8 +46,9 @@ class World:
         for uid in dict.fromkeys(getattr(file, key) for file in self.files):
             first = next(file for file in self.files if getattr(file, key) == uid)
             entry = Dataset()
-            for name in (key, "SOPClassUID", "PatientID", "StudyDate", "Modality"):
-                setattr(entry, name, first[name].value)
+            with config.disable_value_validation():
+                for name in (key, "SOPClassUID", "PatientID", "StudyDate", "Modality"):
+                    setattr(entry, name, first[name].value)
             entry.QueryRetrieveLevel = level
             if level == "STUDY":
                 entry.NumberOfStudyRelatedInstances = len(self.files)
@@ -151,8 +153,6 @@ def test_wrong_title_and_unreachable_host_are_one_sentence_each(home, world, qui
 
 @pytest.mark.parametrize("uid", ["../../etc/x", "1.2.3*", ""])
 def test_a_uid_that_is_none_is_counted_and_never_asked_for(home, world, quick, uid) -> None:
-    from pydicom import config
-
     with config.disable_value_validation():
         world.files[1].SOPInstanceUID = uid
         summary = fetch(home, world.address, options=quick)
@@ -160,9 +160,13 @@ def test_a_uid_that_is_none_is_counted_and_never_asked_for(home, world, quick, u
     assert uid not in world.asked
 
 
-def test_nothing_is_logged_of_what_is_spoken(home, world, quick, caplog) -> None:
-    import logging
-
+def test_nothing_is_logged_or_warned_of_what_is_spoken(home, world, quick, caplog, recwarn) -> None:
+    with config.disable_value_validation():
+        for file in world.files:
+            file.StudyDate = file.Modality = "John Doe, born in May"
+            file.PatientID = "Doe " * 30
+    recwarn.clear()
     with caplog.at_level(logging.DEBUG):
-        fetch(home, world.address, options=quick)
+        assert fetch(home, world.address, options=quick).found == 4
     assert world.files[0].StudyInstanceUID not in caplog.text
+    assert not [warning for warning in recwarn if "Doe" in str(warning.message)]
