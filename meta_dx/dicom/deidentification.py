@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 from pydicom.datadict import dictionary_keyword, dictionary_VM, dictionary_VR, tag_for_keyword
@@ -270,6 +271,7 @@ def _well_formed(tag: int, vr: str, value: bytes, table: bool) -> bool:
     return size is not None and len(value) % size == 0 and (table or len(value) <= longest_numbers(tag, size))
 
 
+@cache
 def longest_numbers(tag: int, size: int) -> int:
     """Return how many bytes the numbers of an attribute may have: as many as its multiplicity says."""
     most = dictionary_VM(tag).split("-")[-1].split(" ")[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -59,15 +60,20 @@ def require_allowed(dataset: Dataset, allow: Collection[str]) -> None:
 
 def _is(dataset: Dataset, code: RejectionCode) -> bool:
     if code is RejectionCode.BURNED_IN_ANNOTATION:
-        return text(dataset, "BurnedInAnnotation").upper() == "YES"
+        return _says_yes(dataset, "BurnedInAnnotation")
     if code is RejectionCode.RECOGNIZABLE_FEATURES:
-        return text(dataset, "RecognizableVisualFeatures").upper() == "YES"
+        return _says_yes(dataset, "RecognizableVisualFeatures")
     if _is_our_own(dataset):
         return False
     if code is RejectionCode.SECONDARY_CAPTURE:
         return _is_secondary_capture(dataset)
     modality = text(dataset, "Modality").upper()
     return text(dataset, "SOPClassUID") in _ULTRASOUND or modality in _ULTRASOUND_MODALITIES
+
+
+def _says_yes(dataset: Dataset, keyword: str) -> bool:
+    # To ask the keys first is ten times as fast, and nearly every file has neither attribute.
+    return tag_for_keyword(keyword) in dataset.keys() and text(dataset, keyword).upper() == "YES"
 
 
 def _is_our_own(dataset: Dataset) -> bool:

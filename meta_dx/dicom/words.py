@@ -8,7 +8,7 @@ kinds (``safe_words.txt``). What is not on the list stays behind.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 _PADDING = " \t\r\n\0"
@@ -30,6 +30,7 @@ _CODE_VALUES = {
 CODING_SCHEMES = frozenset(scheme for scheme in _CODE_VALUES if scheme)
 
 
+@lru_cache(4096)
 def is_safe(text: str) -> bool:
     """Tell whether every word of a text, in whatever case, is on the list, an abbreviation or a short number."""
     return all(_is_safe_word(word) for word in _SEPARATORS.split(text.upper()) if word) and text.isascii()
