@@ -82,11 +82,14 @@ class SignIn:
         Has to come back with everything that changes something.
     token : str
         What the browser holds; empty where it was not just made.
+    seconds_left : int
+        Until it ends if nobody uses it.
     """
 
     account: Account
     csrf: str
     token: str = ""
+    seconds_left: int = int(IDLE.total_seconds())
 
 
 class Accounts:
@@ -288,7 +291,8 @@ class Accounts:
             return None
         if moment - seen > IDLE / 30:  # not a write for every picture of a case
             self._records.write(lambda session: _touch(session, digest))
-        return SignIn(_account(account), row.csrf)
+        left = min(IDLE, datetime.fromisoformat(row.ends_at) - moment)
+        return SignIn(_account(account), row.csrf, seconds_left=int(left.total_seconds()))
 
     def sign_out(self, token: str) -> None:
         """End a session."""

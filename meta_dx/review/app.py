@@ -81,6 +81,7 @@ class Pages:
         shared = {
             "account": account,
             "csrf": session.csrf if session else "",
+            "seconds_left": session.seconds_left if session else 0,
             "may": rights_of(account) if account else {},
         }
         return self._environment.get_template(f"{name}.html.j2").render(**shared, **values)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from meta_dx.errors import MetaDxError
@@ -24,14 +25,18 @@ from meta_dx.review.security import (
 )
 
 router = APIRouter()
+#: Nothing that a browser could take for another site.
+_OWN_PAGE = re.compile(r"/(?:worklist|cases/[\d.]+|lead|audit|accounts)(?:\?[\w=&.%+-]*)?")
 Administrator = Annotated[SignIn, Depends(having("accounts"))]
 Session = Annotated[SignIn, Depends(signed_in)]
 
 
 @router.get("/sign-in")
-def sign_in_form(request: Request) -> HTMLResponse:
+def sign_in_form(
+    request: Request, target: Annotated[str, Query(alias="next", max_length=500)] = ""
+) -> HTMLResponse:
     """Show the form."""
-    return _form(request, "")
+    return _form(request, "", target=target)
 
 
 @router.post("/sign-in")
@@ -40,19 +45,26 @@ def sign_in(
     form: Annotated[str, Form()],
     name: Annotated[str, Form(max_length=100)],
     password: Annotated[str, Form(max_length=1024)],
+    target: Annotated[str, Form(alias="next", max_length=500)] = "",
 ) -> Response:
-    """Open a session."""
+    """Open a session, and go where the reader was when the last one ended."""
     refuse_other_origins(request)
     if not same_form(request, form):
-        return _form(request, "The form was out of date: try again.")
+        return _form(request, "The form was out of date: try again.", target=target)
     try:
         opened = desk_of(request).accounts.sign_in(name, password)
     except MetaDxError as fault:
-        return _form(request, str(fault), 403)
-    target = "/password" if opened.account.must_change else _first_page(opened)
-    response = RedirectResponse(target, 303)
+        return _form(request, str(fault), 403, target)
+    wanted = target if _OWN_PAGE.fullmatch(target) else _first_page(opened)
+    response = RedirectResponse("/password" if opened.account.must_change else wanted, 303)
     keep_session(response, request, opened.token)
     return response
+
+
+@router.post("/session", dependencies=[Depends(from_our_pages)])
+def stay(session: Session) -> Response:
+    """Keep the session open: being asked is enough."""
+    return Response(status_code=204, headers={"X-Session-Expires-In": str(session.seconds_left)})
 
 
 @router.post("/sign-out", dependencies=[Depends(from_our_pages)])
@@ -151,10 +163,10 @@ def _accounts(
     )
 
 
-def _form(request: Request, message: str, status: int = 200) -> HTMLResponse:
+def _form(request: Request, message: str, status: int = 200, target: str = "") -> HTMLResponse:
     holder = Response()
     number = fresh_form(holder, request)
-    response = page(request, "sign_in", None, status, message=message, form=number)
+    response = page(request, "sign_in", None, status, message=message, form=number, target=target)
     response.headers["set-cookie"] = holder.headers["set-cookie"]
     return response
 

@@ -146,8 +146,8 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
     if not held[basis]:
         raise MetaDxError(
             "no_evidence",
-            f"Nothing that was said about this case confirms {disease.code} by {basis}: give pathology or follow-up, or "
-            "have it adjudicated.",
+            f"Nothing that was said about this case confirms {disease.code} by {basis}: give pathology or follow-up, "
+            "or have it adjudicated.",
         )
     late = disease.code not in blind and basis != "adjudication"
     return ConfirmedCase(study, f"{basis} ({AFTER_REVEAL})" if late and blind else basis)

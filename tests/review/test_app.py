@@ -60,6 +60,32 @@ def test_the_session_cookie_is_out_of_reach_for_scripts_and_other_sites(browser:
     assert "samesite=strict" in cookie
 
 
+@pytest.mark.parametrize(
+    ("target", "leads_to"),
+    [
+        ("/worklist?view=mine", "/worklist?view=mine"),
+        ("/cases/2.25.7", "/cases/2.25.7"),
+        ("//evil.example", "/worklist"),
+        ("https://evil.example/", "/worklist"),
+        ("/\\evil.example", "/worklist"),
+        ("/worklist@evil.example", "/worklist"),
+    ],
+)
+def test_signing_in_leads_back_to_our_own_pages_only(browser: Browsers, target: str, leads_to: str) -> None:
+    person = browser(signed_in=False)
+    form = re.search(r'name="form" value="([^"]+)"', person.get("/sign-in").text)
+    assert form
+    fields = {"form": form[1], "name": "reader", "password": PASSWORD, "next": target}
+    assert person.client.post("/sign-in", data=fields).headers["location"] == leads_to
+
+
+def test_a_page_knows_when_its_session_ends_and_can_prolong_it(browser: Browsers) -> None:
+    person = browser()
+    assert re.search(r'name="session-expires-in" content="1[78]\d\d"', person.get("/worklist").text)
+    answer = person.post("/session")
+    assert (answer.status_code, int(answer.headers["x-session-expires-in"]) > 1700) == (204, True)
+
+
 def test_signing_out_ends_the_session(browser: Browsers) -> None:
     person = browser()
     person.post("/sign-out")
@@ -130,7 +156,7 @@ def test_a_role_reaches_its_routes_and_no_others(desk: Desk, browser: Browsers, 
 
 
 def test_every_route_is_in_the_matrix(desk: Desk, browser: Browsers) -> None:
-    known = {path for _, path, _ in ROUTES} | {"/", "/sign-in", "/sign-out", "/password"}
+    known = {path for _, path, _ in ROUTES} | {"/", "/sign-in", "/sign-out", "/password", "/session"}
     held = {"/cases/{study}/frames/{name}/{number}", "/cases/{study}/evidence/{image}", "/accounts/{name}"}
     paths = {route.path for route in browser().client.app.routes if hasattr(route, "endpoint")}  # type: ignore[attr-defined]
     assert {path.replace("/accounts/lead", "/accounts/{name}") for path in paths} <= known | held
