@@ -163,9 +163,12 @@ def test_what_the_archive_describes_otherwise_now_is_fetched_again(home, archive
     assert fetch(home, WHERE).fetched == 0
 
 
-def test_a_run_that_is_stopped_goes_on_with_what_had_not_landed(home, archive) -> None:
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_run_that_is_stopped_goes_on_with_what_had_not_landed(home, archive, monkeypatch, killed) -> None:
     archive.dies_after = 2
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if killed:  # without a word to the cursor
+            patched.setattr(module._Run, "_enter", lambda _: None)
         fetch(home, WHERE)
     archive.dies_after = None
     first = sorted({uid_of("A"), uid_of("B")})[0]
