@@ -106,18 +106,19 @@ def from_images(
 
 def ingest(
     source: Annotated[
-        str, typer.Argument(help="Folder with DICOM files, searched recursively, or address of an archive.")
+        str, typer.Argument(help="Folder (searched recursively), zip, tar, DICOMDIR, or address of a PACS.")
     ],
     allow: AllowOption = None,
     cohort: CohortOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take in a folder of DICOM files: objects and catalog, a code and a reason for every file not taken."""
+    """Take in DICOM files: objects and catalog, a code and a reason for every file not taken."""
     from meta_dx.cli.pacs import say_fetched, take_in_from
     from meta_dx.cohort.fetch import FetchSummary
     from meta_dx.cohort.ingest import IngestOptions, ingest_folder
     from meta_dx.dicom.pacs.address import is_address
+    from meta_dx.dicom.quarantine import QUARANTINED
     from meta_dx.home import Home
     from meta_dx.progress import bar
 
@@ -138,6 +139,8 @@ def ingest(
     say(f"      + not DICOM {summary.not_dicom} + rejected {sum(summary.rejected.values())}")
     for code, count in sorted(summary.rejected.items()):
         say(f"        {code}: {count}")
+    if kinds := [code for code in summary.rejected if code in QUARANTINED]:
+        say(f"Look at some of the quarantined ones; take them with {' '.join(f'--allow {k}' for k in kinds)}")
     say(
         f"{summary.studies} studies of {summary.patients} patients in {opened.root} after {summary.seconds:.1f} s"
     )

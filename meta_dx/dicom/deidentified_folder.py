@@ -166,10 +166,12 @@ class _Result:
 
     def summary(self) -> DeidentifiedFolder:
         """Return what became of all files."""
-        done = ("written", "unchanged", "duplicates", "not_dicom")
         return DeidentifiedFolder(
-            sum(self._counts.values()) + len(self._refused),
-            *(self._counts[name] for name in done),
+            found=sum(self._counts.values()) + len(self._refused),
+            written=self._counts["written"],
+            unchanged=self._counts["unchanged"],
+            duplicates=self._counts["duplicates"],
+            not_dicom=self._counts["not_dicom"],
             refused=dict(sorted(Counter(file.code for file in self._refused).items())),
             files=tuple(self._refused),
             identities=self._identities,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from meta_dx.cohort.images import ImageOptions
+from meta_dx.errors import MetaDxError
 from meta_dx.steps import external
 from meta_dx.steps.external import taken_folder
 from tests.dicom.builders import write_instance
@@ -57,3 +58,22 @@ def test_rows_that_name_studies_outside_the_folder_are_counted_aloud(
         assert [
             record.getMessage().split(str(tmp_path / "a"))[0].rstrip() for record in caplog.records
         ] == said
+
+
+def test_pictures_that_may_show_a_name_are_left_out_aloud_unless_they_are_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    studies(tmp_path / "a", range(0, 2))
+    write_instance(tmp_path / "a", patient="U", study="1.2.9", Modality="US")
+    write_instance(tmp_path / "b", patient="U", study="1.2.9", Modality="US")
+    with taken_folder(tmp_path / "a", BUNDLE) as taken:
+        assert len(taken.studies) == 2
+    assert "1 files of" in caplog.text and "--allow ultrasound" in caplog.text
+    with taken_folder(tmp_path / "a", BUNDLE, allow=("ultrasound",)) as taken:
+        assert len(taken.studies) == 3
+    with (
+        pytest.raises(MetaDxError, match="--allow ultrasound") as fault,
+        taken_folder(tmp_path / "b", BUNDLE),
+    ):
+        pass
+    assert fault.value.code == "nothing_accepted"
