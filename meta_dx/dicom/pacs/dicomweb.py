@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from meta_dx.dicom.pacs.address import DicomWebAddress
@@ -37,11 +36,12 @@ from meta_dx.dicom.pacs.archive import (
     listed_study,
 )
 from meta_dx.dicom.pacs.credentials import Credentials
+from meta_dx.dicom.pacs.dicom_json import TAGS, Entry, key_of
 from meta_dx.dicom.pacs.landing import Landing, PartialFile, TooLargeError
 from meta_dx.dicom.pacs.multipart import CutOffError, boundary_of, copy_parts
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
-from meta_dx.home import fingerprint_of, storage_faults
+from meta_dx.home import storage_faults
 
 if TYPE_CHECKING:
     import requests
@@ -167,11 +167,11 @@ class DicomWebArchive:
 
     def _search(
         self, path: str, asked: dict[str, str], fields: Sequence[str], expected: int | None = None
-    ) -> Iterator[_Entry]:
+    ) -> Iterator[Entry]:
         """Yield every match once, page by page, whatever the server makes of limit and offset."""
         size = self._options.page_size
         parameters: list[tuple[str, str]] = [(name, value) for name, value in asked.items() if value]
-        parameters += [("includefield", _TAGS[name]) for name in fields]
+        parameters += [("includefield", TAGS[name]) for name in fields]
         seen: set[str] = set()
         offset = 0
         while expected is None or len(seen) < expected:
@@ -192,7 +192,7 @@ class DicomWebArchive:
                 raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
             offset += len(page)
 
-    def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[_Entry], bool]:
+    def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:
         failure = FetchFailure.UNAVAILABLE
         for attempt in attempts(self._options):
             try:
@@ -276,49 +276,6 @@ class _Unwell(Exception):
         self.failure, self.retry_after = failure, retry_after
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One match: its UID as a key, and its values by keyword."""
-
-    content: dict[str, Any]
-    key: str
-
-    def value(self, keyword: str) -> str:
-        """Return a value as text, several joined as DICOM does, empty where there is none or nonsense."""
-        element = self.content.get(_TAGS[keyword])
-        values = element.get("Value") if isinstance(element, dict) else None
-        if not isinstance(values, list):
-            return ""
-        return "\\".join(str(value) for value in values if isinstance(value, str | int | float))[:1024]
-
-
-_TAGS = {
-    "StudyInstanceUID": "0020000D",
-    "SeriesInstanceUID": "0020000E",
-    "SOPInstanceUID": "00080018",
-    "SOPClassUID": "00080016",
-    "PatientID": "00100020",
-    "IssuerOfPatientID": "00100021",
-    "StudyDate": "00080020",
-    "StudyDescription": "00081030",
-    "AccessionNumber": "00080050",
-    "NumberOfStudyRelatedSeries": "00201206",
-    "NumberOfStudyRelatedInstances": "00201208",
-    "NumberOfSeriesRelatedInstances": "00201209",
-    "Modality": "00080060",
-    "BodyPartExamined": "00180015",
-    "InstanceNumber": "00200013",
-    "NumberOfFrames": "00280008",
-    "Rows": "00280010",
-    "Columns": "00280011",
-    "BitsAllocated": "00280100",
-    "InstanceCreationDate": "00080012",
-    "InstanceCreationTime": "00080013",
-    "ContentDate": "00080023",
-    "ContentTime": "00080033",
-}
-
-
 def _plain(pattern: str) -> str:
     """Write a pattern so that nothing in it needs an escape.
 
@@ -327,7 +284,7 @@ def _plain(pattern: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.~*-]", "?", pattern)
 
 
-def _entries(answer: requests.Response) -> list[_Entry]:
+def _entries(answer: requests.Response) -> list[Entry]:
     body = bytearray()
     for chunk in answer.iter_content(_CHUNK):
         body += chunk
@@ -342,15 +299,7 @@ def _entries(answer: requests.Response) -> list[_Entry]:
     parsed = [parsed] if isinstance(parsed, dict) else parsed
     if not isinstance(parsed, list) or not all(isinstance(entry, dict) for entry in parsed):
         raise _Unwell(FetchFailure.NOT_DICOM)
-    return [_Entry(entry, _key(entry)) for entry in parsed]
-
-
-def _key(entry: dict[str, Any]) -> str:
-    for tag in ("00080018", "0020000E", "0020000D"):  # the deepest level that the entry has
-        element = entry.get(tag)
-        if isinstance(element, dict) and element.get("Value"):
-            return f"{tag} {fingerprint_of(element['Value'])}"
-    return fingerprint_of(entry)
+    return [Entry(entry, key_of(entry)) for entry in parsed]
 
 
 def _save(content_type: str, chunks: Iterable[bytes], file: PartialFile) -> int:

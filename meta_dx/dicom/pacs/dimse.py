@@ -24,6 +24,7 @@ from meta_dx.dicom.pacs.archive import (
     listed_instance,
     listed_study,
 )
+from meta_dx.dicom.pacs.dimse_requests import SYNTAXES, Match, portions, query_of, requests_for
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.store import (
@@ -40,43 +41,12 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import storage_faults
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    pass
 
 _FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # study root
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 _GET = "1.2.840.10008.5.1.4.1.2.2.3"
 _PENDING = (0xFF00, 0xFF01)
-_UIDS_AT_ONCE = 100  # 64 characters each: within what a value of DICOM may hold
-_CONTEXTS = 126  # an association has 128, two are for query and retrieve
-# Each syntax gets a context of its own: in a common one the archive would choose a single syntax for all.
-_SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # explicit little endian
-    "1.2.840.10008.1.2",  # implicit little endian
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-    "1.2.840.10008.1.2.4.70",  # JPEG lossless
-    "1.2.840.10008.1.2.5",  # RLE
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
-    "1.2.840.10008.1.2.4.50",  # JPEG baseline
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.51",  # JPEG extended
-    "1.2.840.10008.1.2.4.57",  # JPEG lossless, any predictor
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
-    "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.1.99",  # deflated
-    "1.2.840.10008.1.2.2",  # explicit big endian
-)
-# Asked for where the archive does not say of which classes a study is.
-_USUAL_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",  # computed radiography
-    "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray
-    "1.2.840.10008.5.1.4.1.1.1.2",  # mammography
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.4",  # MR
-    "1.2.840.10008.5.1.4.1.1.6.1",  # ultrasound
-    "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
-    "1.2.840.10008.5.1.4.1.1.77.1.4",  # photography
-)
 
 
 class DimseArchive:
@@ -164,7 +134,7 @@ class DimseArchive:
             self._association.release()
         self._association = None
 
-    def _find(self, level: str, keys: dict[str, str]) -> list[_Match]:
+    def _find(self, level: str, keys: dict[str, str]) -> list[Match]:
         """Ask, and ask again where the association breaks; what was asked for is asked for whole."""
         for attempt in attempts(self._options):
             try:
@@ -177,14 +147,14 @@ class DimseArchive:
                     raise
         raise RuntimeError("there is at least one attempt")
 
-    def _matches(self, level: str, keys: dict[str, str]) -> list[_Match]:
+    def _matches(self, level: str, keys: dict[str, str]) -> list[Match]:
         found = []
-        for status, identifier in self._association.send_c_find(_query(level, keys), _FIND):
+        for status, identifier in self._association.send_c_find(query_of(level, keys), _FIND):
             code = status.get("Status")
             if code is None:
                 raise self._error("pacs_broke_off", "broke off in the middle of its answer: try again later")
             if code in _PENDING and identifier is not None:
-                found.append(_Match(identifier))
+                found.append(Match(identifier))
             elif code not in (*_PENDING, SUCCESS):
                 raise self._error(
                     "pacs_refused", f"refuses the query (status {code:#06x}): check the filters"
@@ -197,7 +167,7 @@ class DimseArchive:
         model = _MOVE if move else _GET
         failure = FetchFailure.NOT_SENT
         with streaming_to(self._landing), self._listener(arrivals) if move else nullcontext():
-            for classes, part in _portions(wanted, move):
+            for classes, part in portions(wanted, move):
                 contexts: list[tuple[str, str | None]] = [(model, None), *classes]
                 try:
                     association = self._associate(contexts, None if move else arrivals)
@@ -206,7 +176,7 @@ class DimseArchive:
                         raise
                     return FetchFailure.UNAVAILABLE
                 try:
-                    for query in _requests(part):
+                    for query in requests_for(part):
                         if not move:
                             answers = association.send_c_get(query, model)
                         else:
@@ -243,7 +213,7 @@ class DimseArchive:
         options = self._options
         entity = quiet_entity(self._address.move_to, options.connect_seconds, options.read_seconds)
         for sop_class in storage_classes():
-            entity.add_supported_context(sop_class, list(_SYNTAXES))
+            entity.add_supported_context(sop_class, list(SYNTAXES))
         entity.require_called_aet = True
         entity.require_calling_aet = [self._address.ae_title]
         handlers = [(evt.EVT_C_STORE, arrivals.store), (evt.EVT_CONN_OPEN, send_at_once)]
@@ -354,76 +324,6 @@ class _Arrivals:
         self._land(instance, file)
         self.landed.append(uid)
         return SUCCESS
-
-
-class _Match:
-    """One answer of C-FIND."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def value(self, keyword: str) -> str:
-        """Return a value as text, several joined as DICOM does, empty where there is none or nonsense."""
-        from pydicom import config
-
-        try:
-            with config.disable_value_validation():  # its warnings repeat the value
-                value = self._dataset.get(keyword, "")
-        except Exception:  # pydicom decodes a value when it is asked for, and a server can send anything
-            return ""
-        if value is None or value == "":
-            return ""
-        several = (
-            value if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
-        )
-        return "\\".join(str(one) for one in several)[:1024]
-
-
-def _query(level: str, keys: dict[str, str | list[str]] | dict[str, str]) -> Dataset:
-    from pydicom import config
-    from pydicom.datadict import dictionary_VR
-    from pydicom.dataset import Dataset
-
-    query = Dataset()
-    query.QueryRetrieveLevel = level
-    if any(not str(value).isascii() for value in keys.values()):
-        query.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, value in keys.items():
-        numeric = dictionary_VR(keyword) in ("IS", "US", "US or SS")
-        with config.disable_value_validation():  # wildcards are no values
-            setattr(query, keyword, None if numeric else value)
-    return query
-
-
-def _portions(
-    wanted: list[ListedInstance], move: bool
-) -> Iterator[tuple[list[tuple[str, str]], list[ListedInstance]]]:
-    """Divide instances so that the classes of each portion fit into one association; C-MOVE needs none."""
-    if move:
-        yield [], wanted
-        return
-    named = sorted({instance.sop_class for instance in wanted if instance.sop_class})
-    unnamed = [instance for instance in wanted if not instance.sop_class]
-    at_once = _CONTEXTS // len(_SYNTAXES)
-    for start in range(0, len(named), at_once):
-        classes = named[start : start + at_once]
-        part = [instance for instance in wanted if instance.sop_class in classes]
-        yield [(one, syntax) for one in classes for syntax in _SYNTAXES], part
-    if unnamed:
-        usual = [(one, syntax) for one in _USUAL_CLASSES for syntax in _SYNTAXES]
-        yield usual[:_CONTEXTS], unnamed
-
-
-def _requests(wanted: list[ListedInstance]) -> Iterator[Dataset]:
-    """Ask for instances by name: for a whole series the archive might send what the home has already."""
-    by_series: dict[str, list[ListedInstance]] = {}
-    for instance in wanted:
-        by_series.setdefault(instance.series, []).append(instance)
-    for series, members in by_series.items():
-        for start in range(0, len(members), _UIDS_AT_ONCE):
-            uids = [instance.uid for instance in members[start : start + _UIDS_AT_ONCE]]
-            place = {"StudyInstanceUID": members[0].study, "SeriesInstanceUID": series}
-            yield _query("IMAGE", {**place, "SOPInstanceUID": uids if len(uids) > 1 else uids[0]})
 
 
 def _worst(first: FetchFailure, second: FetchFailure) -> FetchFailure:
