@@ -82,7 +82,8 @@ def near_duplicate_groups(images: Any, patients: Sequence[str]) -> tuple[dict[st
 def _pairs_of_volumes(images: Any, owner: npt.NDArray[np.int64]) -> list[Pair]:
     found = similar_volumes(images, owner, MOST_PATIENTS)
     return [
-        (one, other, 0, same, f"volume: local contrasts correlate with {same:.3f}") for one, other, same in found
+        (one, other, 0, same, f"volume: local contrasts correlate with {same:.3f}")
+        for one, other, same in found
     ]
 
 
