@@ -9,7 +9,7 @@ from assets.project import MetaDx
 from meta_dx.cohort.validation import diagnosis_checks, ingest_checks
 
 #: Raise when the same input would give other results than before.
-_CODE_VERSION = "1"
+_CODE_VERSION = "2"
 
 
 @dg.asset(

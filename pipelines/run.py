@@ -51,8 +51,9 @@ def _run() -> int:
 
     project = open_project(cohort_file(), home_root())
     require_room(home_root())
+    from meta_dx.errors import MetaDxError
     from meta_dx.progress import bar
-    from meta_dx.steps.incoming import idle_sources, require_batch, usable_batches
+    from meta_dx.steps.incoming import idle_sources, require_batch, require_usable, usable_batches
     from meta_dx.steps.pacs import fetch_new
     from pipelines.batches import register_new_batches
     from pipelines.resources import meta_dx_resource
@@ -69,8 +70,15 @@ def _run() -> int:
         require_batch(project)
         for sentence in idle_sources(project):
             log.warning("%s", sentence)
+        refused = []
         for batch in waiting:
-            _execute(project, "ingest_job", instance, f"Ingest batch {batch}", batch)
+            try:
+                _execute(project, "ingest_job", instance, f"Ingest batch {batch}", batch)
+            except MetaDxError as fault:
+                if fault.code != "blocking_check":
+                    raise
+                refused.append(fault)
+        require_usable(project, refused)
         _execute(project, "train_job", instance, "Cohort, training, bundle, evaluation")
         for batch in usable_batches(project):
             _execute(project, "predict_job", instance, f"Predictions for batch {batch}", batch)

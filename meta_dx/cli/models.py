@@ -11,6 +11,7 @@ import typer
 
 from meta_dx.cli.common import AllowOption, CohortOption, HomeOption, JsonOption, project_of, take_in_new
 from meta_dx.cli.output import emit_json, say, table
+from meta_dx.errors import MetaDxError
 from meta_dx.progress import Progress, bar, silent
 
 if TYPE_CHECKING:
@@ -53,8 +54,13 @@ def _ready_to_train(cohort: Path | None, home: Path | None) -> Project:
     project = project_of(cohort, home)
     require_whole_shards(project.settings.training.shards)
     take_in_new(project)
+    refused = []
     for waiting in incoming.waiting_batches(project):
-        incoming.require_blocking(incoming.validate(project, waiting))
+        try:
+            incoming.require_blocking(incoming.validate(project, waiting))
+        except MetaDxError as fault:
+            refused.append(fault)
+    incoming.require_usable(project, refused)
     incoming.take_in_diagnoses(project)
     incoming.require_blocking(incoming.validate_diagnoses(project))
     cohorts.freeze_and_assemble(project)

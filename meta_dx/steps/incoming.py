@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meta_dx.cohort.validation import CheckResult, ValidationReport
+
+log = logging.getLogger("meta_dx")
 
 _ACCEPTED = "accepted.json"
 #: What a check counts → the vault's kind of its surrogates.
@@ -121,6 +124,27 @@ def require_blocking(report: ValidationReport) -> None:
             f"Blocking checks failed on {report.suite} of batch {report.batch}: {named}. Nothing is built on this "
             f"data: see {report.data_docs}, {_way_out(report, failed)}.",
         )
+
+
+def require_usable(project: Project, refused: Sequence[MetaDxError]) -> None:
+    """Go on without the batches that were refused, and say so; a refused batch stops nothing but itself.
+
+    Parameters
+    ----------
+    project : Project
+        Cohort and home.
+    refused : sequence of MetaDxError
+        What :func:`require_blocking` said of each of them.
+
+    Raises
+    ------
+    MetaDxError
+        The first of them, where no batch is left.
+    """
+    if refused and not usable_batches(project):
+        raise refused[0]
+    for fault in refused:
+        log.warning("Left out: %s", fault)
 
 
 def _way_out(report: ValidationReport, failed: list[CheckResult]) -> str:

@@ -15,6 +15,7 @@ from meta_dx.steps.incoming import (
     idle_sources,
     pending_batches,
     require_blocking,
+    require_usable,
     take_in,
     usable_batches,
     validate,
@@ -52,6 +53,30 @@ def test_a_refused_batch_waits_on_and_is_in_no_catalog_that_is_used(project: Pro
     assert usable_batches(project) == [first]
     assert waiting_batches(project) == [second], "the next run checks it again instead of training on it"
     assert set(usable_catalog(project).instances()["batch"]) == {first}
+
+
+def test_a_refused_batch_stops_nothing_but_itself(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    refusal = MetaDxError("blocking_check", "The batch b0002 was refused.")
+    with pytest.raises(MetaDxError, match="b0002"):
+        require_usable(project, [refusal])  # nothing else is there yet
+    first, second = (batch.id for batch in pending_batches(project))
+    for batch in (first, second):
+        take_in(project, batch)
+        validate(project, batch)
+    require_usable(project, [refusal])
+    assert "Left out: The batch b0002 was refused." in caplog.text
+    assert usable_batches(project) == [first]
+
+
+def test_training_goes_on_without_a_refused_batch(
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = ["train", "--cohort", str(tmp_path / "c.toml"), "--home", str(tmp_path / "home")]
+    assert meta_dx(train) == 2
+    # The cut batch is left out aloud; what ends the command is that this cohort has no diagnosis at all.
+    assert "Left out: Blocking checks failed on ingest of batch b0002" in caplog.text
+    last = caplog.records[-1].getMessage()
+    assert "diagnos" in last and "b0002" not in last
 
 
 def test_a_refused_batch_is_in_use_when_its_files_were_mended_where_they_lie(
