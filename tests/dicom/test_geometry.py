@@ -106,7 +106,9 @@ def test_one_slice_of_forty_that_is_missing_is_always_a_gap(missing: int, gap: f
 
 
 def test_positions_written_with_one_digit_are_no_uneven_spacing() -> None:
-    assert isinstance(only(along_z([round(0.625 * k, 1) for k in range(30)])), Stack)
+    part = only(along_z([round(0.625 * k, 1) for k in range(30)]))
+    assert isinstance(part, Stack)
+    assert part.spacing[0] == pytest.approx(18.1 / 29)  # of the ends, not of two neighbours
 
 
 def test_spacing_is_even_up_to_the_tolerance_and_no_further() -> None:
@@ -254,6 +256,11 @@ def test_two_regions_in_one_series_are_two_volumes_not_one_with_a_gap() -> None:
     parts = sorted_out(along_z(places, edit=acquisition))
     assert [part.spacing[0] for part in parts if isinstance(part, Stack)] == pytest.approx([2.0, 3.0])
     assert reason(along_z(places))[0] == VolumeReason.IRREGULAR_SPACING
+
+
+def test_a_gap_is_not_talked_away_by_leaving_the_slices_beyond_it_out() -> None:
+    slices = along_z([0, 2, 4, 6, 50], edit=lambda d, n: setattr(d, "AcquisitionNumber", 1 + n // 4))
+    assert reason(slices)[0] == VolumeReason.GAP
 
 
 def test_a_phase_that_was_broken_off_does_not_take_the_complete_ones_with_it() -> None:

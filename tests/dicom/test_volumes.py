@@ -115,11 +115,15 @@ def _changed(**values: Any) -> list[Dataset]:
         {"RescaleSlope": 1000, "RescaleIntercept": 5},
         {"PixelRepresentation": 1},
         {"PhotometricInterpretation": "MONOCHROME1"},
-        {"PixelPaddingValue": 1024},
+        {"PixelPaddingValue": 2001},
     ],
 )
 def test_a_slice_of_a_volume_is_the_picture_of_its_file_bit_for_bit(values: dict[str, Any]) -> None:
     slices = _changed(**values)
+    if "PixelPaddingValue" in values:
+        for one in slices:
+            one.PixelData = (2001).to_bytes(2, "little") + one.PixelData[2:]
+        assert (physical_pixels(slices[0])[0, 0] == physical_pixels(slices[0]).min()).all()
     assert (volume_of(slices).voxels == np.stack([physical_pixels(one) for one in slices])).all()
 
 
