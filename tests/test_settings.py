@@ -131,7 +131,7 @@ def test_options_of_a_learner_stand_in_a_section_of_their_own(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("section", "line", "told"),
     [
-        ("ingest", "workers = 0", "workers is 0: allowed is a whole number from 1"),
+        ("ingest", "workers = -1", "workers is -1: allowed is a whole number from 0"),
         ("ingest", "max_file_bytes = -1", "max_file_bytes is -1"),
         ("images", "window_width = 0.0", "window_width is 0.0: allowed is above 0"),
     ],

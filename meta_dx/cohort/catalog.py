@@ -17,12 +17,23 @@ from typing import Any
 import pandas as pd
 
 from meta_dx.cohort.diagnoses import active_diagnoses
-from meta_dx.cohort.tables import SCHEMAS, frame_of, parquet_bytes, read_tables
+from meta_dx.cohort.tables import SCHEMAS, Rows, parquet_bytes, read_tables
 from meta_dx.cohort.volumes import volumes_table
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, fingerprint_of, new_folder, write_bytes, write_json
 
 _ORDER = ["study", "series", "instance_number", "instance"]
+_DERIVED_FROM = [
+    "batch",
+    *_ORDER,
+    "patient",
+    "accession",
+    "sex",
+    "age_years",
+    "study_date",
+    "modality",
+    "body_part",
+]
 
 
 class Catalog:
@@ -116,8 +127,8 @@ class Catalog:
 def write_batch(
     home: Home,
     batch: str,
-    instances: Iterable[Mapping[str, Any]],
-    rejections: Iterable[Mapping[str, Any]],
+    instances: Rows | Iterable[Mapping[str, Any]],
+    rejections: Rows | Iterable[Mapping[str, Any]],
     counts: Mapping[str, Any],
 ) -> None:
     """Write the tables of one batch and make them visible with one rename, the commit point of an ingest.
@@ -128,7 +139,7 @@ def write_batch(
         The home.
     batch : str
         Its identifier. When it exists already, nothing is changed.
-    instances, rejections : iterable of mappings
+    instances, rejections : Rows or iterable of mappings
         Rows of the two tables, in any order.
     counts : mapping
         What the summary says beside the hashes of the tables.
@@ -138,12 +149,12 @@ def write_batch(
     MetaDxError
         A storage fault; the catalog is as it was.
     """
-    taken = sorted(instances, key=lambda row: [row[column] for column in _ORDER])
-    refused = sorted(rejections, key=lambda row: (row["outcome"], row["code"], row["file"]))
-    frame = frame_of("instances", taken)
+    taken = instances if isinstance(instances, Rows) else Rows("instances", instances)
+    refused = rejections if isinstance(rejections, Rows) else Rows("rejections", rejections)
+    frame = taken.frame(_ORDER)
     frames = {
         "instances": frame,
-        "rejections": frame_of("rejections", refused),
+        "rejections": refused.frame(["outcome", "code", "file"]),
         "studies": studies_of(frame),
         "series": series_of(frame),
     }
@@ -176,7 +187,7 @@ def studies_of(instances: pd.DataFrame) -> pd.DataFrame:
         Sorted by study. Modality and body part are the most frequent ones (the first in the alphabet among
         equals); accession, sex, age and date are the first that are known.
     """
-    ordered = instances.sort_values(["batch", *_ORDER], kind="stable")
+    ordered = _ordered(instances)
     groups = ordered.groupby("study", sort=True)
     known = groups[["batch", "patient", "accession", "sex", "age_years", "study_date"]].first()
     known["modality"] = _most_frequent(ordered, "study", "modality").reindex(known.index)
@@ -189,13 +200,18 @@ def studies_of(instances: pd.DataFrame) -> pd.DataFrame:
 
 def series_of(instances: pd.DataFrame) -> pd.DataFrame:
     """Derive one row for each series from its instances, sorted by series."""
-    ordered = instances.sort_values(["batch", *_ORDER], kind="stable")
+    ordered = _ordered(instances)
     groups = ordered.groupby("series", sort=True)
     known = groups[["batch", "study", "patient"]].first()
     known["modality"] = _most_frequent(ordered, "series", "modality").reindex(known.index)
     known["instances"] = groups.size()
     table: pd.DataFrame = known.reset_index()[SCHEMAS["series"].names]
     return table
+
+
+def _ordered(instances: pd.DataFrame) -> pd.DataFrame:
+    """Return what studies and series are derived from, in its order; a copy of all columns would be large."""
+    return instances[[*_DERIVED_FROM]].sort_values(["batch", *_ORDER], kind="stable")
 
 
 def _most_frequent(instances: pd.DataFrame, key: str, column: str) -> pd.Series[Any]:

@@ -289,6 +289,8 @@ def ingest_folder(
         scan = _scan(home, vault, folder, finished, options.allow)
         _require_dicom(scan)
         batches = _planned(vault, finished, {folder: scan})
+    if batches:
+        del scan  # of a large tree it is large, and the ingest of the batch makes its own
     for batch in batches:
         ingest_batch(home, batch, progress=progress, executor=executor, options=options)
     if batches:

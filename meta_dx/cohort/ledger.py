@@ -7,6 +7,7 @@ from typing import Any
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.known import OPENED
+from meta_dx.cohort.tables import Rows
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.reading import AcceptedInstance
 from meta_dx.dicom.rejections import Refusal, RejectionCode
@@ -29,7 +30,7 @@ class Ledger:
 
     Attributes
     ----------
-    instances, rejections : list of dict
+    instances, rejections : Rows
         Rows of the two tables.
     files : list of FileRecord
         For the vault: what became of each file.
@@ -46,8 +47,10 @@ class Ledger:
         self._contents = dict(zip(earlier["instance"], held, strict=True))
         self._patient_of = dict(zip(earlier["study"], earlier["patient"], strict=True))
         self._study_of = dict(zip(earlier["series"], earlier["study"], strict=True))
-        self.instances: list[dict[str, Any]] = []
-        self.rejections: list[dict[str, str]] = []
+        self.instances = Rows("instances")
+        self.rejections = Rows("rejections")
+        self._outcomes: Counter[str] = Counter()
+        self._codes: Counter[str] = Counter()
         self.files: list[FileRecord] = []
         self.identities: dict[str, dict[str, str]] = {}
         self._studies: set[str] = set()
@@ -82,14 +85,12 @@ class Ledger:
 
     def counts(self) -> dict[str, Any]:
         """Return what the batch's summary says."""
-        outcomes = Counter(row["outcome"] for row in self.rejections)
-        codes = Counter(row["code"] for row in self.rejections if row["outcome"] == "rejected")
         return {
             "found": len(self.instances) + len(self.rejections),
             "accepted": len(self.instances),
-            "duplicates": outcomes["duplicate"],
-            "not_dicom": outcomes["not_dicom"],
-            "rejected": dict(sorted(codes.items())),
+            "duplicates": self._outcomes["duplicate"],
+            "not_dicom": self._outcomes["not_dicom"],
+            "rejected": dict(sorted(self._codes.items())),
             "studies": len(self._studies),
             "patients": len(self._patients),
         }
@@ -119,6 +120,9 @@ class Ledger:
 
     def _refuse(self, file: FoundFile, refusal: Refusal, instance: str | None = None) -> None:
         name = self._surrogates.file(file.name)
+        self._outcomes[refusal.outcome] += 1
+        if refusal.outcome == "rejected":
+            self._codes[refusal.code.value] += 1
         self.rejections.append(
             {
                 "batch": self._batch,

@@ -39,7 +39,7 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRecord:
     """What became of one file that was found in a source.
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from meta_dx.cohort.tables import SCHEMAS, frame_of, parquet_bytes, read_tables
+from meta_dx.cohort.tables import INSTANCES, SCHEMAS, Rows, fits, frame_of, parquet_bytes, read_tables
 from tests.cohort.catalog_rows import instance_row, instances_frame
 
 
@@ -49,3 +49,51 @@ def test_wrong_columns_types_and_empty_values_are_refused():
         parquet_bytes("instances", instances_frame({"modality": None}))
     with pytest.raises(ValueError, match="columns"):
         parquet_bytes("instances", instances_frame({}).drop(columns="view"))
+
+
+def test_rows_that_are_collected_come_out_sorted_as_they_went_in():
+    rows = [
+        instance_row(
+            instance=f"2.25.{n * 7919 % 3001}",
+            age_years=float("nan") if n % 3 else 40.5,
+            sex=None if n % 2 else "F",
+        )
+        for n in range(3000)
+    ]
+    collected = Rows("instances")
+    for row in rows:
+        collected.append(row)
+    assert len(collected) == 3000
+    expected = frame_of("instances", sorted(rows, key=lambda row: row["instance"]))
+    found = collected.frame(["instance"])
+    pd.testing.assert_frame_equal(found, expected)
+    assert parquet_bytes("instances", found) == parquet_bytes("instances", expected)
+    assert Rows("instances").frame(["instance"]).columns.tolist() == INSTANCES.names
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fitting"),
+    [
+        ("rows", 5, True),
+        ("rows", 5.0, False),
+        ("rows", True, False),
+        ("rows", 1 << 63, False),
+        ("rows", None, False),
+        ("sex", None, True),
+        ("sex", 1, False),
+        ("study", None, False),
+        ("study", ["x"], False),
+        ("age_years", float("nan"), True),
+        ("rescale_slope", float("nan"), False),
+        ("rescale_slope", 2, True),
+        ("rescale_slope", "2", False),
+    ],
+)
+def test_a_row_fits_when_its_values_may_stand_in_their_columns(column, value, fitting):
+    assert fits("instances", instance_row())
+    assert fits("instances", instance_row(**{column: value})) is fitting
+
+
+def test_a_row_with_other_columns_does_not_fit():
+    assert not fits("instances", {**instance_row(), "name": "x"})
+    assert not fits("instances", {k: v for k, v in instance_row().items() if k != "study"})
