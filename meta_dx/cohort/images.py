@@ -23,6 +23,7 @@ from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.preprocessing import ImageOptions, Picture, preprocess
 from meta_dx.cohort.volume_images import candidate_volumes, render_volumes
 from meta_dx.cohort.volumes import SeriesPart
+from meta_dx.dicom.display import displayed_pixels
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.rejections import RefusedError
 from meta_dx.home import Home, fingerprint_of, new_folder, storage_faults, write_json
@@ -38,6 +39,10 @@ _ORDER = ["study", "series", "position", "instance_number", "instance", "frame"]
 
 def prepared_frame(dataset: Dataset, frame: int, options: ImageOptions) -> Picture:
     """Return one frame of an instance as the network sees it, shape (C, size, size)."""
+    if options.intensity == "dicom":
+        shown = displayed_pixels(dataset, frame)
+        if shown is not None:
+            return preprocess(shown, options, shown=True)
     return preprocess(physical_pixels(dataset, frame), options)
 
 

@@ -20,6 +20,8 @@ from meta_dx.home import fingerprint_of
 PREPROCESSING_VERSION = 1
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
+_INTENSITIES = ("percentile", "window", "range", "dicom")
+
 Picture = npt.NDArray[np.uint8]
 
 
@@ -45,9 +47,10 @@ class ImageOptions:
         How a picture that is not square becomes square: the middle is cut out, the longer side fits and the
         rest is black, or it is stretched. Volumes are measured in mm: only ``stretch`` leaves the voxels of the
         result of unequal sides.
-    intensity : {"percentile", "window", "range"}
-        What is black and what is white: two percentiles of the picture, a fixed window in physical units, or
-        the picture's smallest and largest value.
+    intensity : {"percentile", "window", "range", "dicom"}
+        What is black and what is white: two percentiles of the picture, a fixed window in physical units, the
+        picture's smallest and largest value, or the window or VOI LUT that the object itself names (percentiles
+        where it names none; not for volumes).
     low : float
         Percentile that becomes black (``intensity = "percentile"``).
     high : float
@@ -69,7 +72,7 @@ class ImageOptions:
     size: int = 64
     channels: int = 1
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    intensity: Literal["percentile", "window", "range"] = "percentile"
+    intensity: Literal["percentile", "window", "range", "dicom"] = "percentile"
     low: float = 0.5
     high: float = 99.5
     window_center: float | None = None
@@ -92,7 +95,12 @@ class ImageOptions:
             ("depth", self.depth == 0 or self.dimensions == 3, "0, unless dimensions is 3"),
             ("tilt", self.tilt in ("refuse", "straighten"), "refuse or straighten"),
             ("fit", self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch"),
-            ("intensity", self.intensity in ("percentile", "window", "range"), "percentile, window or range"),
+            ("intensity", self.intensity in _INTENSITIES, ", ".join(_INTENSITIES)),
+            (
+                "intensity",
+                self.intensity != "dicom" or self.dimensions == 2,
+                "not dicom when dimensions is 3",
+            ),
             ("low", 0 <= self.low < self.high <= 100, "a percentile from 0 to 100 below high"),
             ("window_width", windowed or self.intensity != "window", "above 0, with a window_center"),
             ("window_width", self.window_width is None or self.window_width > 0, "above 0"),
@@ -109,13 +117,14 @@ class ImageOptions:
     def picture_hash(self) -> str:
         """Name what decides how a single picture looks; which images count does not enter."""
         names = ("size", "channels", "fit", "intensity")
-        used = {"percentile": ("low", "high"), "window": ("window_center", "window_width"), "range": ()}
+        ends = ("low", "high")
+        used = {"percentile": ends, "dicom": ends, "window": ("window_center", "window_width"), "range": ()}
         deep = ("dimensions", "depth", "tilt") if self.dimensions == 3 else ()
         looks: dict[str, Any] = {name: getattr(self, name) for name in (*names, *used[self.intensity], *deep)}
         return fingerprint_of({"version": PREPROCESSING_VERSION, **looks})
 
 
-def preprocess(pixels: npt.NDArray[np.float32], options: ImageOptions) -> Picture:
+def preprocess(pixels: npt.NDArray[np.float32], options: ImageOptions, *, shown: bool = False) -> Picture:
     """Prepare one picture.
 
     **Processing**, always in this order:
@@ -134,12 +143,14 @@ def preprocess(pixels: npt.NDArray[np.float32], options: ImageOptions) -> Pictur
         (:func:`~meta_dx.dicom.pixels.physical_pixels`).
     options : ImageOptions
         How.
+    shown : bool
+        The pixels run from black 0 to white 255 already (:func:`~meta_dx.dicom.display.displayed_pixels`).
 
     Returns
     -------
     ndarray of uint8, shape (C, size, size)
     """
-    scaled = scaled_to_bytes(pixels.astype(np.float32, copy=False), options)
+    scaled = pixels if shown else scaled_to_bytes(pixels.astype(np.float32, copy=False), options)
     if scaled.ndim == 3 and options.channels == 1:
         scaled = scaled @ _LUMINANCE
     planes = [scaled] if scaled.ndim == 2 else [scaled[..., channel] for channel in range(3)]
@@ -160,7 +171,7 @@ def scaled_to_bytes(
         black, white = center - width / 2, center + width / 2
     elif not values.size:
         black = white = 0.0
-    elif options.intensity == "percentile":
+    elif options.intensity in ("percentile", "dicom"):
         black, white = (float(v) for v in np.percentile(values, [options.low, options.high]))
     else:
         black, white = float(values.min()), float(values.max())

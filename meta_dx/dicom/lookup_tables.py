@@ -26,19 +26,30 @@ def modality_lut(dataset: Dataset) -> tuple[Picture, int] | None:
     sequence = dataset.get("ModalityLUTSequence")
     if not sequence or not sequence[0].get("LUTDescriptor") or not sequence[0].get("LUTData"):
         return None  # some writers leave an empty item
-    item = sequence[0]
     try:
-        entries, first, depth = (int(value) for value in item.LUTDescriptor)
-        data = item["LUTData"].value
-        if isinstance(data, bytes):
-            wide = depth > 8 or len(data) >= 2 * (entries or 65536)
-            data = np.frombuffer(data, _word(dataset) if wide else np.uint8)
-        table = np.asarray(data, np.float32).reshape(-1)[: entries or 65536]
+        table, first, _ = lut_of(sequence[0], dataset)
     except (TypeError, ValueError) as fault:
         raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged") from fault
-    if not table.size:
-        raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the modality LUT is damaged")
     return table, with_the_sign_of_the_pixels(first, dataset)
+
+
+def lut_of(item: Dataset, dataset: Dataset) -> tuple[Picture, int, int]:
+    """Return the entries of a look-up table, the value of the first one as it stands, and the bits of an entry.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is damaged or empty.
+    """
+    entries, first, depth = (int(value) for value in item.LUTDescriptor)
+    data = item["LUTData"].value
+    if isinstance(data, bytes):
+        wide = depth > 8 or len(data) >= 2 * (entries or 65536)
+        data = np.frombuffer(data, _word(dataset) if wide else np.uint8)
+    table = np.asarray(data, np.float32).reshape(-1)[: entries or 65536]
+    if not table.size:
+        raise ValueError("the table is empty")
+    return table, first, depth
 
 
 def with_the_sign_of_the_pixels(value: int, dataset: Dataset) -> int:

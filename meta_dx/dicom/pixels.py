@@ -251,15 +251,15 @@ def to_physical(stored: Array, dataset: Dataset, frame: int, bits: int) -> Pictu
         return palette_to_rgb(stored, dataset)
     if photometric in COLOUR:
         return scaled_to_255(stored, bits)
-    physical = _modality(stored, dataset, frame)
+    physical = modality_values(stored, dataset, frame)
     if photometric == "MONOCHROME1":
         ends = np.array(_stored_range(dataset, bits), np.int64)
-        low, high = _modality(ends, dataset, frame)
+        low, high = modality_values(ends, dataset, frame)
         lut = modality_lut(dataset)
         if lut is not None:
             low, high = lut[0].min(), lut[0].max()
         physical = (low + high) - physical
-    padding = _padding(stored, dataset)
+    padding = padding_of(stored, dataset)
     if padding is not None and padding.any() and not padding.all():
         physical[padding] = physical[~padding].min()
     return physical
@@ -271,7 +271,7 @@ def rescale_of(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
     Enhanced objects keep them in the functional groups: those of the frame win over the shared ones, these
     over the attributes at the top.
     """
-    for group in _functional_groups(dataset, frame):
+    for group in functional_groups(dataset, frame):
         sequence = group.get("PixelValueTransformationSequence")
         if sequence:
             return _slope_and_intercept(sequence[0])
@@ -311,7 +311,8 @@ def require_same_meaning(original: Dataset, kept: Dataset) -> None:
         raise RefusedError(RejectionCode.PIXEL_DESCRIPTION, "the palette is damaged")
 
 
-def _functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
+def functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
+    """Yield the functional groups of a frame: its own, then those that all share."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame and frame < len(per_frame):
         yield per_frame[frame]
@@ -333,7 +334,8 @@ def _slope_and_intercept(dataset: Dataset) -> tuple[float, float]:
     return slope, intercept
 
 
-def _modality(stored: Array, dataset: Dataset, frame: int) -> Picture:
+def modality_values(stored: Array, dataset: Dataset, frame: int) -> Picture:
+    """Return stored values (…) in physical units, before anything is turned over."""
     lut = modality_lut(dataset)
     if lut is not None:
         table, first = lut
@@ -349,7 +351,8 @@ def _stored_range(dataset: Dataset, bits: int) -> tuple[int, int]:
     return 0, (1 << bits) - 1
 
 
-def _padding(stored: Array, dataset: Dataset) -> npt.NDArray[np.bool_] | None:
+def padding_of(stored: Array, dataset: Dataset) -> npt.NDArray[np.bool_] | None:
+    """Tell which stored values are no picture; None where the object names no padding."""
     ends = _padding_range(dataset)
     return None if ends is None else np.asarray((stored >= ends[0]) & (stored <= ends[1]))
 

@@ -17,6 +17,7 @@ import pandas as pd
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.volumes import SeriesPart, series_parts
+from meta_dx.dicom.display import window_of
 from meta_dx.dicom.geometry import Stack
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.errors import MetaDxError
@@ -144,6 +145,12 @@ class CaseImages:
             self._tables = (version, _Tables(catalog.instances()))
         return self._tables[1]
 
+    def _window(self, part: SeriesPart) -> dict[str, float] | None:
+        """Return the window that the middle frame's object names."""
+        middle = part.instances.iloc[len(part.instances) // 2]
+        found = window_of(self._store.read(middle["object"]), int(middle["frame"]))
+        return None if found is None else {"center": found[0], "width": found[1]}
+
     def _series(self, study: str, part: SeriesPart, number: int) -> dict[str, Any]:
         first = part.instances.iloc[0]
         stack = part.part if isinstance(part.part, Stack) else None
@@ -157,7 +164,7 @@ class CaseImages:
             "rows": int(first["rows"]),
             "columns": int(first["columns"]),
             "spacing": _spacing(part, stack),
-            "window": None,
+            "window": self._window(part),
             "range": [float(low), float(high)],
             "frames": [
                 {"url": f"/cases/{study}/frames/{name}/{frame}", **place}
