@@ -12,8 +12,13 @@ export META_DX_HOME ?= $(CURDIR)/.meta_dx/$(NAME)
 export META_DX_COHORT = $(abspath $(COHORT))
 PORT ?= 3000
 PYTEST := $(BIN)/python -m pytest
+WEB := meta_dx/review/web
+WEB_BUILT := meta_dx/review/static/manifest.json
+WEB_MODULES := $(WEB)/node_modules/.package-lock.json
+WEB_SETTINGS := $(WEB_MODULES) $(WEB)/vite.config.ts $(WEB)/tsconfig.json
+WITH_NODE := $(WEB)/with-node.sh $(abspath $(BIN))/python
 
-.PHONY: help install run test test-system lint dagster doctor clean
+.PHONY: help install run test test-system lint web web-check dagster doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +36,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## make .venv and install what is needed
 
-run: $(STAMP) ## everything, end to end, on the demo cohort (or COHORT=...)
+run: $(STAMP) web ## everything, end to end, on the demo cohort (or COHORT=...)
 	@if [ "$(COHORT)" = examples/demo.toml ]; then $(BIN)/meta-dx phantom .meta_dx/demo-studies --if-missing; fi
 	@$(BIN)/python -m pipelines.run
 
-test: lint ## lint, types, import contracts and all tests that need no service
+test: lint web web-check ## lint, types, import contracts and all tests that need no service
 	@$(PYTEST) -n 2 --dist worksteal -m "not system"
 
 test-system: $(STAMP) ## the tests that crash processes or need services
@@ -46,6 +51,22 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+$(WEB_MODULES): $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/.npmrc | $(STAMP)
+	@echo "Installing what the review pages are built with ..."
+	@$(WITH_NODE) npm ci --silent
+	@touch $@
+
+$(WEB_BUILT): $(WEB_SETTINGS) $(shell find $(WEB)/src $(WEB)/shims -type f)
+	@$(WITH_NODE) npx --no-install vite build --logLevel warn
+
+$(WEB)/node_modules/.checked: $(WEB_SETTINGS) $(shell find $(WEB)/src $(WEB)/test -type f)
+	@$(WITH_NODE) npm run --silent check
+	@touch $@
+
+web: $(WEB_BUILT) ## the scripts and the style sheet of the review pages
+
+web-check: $(WEB)/node_modules/.checked ## their types and tests
 
 dagster: $(STAMP) ## the Dagster UI on this machine's loopback
 	@$(BIN)/python -m pipelines.ui --port $(PORT)

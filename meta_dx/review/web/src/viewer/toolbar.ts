@@ -1,0 +1,160 @@
+// The row of buttons above the viewports.
+
+import { RATES } from "./cine";
+import { h, type Icon, icon } from "./dom";
+import type { Mode } from "./engine";
+import type { Series, Window } from "./study";
+import { figure, type Preset, presets, sameWindow } from "./window";
+
+export interface Actions {
+  mode: (mode: Mode) => void;
+  preset: (window: Window) => void;
+  invert: () => void;
+  reset: () => void;
+  clear: () => void;
+  cine: () => void;
+  rate: (rate: number) => void;
+  compare: () => void;
+  link: () => void;
+  list: () => void;
+  full: () => void;
+  help: () => void;
+}
+
+export interface ToolbarState {
+  mode: Mode;
+  series: Series;
+  own: Window;
+  window: Window;
+  invert: boolean;
+  playing: boolean;
+  rate: number;
+  comparing: boolean;
+  comparable: boolean;
+  linked: boolean;
+  listed: boolean;
+  count: number;
+}
+
+const MODES: readonly (readonly [Mode, string, string])[] = [
+  ["window", "Window", "W"],
+  ["zoom", "Zoom", "Z"],
+  ["pan", "Pan", "P"],
+  ["length", "Length", "L"],
+];
+
+export class Toolbar {
+  readonly root: HTMLElement;
+  private readonly modes = new Map<Mode, HTMLButtonElement>();
+  private readonly toggles: Record<"invert" | "cine" | "compare" | "link" | "list", HTMLButtonElement>;
+  private readonly preset = h("select", { class: "select select--small", "aria-label": "Window preset", title: "Window preset (1 – 9)" });
+  private readonly center = this.field("Window centre");
+  private readonly width = this.field("Window width");
+  private readonly rate = h("select", { class: "select select--small", "aria-label": "Cine rate", title: "Cine rate, slices a second ([ and ])" });
+  private readonly grey = h("span", { class: "toolbar__group" });
+  private readonly play = h("span", { class: "toolbar__group" });
+  private readonly more = h("span", { class: "toolbar__group" });
+  private shown: Series | null = null;
+  private known: Preset[] = [];
+
+  constructor(private readonly actions: Actions) {
+    const tools = h("span", { class: "toolbar__group", role: "radiogroup", "aria-label": "Tool of the left mouse button" });
+    for (const [mode, name, key] of MODES) {
+      const button = this.button(mode, `${name} (${key})`, () => actions.mode(mode));
+      button.setAttribute("role", "radio");
+      this.modes.set(mode, button);
+      tools.append(button);
+    }
+    this.toggles = {
+      invert: this.button("invert", "Invert (I)", actions.invert),
+      cine: this.button("play", "Cine (Space)", actions.cine),
+      compare: this.button("compare", "Earlier study beside it (C)", actions.compare),
+      link: this.button("link", "Link scrolling as the slices lie now (K)", actions.link),
+      list: this.button("list", "List of series (S)", actions.list),
+    };
+    for (const rate of RATES) this.rate.append(h("option", { value: rate }, `${rate} / s`));
+    this.grey.append(this.preset, h("label", { class: "toolbar__pair" }, "C", this.center), h("label", { class: "toolbar__pair" }, "W", this.width));
+    this.play.append(this.toggles.cine, this.rate);
+    this.more.append(this.toggles.compare, this.toggles.link);
+    this.root = h(
+      "div",
+      { class: "toolbar", role: "toolbar", "aria-label": "Viewer" },
+      this.toggles.list,
+      tools,
+      this.grey,
+      h(
+        "span",
+        { class: "toolbar__group" },
+        this.toggles.invert,
+        this.button("reset", "Reset window, zoom and position (R)", actions.reset),
+        this.button("clear", "Remove all measurements (Shift+Delete)", actions.clear),
+      ),
+      this.play,
+      this.more,
+      h(
+        "span",
+        { class: "toolbar__group toolbar__group--end" },
+        this.button("full", "Full screen (F)", actions.full),
+        this.button("help", "Keyboard and mouse (?)", actions.help),
+      ),
+    );
+    this.listen();
+  }
+
+  private field(label: string): HTMLInputElement {
+    return h("input", { type: "text", inputmode: "decimal", class: "input input--small input--figure", "aria-label": label, autocomplete: "off" });
+  }
+
+  private button(name: Icon, title: string, run: () => void): HTMLButtonElement {
+    const button = h("button", { type: "button", class: "tool", title, "aria-label": title.replace(/ \([^(]*\)$/, "") }, icon(name));
+    button.addEventListener("click", run);
+    return button;
+  }
+
+  private listen(): void {
+    this.preset.addEventListener("change", () => {
+      const chosen = this.known[Number(this.preset.value)];
+      if (chosen !== undefined) this.actions.preset(chosen.window);
+    });
+    for (const field of [this.center, this.width]) {
+      field.addEventListener("change", () => {
+        const [center, width] = [Number(this.center.value), Number(this.width.value)];
+        const good = Number.isFinite(center) && Number.isFinite(width) && width > 0;
+        field.toggleAttribute("aria-invalid", !good);
+        if (good) this.actions.preset({ center, width });
+      });
+    }
+    this.rate.addEventListener("change", () => this.actions.rate(Number(this.rate.value)));
+  }
+
+  update(state: ToolbarState): void {
+    for (const [mode, button] of this.modes) button.setAttribute("aria-checked", String(mode === state.mode));
+    const { invert, cine, compare, link, list } = this.toggles;
+    invert.setAttribute("aria-pressed", String(state.invert));
+    list.setAttribute("aria-pressed", String(state.listed));
+    compare.setAttribute("aria-pressed", String(state.comparing));
+    link.setAttribute("aria-pressed", String(state.linked));
+    link.disabled = !state.comparing;
+    this.more.hidden = !state.comparable;
+    this.play.hidden = state.count < 2;
+    if (cine.getAttribute("aria-pressed") !== String(state.playing)) {
+      cine.setAttribute("aria-pressed", String(state.playing));
+      cine.replaceChildren(icon(state.playing ? "pause" : "play"));
+    }
+    this.rate.value = String(state.rate);
+    this.updateWindow(state);
+  }
+
+  private updateWindow({ series, own, window }: ToolbarState): void {
+    this.grey.hidden = series.color;
+    const known = (this.known = presets(series, own));
+    if (this.shown !== series) {
+      this.shown = series;
+      this.preset.replaceChildren(...known.map(({ name }, i) => h("option", { value: i }, i < 9 ? `${i + 1} ${name}` : name)), h("option", { value: "own", hidden: true }, "Own window"));
+    }
+    const at = known.findIndex((preset) => sameWindow(preset.window, window));
+    this.preset.value = at < 0 ? "own" : String(at);
+    if (document.activeElement !== this.center) this.center.value = figure(window.center);
+    if (document.activeElement !== this.width) this.width.value = figure(window.width);
+  }
+}

@@ -1,0 +1,101 @@
+// Grey-level windows: presets by modality and the arithmetic of dragging.
+
+import type { Series, Window } from "./study";
+
+export interface Preset {
+  name: string;
+  window: Window;
+}
+
+const CT: readonly Preset[] = [
+  { name: "Brain", window: { center: 40, width: 80 } },
+  { name: "Subdural", window: { center: 75, width: 215 } },
+  { name: "Stroke", window: { center: 32, width: 8 } },
+  { name: "Lung", window: { center: -600, width: 1500 } },
+  { name: "Mediastinum", window: { center: 50, width: 350 } },
+  { name: "Soft tissue", window: { center: 40, width: 400 } },
+  { name: "Bone", window: { center: 480, width: 2500 } },
+];
+
+/** The window that shows every value of the series. */
+export function fullRange(range: readonly [number, number]): Window {
+  const [low, high] = range;
+  return { center: (low + high) / 2, width: Math.max(high - low, 1e-6) };
+}
+
+/**
+ * What a series opens with: its own window; for CT soft tissue; else its whole range, which `autoWindow` narrows once
+ * a picture is there.
+ */
+export function defaultWindow(series: Series): Window {
+  if (series.color) return { center: 127.5, width: 255 };
+  if (series.window !== null) return series.window;
+  if (series.modality === "CT") return { center: 40, width: 400 };
+  return fullRange(series.range ?? [0, 255]);
+}
+
+/** Whether the first picture decides about the window: not 8 bits, and nobody has said how to show them. */
+export function wantsAutoWindow(series: Series, fractions: boolean): boolean {
+  const [low, high] = series.range ?? [0, 255];
+  return !series.color && series.window === null && series.modality !== "CT" && (fractions || high - low > 255);
+}
+
+/**
+ * The window from the 0.5th to the 99.5th percentile of the values above the smallest one.
+ *
+ * A few very bright pixels (a marker, fat beside the coil) would otherwise darken the whole picture, and the even
+ * background would count as tissue. Every 17th pixel is enough for that.
+ */
+export function autoWindow(pixels: ArrayLike<number>, slope: number, intercept: number): Window | null {
+  const sample: number[] = [];
+  for (let i = 0; i < pixels.length; i += 17) sample.push(pixels[i] as number);
+  sample.sort((a, b) => a - b);
+  const above = sample.filter((value) => value > (sample[0] as number));
+  if (above.length < 20) return null;
+  const at = (share: number): number => (above[Math.round(share * (above.length - 1))] as number) * slope + intercept;
+  const [low, high] = [Math.min(at(0.005), at(0.995)), Math.max(at(0.005), at(0.995))];
+  return high > low ? fullRange([low, high]) : null;
+}
+
+/** Presets of a series in the order of their digits: 1 is the default, 2 the full range. */
+export function presets(series: Series, own: Window = defaultWindow(series)): Preset[] {
+  const found: Preset[] = [{ name: "Default", window: own }];
+  if (series.color) return found;
+  if (series.range !== null) found.push({ name: "Full range", window: fullRange(series.range) });
+  return series.modality === "CT" ? [...found, ...CT] : found;
+}
+
+/** Lowest and highest shown value. Exactly linear: width 400 around 40 shows -160 to 240. */
+export function toBounds(window: Window): { lower: number; upper: number } {
+  return { lower: window.center - window.width / 2, upper: window.center + window.width / 2 };
+}
+
+/**
+ * The window after a drag of `dx` to the right and `dy` down, in CSS pixels.
+ *
+ * To the right the window widens (less contrast), upwards the picture brightens. Both go by the window's own
+ * width, so a brain window answers as finely as a lung window; 300 px multiply the width by e.
+ */
+export function dragWindow(window: Window, dx: number, dy: number, range: readonly [number, number] | null): Window {
+  const [low, high] = range ?? [0, 255];
+  const span = Math.max(high - low, 1e-6);
+  // Whole steps where values are whole numbers, a thousandth of the range where they are small.
+  const smallest = span > 50 ? 1 : span / 1000;
+  const width = clamp(window.width * Math.exp(dx / 300), smallest, span * 4);
+  const center = clamp(window.center + (dy * Math.max(window.width, smallest * 40)) / 400, low - span, high + span);
+  return { center, width };
+}
+
+export function sameWindow(a: Window, b: Window): boolean {
+  const tolerance = Math.max(Math.abs(a.width), Math.abs(b.width)) * 1e-3 + 1e-9;
+  return Math.abs(a.center - b.center) <= tolerance && Math.abs(a.width - b.width) <= tolerance;
+}
+
+/** A figure of a window as text: whole where it is large, else three significant digits. */
+export function figure(value: number): string {
+  return Math.abs(value) >= 100 || Number.isInteger(value) ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+}
+
+export function clamp(value: number, low: number, high: number): number {
+  return Math.min(Math.max(value, low), high);
+}
