@@ -138,7 +138,7 @@ def frame_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 class Rows:
-    """Rows of a table while they are collected; a hundred thousand of them take a tenth of what dictionaries take.
+    """Rows of a table while they are collected; they take an eighth of what dictionaries take.
 
     Parameters
     ----------
