@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,8 +49,8 @@ def serve(
         )
     hosts = {*LOOPBACK, host, *(name or ())}
     stop = threading.Event()
-    thread = threading.Thread(target=keep_current, args=(project, desk, stop), daemon=True)
-    thread.start()
+    for work in (desk.teacher.warm, partial(keep_current, project, desk, stop)):
+        threading.Thread(target=work, daemon=True).start()
     config = uvicorn.Config(
         create_app(desk, hosts), host=host, port=port, log_level="warning", server_header=False
     )

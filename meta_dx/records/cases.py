@@ -240,6 +240,18 @@ class Cases:
 
         return self._trail.write(work)
 
+    def decided(self) -> dict[str, str]:
+        """Return what every case that is done came to: the code of a disease, or that there is none."""
+        with self._records.reading() as session:
+            done = set(session.scalars(select(CaseRow.study).where(CaseRow.state == "done")))
+            said = _opinions(session, OpinionRow.kind.in_(("decision", "adjudication")))
+        found: dict[str, str] = {}
+        for kind in ("decision", "adjudication"):  # an adjudication has the last word
+            for one in said:
+                if one.kind == kind and one.study in done and isinstance(one.content, Decision):
+                    found[one.study] = one.content.outcome
+        return found
+
     def opinions(self, study: str) -> list[Opinion]:
         """Return everything that was said about a case, in every version, in order of time."""
         with self._records.reading() as session:

@@ -49,13 +49,13 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     -------
     fastapi.FastAPI
     """
-    from meta_dx.review import pages_account, pages_case, pages_lead, pages_worklist
+    from meta_dx.review import pages_account, pages_case, pages_lead, pages_teach, pages_worklist
 
     app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
     app.state.pages = Pages()
     app.middleware("http")(with_headers)
-    for part in (pages_account, pages_worklist, pages_case, pages_lead):
+    for part in (pages_account, pages_worklist, pages_case, pages_teach, pages_lead):
         app.include_router(part.router)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +25,7 @@ from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
 from meta_dx.review.images import CaseImages
 from meta_dx.review.options import ReviewOptions
+from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
 ModelMode = Literal["on", "shadow", "off"]
 MODES: tuple[ModelMode, ...] = ("on", "shadow", "off")
@@ -59,10 +60,14 @@ class Desk:
         The home.
     options : ReviewOptions
         How cases are reviewed.
+    teacher : Teacher, optional
+        Makes confirmed cases answer for others; without one nothing can be taught.
     """
 
-    def __init__(self, home: Home, options: ReviewOptions | None = None) -> None:
-        self.home, self.options = home, options or ReviewOptions()
+    def __init__(
+        self, home: Home, options: ReviewOptions | None = None, teacher: Teacher | None = None
+    ) -> None:
+        self.home, self.options, self._teacher = home, options or ReviewOptions(), teacher
         self.records = Records.open(home)
         self.trail = AuditTrail(self.records, home)
         self.accounts = Accounts(self.records, self.trail)
@@ -125,6 +130,62 @@ class Desk:
         for case in current.cases if current else ():
             found.setdefault(case.code, Diagnosis(case.code, case.scheme, case.meaning))
         return sorted(found.values(), key=lambda disease: (disease.meaning or disease.code, disease.code))
+
+    @property
+    def teacher(self) -> Teacher:
+        """Who makes confirmed cases answer for others.
+
+        Raises
+        ------
+        MetaDxError
+            ``no_teacher`` before there is a bundle.
+        """
+        if self._teacher is None:
+            raise MetaDxError(
+                "no_teacher", "There is no model yet that could be taught: 'make run' makes the first one."
+            )
+        return self._teacher
+
+    def lesson(self, disease: Diagnosis, studies: Sequence[str], basis: str) -> Lesson:
+        """Check the grounds of every case that is to become support.
+
+        Raises
+        ------
+        MetaDxError
+            ``nothing_chosen``, ``not_reviewed``, or from :func:`~meta_dx.review.teaching.confirmed`.
+        """
+        if not studies:
+            raise MetaDxError("nothing_chosen", "Choose at least one case.")
+        done = self.cases.decided()
+        if any(study not in done for study in studies):
+            raise MetaDxError(
+                "not_reviewed", "Only cases that have been read and decided can become support."
+            )
+        cases = [
+            confirmed(study, disease, basis, self.cases.opinions(study)) for study in dict.fromkeys(studies)
+        ]
+        return Lesson(disease, tuple(cases))
+
+    def teach(self, account: Account, lesson: Lesson) -> int:
+        """Make cases support, answer open cases anew, and write it down; return the support set's version.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_allowed``, or from the teacher.
+        """
+        if not account.may("teach"):
+            raise MetaDxError("not_allowed", "You have no right to confirm cases.")
+        version = self.teacher.teach(lesson, account.name)
+        grounds = {case.study: case.basis for case in lesson.cases}
+
+        def work(session: Session, write: Write) -> None:
+            for study, basis in grounds.items():
+                details = {"code": lesson.disease.code, "basis": basis}
+                write(AuditLine(account.name, "teach", study, support_version=version, details=details))
+
+        self.trail.write(work)
+        return version
 
     def identity(self, account: Account, study: str) -> dict[str, str]:
         """Return who a case belongs to; it is written down that somebody asked.

@@ -98,6 +98,9 @@ class Preview:
 class Teacher(Protocol):
     """Knows what a lesson would change, and makes it so; no training."""
 
+    def warm(self) -> None:
+        """Do beforehand what takes long, where there is a model already."""
+
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         """Tell what a lesson would do, and to which of the reviewed cases."""
 

@@ -121,4 +121,5 @@ def rights_of(account: Account) -> dict[str, bool]:
         "audit": account.may("audit"),
         "identity": account.may("identity"),
         "adjudicate": account.may("adjudicate"),
+        "teach": account.may("teach"),
     }

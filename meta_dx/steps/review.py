@@ -14,13 +14,14 @@ from meta_dx.records.cases import NewCase
 from meta_dx.review.desk import Desk
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import assemble, usable_catalog
+from meta_dx.steps.teaching import ProjectTeacher
 
 _SECONDS = 30.0
 
 
 def open_desk(project: Project) -> Desk:
     """Open the review of a project, with every study that is to be read among its cases."""
-    desk = Desk(project.home, project.settings.review)
+    desk = Desk(project.home, project.settings.review, ProjectTeacher(project))
     add_cases(project, desk)
     return desk
 

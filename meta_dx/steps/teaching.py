@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,8 +69,9 @@ class ProjectTeacher:
         self._held: tuple[tuple[str, str], _Cohort] | None = None
 
     def warm(self) -> None:
-        """Embed the cohort, so that the first lesson need not wait for it."""
-        self._cohort()
+        """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle."""
+        with suppress(MetaDxError):
+            self._cohort()
 
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         """Tell what a lesson would do.

@@ -135,6 +135,8 @@ ROUTES = [
     ("post", "/cases/{study}/decide", {"read"}),
     ("post", "/cases/{study}/adjudicate", {"adjudicate"}),
     ("post", "/cases/{study}/identity", {"identity"}),
+    ("get", "/teach", {"teach"}),
+    ("post", "/teach", {"teach"}),
     ("get", "/lead", {"lead"}),
     ("post", "/lead/model", {"lead"}),
     ("get", "/audit", {"audit"}),

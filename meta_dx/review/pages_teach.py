@@ -1,0 +1,111 @@
+"""Teaching: reviewed cases become confirmed ones, after a look at what that would change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import HTMLResponse
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import SignIn
+from meta_dx.review.app import page
+from meta_dx.review.forms import diagnosis_of, label
+from meta_dx.review.security import desk_of, from_our_pages, having
+from meta_dx.review.teaching import BASES, Lesson, Preview
+from meta_dx.review.wording import named, short
+
+router = APIRouter()
+Teaching = Annotated[SignIn, Depends(having("teach"))]
+_MOST = 200
+
+
+@router.get("/teach")
+def teach_page(request: Request, session: Teaching) -> HTMLResponse:
+    """List the cases that are done, to choose from."""
+    return _show(request, session)
+
+
+@router.post("/teach", dependencies=[Depends(from_our_pages)])
+def teach(
+    request: Request,
+    session: Teaching,
+    disease: Annotated[str, Form(max_length=300)] = "",
+    new_scheme: Annotated[str, Form(max_length=16)] = "",
+    new_meaning: Annotated[str, Form(max_length=200)] = "",
+    basis: Annotated[str, Form(max_length=40)] = "",
+    study: Annotated[list[str] | None, Form()] = None,
+    action: Annotated[str, Form()] = "preview",
+) -> Response:
+    """Show what a lesson would change, or teach it."""
+    desk, chosen = desk_of(request), (study or [])[:_MOST]
+    typed = {"disease": disease, "new_scheme": new_scheme, "new_meaning": new_meaning, "basis": basis}
+    try:
+        found = diagnosis_of(disease, desk.diseases(), new_scheme, new_meaning)
+        if found is None:
+            raise MetaDxError("unknown_disease", "Say which disease the cases show.")
+        lesson = desk.lesson(found, chosen, basis)
+        if action == "teach":
+            version = desk.teach(session.account, lesson)
+            return _show(
+                request, session, told=f"Support set {version} is live: open cases are answered with it."
+            )
+        preview = desk.teacher.preview(lesson, sorted(desk.cases.decided()))
+    except MetaDxError as fault:
+        return _show(request, session, chosen, typed, message=str(fault), status=400)
+    return _show(request, session, chosen, typed, preview=(lesson, preview))
+
+
+def _show(
+    request: Request,
+    session: SignIn,
+    chosen: list[str] | None = None,
+    typed: dict[str, str] | None = None,
+    *,
+    preview: tuple[Lesson, Preview] | None = None,
+    message: str = "",
+    told: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    desk = desk_of(request)
+    diseases = desk.diseases()
+    names = named(diseases)
+    done = desk.cases.decided()
+    rows = [
+        {"study": study, "number": short(study), "outcome": names.get(outcome, outcome.replace("_", " "))}
+        for study, outcome in sorted(done.items(), key=lambda pair: (names.get(pair[1], pair[1]), pair[0]))
+    ]
+    return page(
+        request,
+        "teach",
+        session,
+        status,
+        rows=rows[:_MOST],
+        total=len(rows),
+        chosen=set(chosen or ()),
+        typed=typed or {"disease": "", "new_scheme": "", "new_meaning": "", "basis": ""},
+        bases=BASES,
+        diseases=[label(disease) for disease in diseases],
+        preview=None if preview is None else _told(*preview, names),
+        message=message,
+        told=told,
+    )
+
+
+def _told(lesson: Lesson, preview: Preview, names: dict[str, str]) -> dict[str, Any]:
+    known = {**names, lesson.disease.code: lesson.disease.meaning or lesson.disease.code}
+
+    def name(code: str) -> str:
+        return known.get(code, code)
+
+    return {
+        "disease": label(lesson.disease),
+        "cases": [(short(case.study), case.basis) for case in lesson.cases],
+        "before": preview.cases_before,
+        "after": preview.cases_after,
+        "accuracy_before": preview.accuracy_before,
+        "accuracy_after": preview.accuracy_after,
+        "suspects": [(short(s.study), name(s.called), s.probability) for s in preview.suspects],
+        "near_duplicates": [(short(one), short(other)) for one, other in preview.near_duplicates],
+        "changes": [(short(c.study), name(c.before), name(c.after)) for c in preview.changes],
+    }

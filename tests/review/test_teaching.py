@@ -1,0 +1,146 @@
+"""Teaching: a case becomes support only with evidence beside the model, and after a look at what that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from meta_dx.errors import MetaDxError
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.review.desk import Desk
+from meta_dx.review.teaching import Change, Lesson, Preview, Suspect, confirmed
+from tests.review.conftest import Browser
+
+X, Y = Diagnosis("D0", "99T", "Disease 0"), Diagnosis("D1", "99T", "Disease 1")
+Browsers = Callable[..., Browser]
+
+
+class FakeTeacher:
+    """Remembers what it was taught."""
+
+    def __init__(self) -> None:
+        self.taught: list[tuple[Lesson, str]] = []
+
+    def warm(self) -> None:
+        """Nothing to do."""
+
+    def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
+        study = lesson.cases[0].study
+        return Preview(
+            3, 4, 0.5, 0.75, (Suspect(study, "D1", 0.9),), ((study, study),), (Change(study, "D0", "D1"),)
+        )
+
+    def teach(self, lesson: Lesson, author: str) -> int:
+        self.taught.append((lesson, author))
+        return 7
+
+
+def said(kind: str, content: BlindOpinion | Decision, who: str = "anna", version: int = 1) -> Opinion:
+    return Opinion("s", who, kind, version, content, None, None, None, "2026-01-01")  # type: ignore[arg-type]
+
+
+AGREES = [said("blind", BlindOpinion((X,), 80)), said("decision", Decision("accept", X))]
+PERSUADED = [said("blind", BlindOpinion((Y,), 80)), said("decision", Decision("accept", X))]
+
+
+def test_a_blind_read_that_agrees_is_evidence() -> None:
+    assert confirmed("s", X, "blind read", AGREES).basis == "blind read"
+
+
+@pytest.mark.parametrize("opinions", [PERSUADED, [], [AGREES[0]], [AGREES[1]]])
+def test_a_reader_whom_the_model_has_persuaded_is_none(opinions: list[Opinion]) -> None:
+    with pytest.raises(MetaDxError) as fault:
+        confirmed("s", X, "blind read", opinions)
+    assert fault.value.code == "no_evidence"
+
+
+def test_a_label_that_came_after_the_reveal_is_marked_also_with_pathology() -> None:
+    assert confirmed("s", X, "pathology", AGREES).basis == "pathology"
+    assert "after the model was shown" in confirmed("s", X, "pathology", PERSUADED).basis
+
+
+def test_an_adjudication_is_evidence_for_what_it_said_only() -> None:
+    settled = [*PERSUADED, said("adjudication", Decision("own", Y), "carl")]
+    assert confirmed("s", Y, "adjudication", settled).basis == "adjudication"
+    with pytest.raises(MetaDxError):
+        confirmed("s", X, "adjudication", settled)
+
+
+def test_a_changed_decision_counts_as_it_is_now() -> None:
+    changed = [*AGREES, said("decision", Decision("override", Y, "wrong_evidence"), version=2)]
+    with pytest.raises(MetaDxError):
+        confirmed("s", X, "blind read", changed)
+
+
+def test_grounds_that_are_none_are_refused() -> None:
+    with pytest.raises(MetaDxError) as fault:
+        confirmed("s", X, "the model", AGREES)
+    assert fault.value.code == "bad_basis"
+
+
+@pytest.fixture
+def taught(desk: Desk) -> FakeTeacher:
+    desk._teacher = FakeTeacher()
+    return desk._teacher
+
+
+def decided(browser: Browsers, diagnosis: str = "D0") -> tuple[Browser, str]:
+    reader = browser("reader")
+    study = reader.cases()[0]
+    reader.read(study, diagnosis)
+    reader.post(f"/cases/{study}/decide", verdict="accept")
+    return reader, study
+
+
+def test_the_whole_way_from_a_decided_case_to_a_live_one(
+    desk: Desk, browser: Browsers, taught: FakeTeacher
+) -> None:
+    _, study = decided(browser)
+    teacher = browser("adjudicator")
+    assert study in teacher.get("/teach").text
+    form = {"disease": "D0", "basis": "blind read", "study": study}
+    preview = teacher.post("/teach", **form).text
+    for part in ("3 → 4", "50 %", "75 %", "90 %", "Disease 0 → Disease 1", "Make them live"):
+        assert part in preview, part
+    assert taught.taught == []
+    assert "Support set 7 is live" in teacher.post("/teach", **form, action="teach").text
+    ((lesson, author),) = taught.taught
+    assert (lesson.disease, lesson.cases[0].study, author) == (X, study, "adjudicator")
+    line = desk.trail.lines(study)[0]
+    assert (line.action, line.support_version, line.details) == (
+        "teach",
+        7,
+        {"code": "D0", "basis": "blind read"},
+    )
+
+
+def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> None:
+    _, study = decided(browser)
+    teacher = browser("lead")
+    form = {"disease": "Q1", "basis": "pathology", "study": study, "action": "teach"}
+    assert teacher.post("/teach", **form).status_code == 400
+    assert teacher.post("/teach", **form, new_meaning="A new disease", new_scheme="I10").status_code == 200
+    assert taught.taught[0][0].disease == Diagnosis("Q1", "I10", "A new disease")
+
+
+@pytest.mark.parametrize("basis", ["", "adjudication", "the model"])
+def test_without_grounds_nothing_is_taught(browser: Browsers, taught: FakeTeacher, basis: str) -> None:
+    _, study = decided(browser)
+    answer = browser("lead").post("/teach", disease="D0", basis=basis, study=study, action="teach")
+    assert answer.status_code == 400
+    assert taught.taught == []
+
+
+def test_a_case_that_nobody_has_decided_cannot_be_taught(browser: Browsers, taught: FakeTeacher) -> None:
+    lead = browser("lead")
+    answer = lead.post("/teach", disease="D0", basis="pathology", study=lead.cases()[0], action="teach")
+    assert answer.status_code == 400
+    assert "read and decided" in answer.text
+    assert taught.taught == []
+
+
+def test_before_there_is_a_model_the_page_says_so(browser: Browsers) -> None:
+    _, study = decided(browser)
+    answer = browser("lead").post("/teach", disease="D0", basis="pathology", study=study)
+    assert "no model yet" in answer.text
