@@ -15,6 +15,8 @@ import pytest
 from meta_dx.cli.app import run as meta_dx
 from meta_dx.dicom.phantom.volumes import write_volume_phantom
 
+pytestmark = pytest.mark.system  # no service, but a minute of work
+
 COHORT = """\
 [cohort]
 name = "volumes"
