@@ -71,10 +71,15 @@ def _known(what: str, known: list[str], chosen: list[str]) -> list[str]:
     return chosen or known
 
 
-def _write(path: Path, rows: list[dict[str, str | None]]) -> None:
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
     """Write the list; paths may carry the names of patients, so nobody else may read it."""
+    from meta_dx.errors import MetaDxError
     from meta_dx.home import storage_faults
 
+    if not path.absolute().parent.is_dir():
+        raise MetaDxError(
+            "folder_missing", f"{path} cannot be written: its folder does not exist, create it first."
+        )
     with storage_faults(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.fchmod(descriptor, 0o600)
