@@ -455,6 +455,52 @@ def signed_out(s: Session) -> None:
     s.wait(lambda: s.page.locator("form#blind").get_attribute("data-draft") == "saved", 9)
 
 
+def worklist(s: Session) -> None:
+    """j and k move, Enter opens, n goes to the next unread case, / to the search; the theme is kept."""
+    s.page.on("dialog", lambda dialog: dialog.accept())
+    s.page.goto(s.address + "/styleguide.html")
+    selected = s.page.locator("tr[aria-selected=true] a")
+    assert selected.inner_text() == "7710 3354"
+    s.press("j")
+    assert selected.inner_text() == "1904 5520"
+    s.press("k", "k")
+    assert selected.inner_text() == "4821 0937"
+    s.press("/")
+    s.page.keyboard.type("jk")
+    assert s.page.locator("input[type=search]").input_value() == "jk"
+    s.page.locator("tr[aria-selected=true]").focus()
+    s.press("j", "Enter")
+    s.page.wait_for_url("**/case.html?1")
+    s.page.go_back()
+    s.press("n")
+    s.page.wait_for_url("**/case.html")
+    s.page.goto(s.address + "/styleguide.html")
+    before = s.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    s.page.get_by_role("button", name="Theme").click()
+    after = s.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    s.page.reload()
+    assert before != after == s.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    s.page.get_by_role("button", name="Theme").click()
+    s.page.get_by_role("button", name="Turn off").click()
+    assert s.page.locator("dialog#ask[open]").is_visible()
+    s.page.get_by_role("button", name="Cancel").click()
+    assert not s.page.locator("dialog#ask").is_visible()
+
+
+def policy(s: Session) -> None:
+    """Evaluation is refused by the policy under which all of this runs."""
+    s.expected = ("Content Security Policy", "violates")
+    refused = s.page.evaluate(
+        """() => {
+            const script = document.createElement('script');
+            script.textContent = 'window.inline = true';
+            document.head.append(script);
+            return window.inline === undefined;
+        }"""
+    )
+    assert refused
+
+
 STEPS = (
     slices,
     windows,
@@ -468,6 +514,8 @@ STEPS = (
     sheet,
     drafts,
     signed_out,
+    worklist,
+    policy,
 )
 
 

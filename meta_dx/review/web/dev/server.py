@@ -7,6 +7,8 @@ For development only; not part of the package.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import sys
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import phantom
+from PIL import Image
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "static"
@@ -130,6 +133,14 @@ def pixels(name: str, index: int) -> tuple[np.ndarray, float, float]:
     return phantom.film(), 1, 0
 
 
+def thumbnail(number: int) -> bytes:
+    """Draw a small picture of the head."""
+    grey = phantom.head(11 + number, 0.1 + 0.03 * number, seed=number)[::3, ::3].astype(float)
+    out = io.BytesIO()
+    Image.fromarray(((grey - 1024) / 80 * 255).clip(0, 255).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
@@ -148,13 +159,16 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # the browser has given the request up
+            self.wfile.write(body)
 
     def do_GET(self) -> None:
         """Answer a page, a file, the description or a frame."""
         path = self.path.split("?")[0]
         if found := re.fullmatch(r"/frames/(\w+)/(\d+)", path):
             return self.frame(found[1], int(found[2]))
+        if found := re.fullmatch(r"/thumb/(\d)\.png", path):
+            return self.answer(thumbnail(int(found[1])), "image/png")
         if path == "/cases/1/images":
             return self.answer(json.dumps(images()).encode(), "application/json")
         if path == "/cases/2/images":

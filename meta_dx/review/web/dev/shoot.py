@@ -1,0 +1,48 @@
+"""Takes pictures of the pages of the development server, dark and light, at 1280 × 800 and 3840 × 2160.
+
+python meta_dx/review/web/dev/shoot.py folder
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import check
+from playwright.sync_api import sync_playwright
+
+SIZES = {"1280": (1280, 800), "4k": (3840, 2160)}
+
+
+def main(folder: Path) -> None:
+    """Take all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with check.serving() as address, sync_playwright() as browsers:
+        browser = browsers.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=check.FLAGS
+        )
+        for size, (width, height) in SIZES.items():
+            for theme in ("dark", "light"):
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
+                page.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+                for name in ("styleguide", "login"):
+                    page.goto(f"{address}/{name}.html")
+                    page.wait_for_timeout(400)
+                    whole = name == "styleguide" and size == "1280"
+                    page.screenshot(path=folder / f"{name}-{size}-{theme}.png", full_page=whole)
+                s = check.Session(page, address)
+                s.open("/case.html")
+                page.screenshot(path=folder / f"case-{size}-{theme}.png")
+                s.press("c")
+                s.ready(check.OTHER)
+                page.wait_for_timeout(500)
+                page.screenshot(path=folder / f"compare-{size}-{theme}.png")
+                s.press("?")
+                page.screenshot(path=folder / f"keys-{size}-{theme}.png")
+                page.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
