@@ -252,6 +252,11 @@ class Cases:
                     found[one.study] = one.content.outcome
         return found
 
+    def everything(self) -> list[Opinion]:
+        """Return every opinion about every case, in order of time."""
+        with self._records.reading() as session:
+            return _opinions(session)
+
     def opinions(self, study: str) -> list[Opinion]:
         """Return everything that was said about a case, in every version, in order of time."""
         with self._records.reading() as session:

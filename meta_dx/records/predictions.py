@@ -223,6 +223,15 @@ def prediction_of(records: Records, study: str) -> SavedRun | None:
         return SavedRun(run.id, lineage, _studies(session, run.id, study))
 
 
+def run_answer(records: Records, run: int | None, study: str) -> PredictedStudy | None:
+    """Return what one run answered for a study; None where it did not, or is not kept any more."""
+    if run is None:
+        return None
+    with records.reading() as session:
+        found = _studies(session, run, study)
+    return found[0] if found else None
+
+
 def _same(run: PredictionRun) -> list[ColumnElement[bool]]:
     row = PredictionRunRow
     return [

@@ -32,6 +32,7 @@ _STATUS = {
     "already_adjudicated": 409,
     "not_disputed": 409,
     "not_opened": 409,
+    "not_decided": 409,
 }
 
 

@@ -11,11 +11,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
+from meta_dx.records.audit import AuditLine
 from meta_dx.records.opinions import REASONS, Decision, Diagnosis
 from meta_dx.records.schema import ReadingRow
 from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.forms import RANKS, blind_of, decision_of, label
+from meta_dx.review.reports import diagnostic_report, report_of
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.wording import bars, case_words, doubt, evidence, named
 
@@ -68,6 +70,25 @@ def evidence_picture(request: Request, session: Reader, study: str, image: str) 
     if answer is None or image not in {case.image for case in answer.answer.evidence or ()}:
         raise HTTPException(404, "There is no such picture.")
     return Response(_thumbnail(desk.images.picture(image).pixels), media_type="image/png")
+
+
+@router.get("/cases/{study}/report.dcm")
+def report(request: Request, session: Annotated[SignIn, Depends(having("export"))], study: str) -> Response:
+    """Hand out the structured report of a case that is done; that it was taken is written down."""
+    desk = desk_of(request)
+    name, content = report_of(desk, study)
+    desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "sr"}))
+    headers = {"Content-Disposition": f'attachment; filename="{name}.dcm"'}
+    return Response(content, media_type="application/dicom", headers=headers)
+
+
+@router.get("/cases/{study}/report.json")
+def fhir(request: Request, session: Annotated[SignIn, Depends(having("export"))], study: str) -> Response:
+    """Hand out the decision as a FHIR DiagnosticReport; that it was taken is written down."""
+    desk = desk_of(request)
+    content = diagnostic_report(desk, study)
+    desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "fhir"}))
+    return JSONResponse(content, media_type="application/fhir+json")
 
 
 @router.post("/cases/{study}/draft", dependencies=_CHANGES)

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from meta_dx.records.accounts import SignIn
+from meta_dx.records.audit import AuditLine
 from meta_dx.records.cases import BANDS
 from meta_dx.review.app import page
 from meta_dx.review.desk import MODES
+from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
 
 router = APIRouter()
@@ -30,6 +32,15 @@ def switch(request: Request, session: Lead, mode: Annotated[str, Form()]) -> Res
     """Switch the model on, into shadow, or off."""
     desk_of(request).switch(session.account, mode)
     return RedirectResponse("/lead", 303)
+
+
+@router.get("/lead/decisions.csv")
+def decisions(request: Request, session: Lead) -> Response:
+    """Hand out every decision in every version, under surrogates."""
+    desk = desk_of(request)
+    desk.trail.add(AuditLine(session.account.name, "export_decisions"))
+    headers = {"Content-Disposition": 'attachment; filename="decisions.csv"'}
+    return Response(decisions_table(desk), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/audit")

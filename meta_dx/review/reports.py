@@ -1,0 +1,219 @@
+"""What leaves the review: a structured report for the real study, a FHIR DiagnosticReport, a table of decisions."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import io
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import meta_dx
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.dicom.structured_report import (
+    RESEARCH,
+    VERDICTS,
+    ReportedDiagnosis,
+    ReportIdentity,
+    ReviewedCase,
+    SourceImage,
+    structured_report,
+)
+from meta_dx.errors import MetaDxError
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.records.predictions import run_answer
+from meta_dx.records.vault import Vault
+from meta_dx.review.desk import Desk
+from meta_dx.review.wording import named
+
+_MOST_IMAGES, _MOST_ANSWERS = 500, 5
+
+
+def report_of(desk: Desk, study: str) -> tuple[str, bytes]:
+    """Write the structured report of a case's decision.
+
+    Parameters
+    ----------
+    desk : Desk
+        The review.
+    study : str
+        Surrogate UID.
+
+    Returns
+    -------
+    name : str
+        SOP instance UID of the report.
+    content : bytes
+        A DICOM file under the original identities. It names as superseded the reports of earlier decisions.
+
+    Raises
+    ------
+    MetaDxError
+        ``not_decided``, or ``original_unknown`` when the vault does not know the study.
+    """
+    settled = _settled(desk, study)
+    case = _reviewed(desk, study, settled[-1])
+    series = _uid(desk, f"{study}/series")
+    names = [_uid(desk, f"{study}/{one.account}/{one.kind}/{one.version}") for one in settled]
+    identity = ReportIdentity(names[-1], series, len(names), tuple(names[:-1]))
+    return names[-1], structured_report(case, identity, meta_dx.__version__)
+
+
+def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
+    """Return the decision as a FHIR R4 DiagnosticReport, under the original identities.
+
+    Raises
+    ------
+    MetaDxError
+        As :func:`report_of`.
+    """
+    settled = _settled(desk, study)
+    case = _reviewed(desk, study, settled[-1])
+    concluded = [] if case.diagnosis is None else [_coding(case.diagnosis)]
+    return {
+        "resourceType": "DiagnosticReport",
+        "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{_uid(desk, f'{study}/fhir')}"}],
+        "status": "final" if len(settled) == 1 else "corrected",
+        "category": [{"text": RESEARCH}],
+        "code": {"text": "Review of images with meta_dx"},
+        "subject": {"identifier": {"value": case.patient_id}},
+        "imagingStudy": [
+            {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{case.study}"}},
+        ],
+        "issued": case.decided_at,
+        "performer": [{"display": case.reader}],
+        "conclusion": f"{VERDICTS[case.verdict][1]}. {RESEARCH}.",
+        "conclusionCode": concluded,
+        "extension": [
+            {
+                "url": "urn:meta_dx:answer",
+                "extension": [
+                    {"url": "diagnosis", "valueCodeableConcept": _coding(one)},
+                    {"url": "probability", "valueDecimal": one.probability},
+                ],
+            }
+            for one in case.answer
+        ],
+    }
+
+
+def decisions_table(desk: Desk) -> str:
+    """Return every decision in every version as CSV, under surrogates."""
+    names = named(desk.diseases())
+    held = io.StringIO()
+    writer = csv.writer(held, lineterminator="\n")
+    writer.writerow(
+        [
+            "case",
+            "account",
+            "kind",
+            "version",
+            "at",
+            "verdict",
+            "code",
+            "meaning",
+            "confidence",
+            "reason",
+            "bundle",
+            "support_version",
+        ]
+    )
+    for one in desk.cases.everything():
+        writer.writerow(
+            [
+                _harmless(cell)
+                for cell in (
+                    one.study,
+                    one.account,
+                    one.kind,
+                    one.version,
+                    one.created_at,
+                    *_cells(one, names),
+                )
+            ]
+        )
+    return held.getvalue()
+
+
+def _cells(one: Opinion, names: Mapping[str, str]) -> list[Any]:
+    lineage = [one.bundle or "", "" if one.support_version is None else one.support_version]
+    if isinstance(one.content, BlindOpinion):
+        code = one.content.first or ""
+        return ["", code, names.get(code, ""), one.content.confidence, "", *lineage]
+    diagnosis = one.content.diagnosis
+    code, meaning = (diagnosis.code, diagnosis.meaning) if diagnosis else ("", "")
+    return [one.content.verdict, code, meaning, "", one.content.reason, *lineage]
+
+
+def _harmless(cell: Any) -> Any:
+    """Keep a spreadsheet from taking what somebody typed for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
+
+
+def _settled(desk: Desk, study: str) -> list[Opinion]:
+    """Return the decisions that have stood for a case, in order; the last one stands."""
+    desk.cases.get(study)
+    said = [one for one in desk.cases.opinions(study) if one.kind != "blind"]
+    if not said or desk.cases.get(study).state != "done":
+        raise MetaDxError("not_decided", "This case is not decided yet.")
+    return said
+
+
+def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
+    decision = last.content
+    if not isinstance(decision, Decision):
+        raise RuntimeError("a decision was expected")
+    instances = Catalog(desk.home).instances(
+        columns=["study", "series", "instance", "sop_class", "patient", "accession"]
+    )
+    rows = instances[instances["study"] == study].sort_values(["series", "instance"]).head(_MOST_IMAGES)
+    with closing(Vault.open(desk.home)) as vault:
+        known = {
+            "study": vault.originals("study", [study]),
+            "patient": vault.originals("patient", rows["patient"].unique()),
+            "series": vault.originals("series", rows["series"].unique()),
+            "instance": vault.originals("instance", rows["instance"]),
+            "accession": vault.originals("accession", rows["accession"].dropna().unique()),
+        }
+    if study not in known["study"] or rows.empty:
+        raise MetaDxError("original_unknown", "The vault does not know whose study this is.")
+    first = rows.iloc[0]
+    answer, names = run_answer(desk.records, last.run, study), {d.code: d for d in desk.diseases()}
+    ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1]) if answer else []
+    return ReviewedCase(
+        patient_id=known["patient"].get(first["patient"], ""),
+        study=known["study"][study],
+        accession=known["accession"].get(first["accession"], ""),
+        images=tuple(
+            SourceImage(
+                str(row["sop_class"]), known["instance"][row["instance"]], known["series"][row["series"]]
+            )
+            for row in rows.to_dict("records")
+        ),
+        reader=last.account,
+        decided_at=last.created_at,
+        verdict=decision.verdict,
+        diagnosis=None if decision.diagnosis is None else _reported(decision.diagnosis),
+        answer=tuple(_reported(names.get(code, Diagnosis(code)), p) for code, p in ordered[:_MOST_ANSWERS]),
+        bundle=last.bundle or "",
+        support_version=last.support_version,
+    )
+
+
+def _reported(disease: Diagnosis, probability: float | None = None) -> ReportedDiagnosis:
+    return ReportedDiagnosis(disease.code, disease.scheme, disease.meaning, probability)
+
+
+def _uid(desk: Desk, what: str) -> str:
+    """Return the UID of something that we write: always the same one, and nobody else's."""
+    with closing(Vault.open(desk.home)) as vault:
+        digest = hmac.new(vault.key, f"report/{what}".encode(), hashlib.sha256).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _coding(one: ReportedDiagnosis) -> dict[str, Any]:
+    system = {"SCT": "http://snomed.info/sct", "I10": "http://hl7.org/fhir/sid/icd-10"}.get(one.scheme)
+    coding = {"code": one.code, "display": one.meaning or one.code}
+    return {"coding": [{**({"system": system} if system else {}), **coding}], "text": one.meaning or one.code}

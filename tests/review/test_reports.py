@@ -1,0 +1,131 @@
+"""What leaves the review: a structured report that other programs read, FHIR, and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from highdicom.sr import srread
+from pydicom import dcmread
+
+from meta_dx.review.desk import Desk
+from meta_dx.review.reports import decisions_table, report_of
+from tests.review.conftest import Browser
+
+Browsers = Callable[..., Browser]
+
+
+@pytest.fixture
+def decided(browser: Browsers) -> tuple[Browser, str]:
+    reader = browser()
+    study = reader.cases()[0]
+    reader.read(study, "D1")
+    reader.post(
+        f"/cases/{study}/decide", verdict="override", diagnosis="D1", reason="finding_missed", text="=1+1"
+    )
+    return reader, study
+
+
+def test_the_report_is_one_of_the_real_study_and_says_who_decided_what(decided: tuple[Browser, str]) -> None:
+    reader, study = decided
+    answer = reader.get(f"/cases/{study}/report.dcm")
+    assert answer.headers["content-type"] == "application/dicom"
+    dataset = dcmread(BytesIO(answer.content))
+    assert str(dataset.StudyInstanceUID).startswith("1.2.3.")
+    assert dataset.PatientID == f"P{str(dataset.StudyInstanceUID)[-1]}"
+    assert dataset.VerificationFlag == "VERIFIED"
+    text = dataset.to_json()
+    for part in ("rejected", "Disease 1", "Disease 0", "0.8", "Research use only", "b" * 64, "reader"):
+        assert part in text, part
+
+
+def test_the_report_reads_back_as_tid_1500(desk: Desk, decided: tuple[Browser, str], tmp_path: Path) -> None:
+    _, study = decided
+    _, content = report_of(desk, study)
+    (tmp_path / "sr.dcm").write_bytes(content)
+    report = srread(tmp_path / "sr.dcm")
+    groups = report.content.get_image_measurement_groups()
+    assert len(groups) == 3  # the decision, and two diseases that the model spoke of
+    said = [e.value.meaning for e in groups[0].get_qualitative_evaluations()]
+    assert said == ["Rejected, another diagnosis given", "Disease 1"]
+    assert [m.value for g in groups[1:] for m in g.get_measurements()] == [0.8, 0.2]
+    assert groups[1].source_images
+
+
+def test_writing_the_report_again_gives_the_same_bytes(desk: Desk, decided: tuple[Browser, str]) -> None:
+    assert report_of(desk, decided[1]) == report_of(desk, decided[1])
+
+
+def test_a_changed_decision_supersedes_the_report_before(desk: Desk, decided: tuple[Browser, str]) -> None:
+    reader, study = decided
+    first, _ = report_of(desk, study)
+    reader.post(f"/cases/{study}/decide", verdict="accept")
+    second, content = report_of(desk, study)
+    dataset = dcmread(BytesIO(content))
+    assert first != second == dataset.SOPInstanceUID
+    (before,) = dataset.PredecessorDocumentsSequence
+    assert before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first
+    assert reader.get(f"/cases/{study}/report.json").json()["status"] == "corrected"
+
+
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian: dicom3tools)"
+)
+def test_an_independent_program_finds_no_error(
+    desk: Desk, decided: tuple[Browser, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sr.dcm").write_bytes(report_of(desk, decided[1])[1])
+    done = subprocess.run(["dciodvfy", tmp_path / "sr.dcm"], capture_output=True, text=True, check=False)
+    assert "ComprehensiveSR" in done.stderr + done.stdout
+    assert "Error" not in done.stderr + done.stdout
+
+
+def test_fhir_says_the_same(decided: tuple[Browser, str]) -> None:
+    reader, study = decided
+    found = reader.get(f"/cases/{study}/report.json").json()
+    assert (found["resourceType"], found["status"]) == ("DiagnosticReport", "final")
+    assert found["conclusionCode"][0]["coding"][0]["code"] == "D1"
+    assert found["imagingStudy"][0]["identifier"]["value"].startswith("urn:oid:1.2.3.")
+    assert [e["extension"][1]["valueDecimal"] for e in found["extension"]] == [0.8, pytest.approx(0.2)]
+
+
+def test_what_is_not_decided_leaves_nothing(desk: Desk, browser: Browsers) -> None:
+    reader = browser()
+    study = reader.cases()[0]
+    for name in ("report.dcm", "report.json"):
+        assert reader.get(f"/cases/{study}/{name}").status_code == 409
+    assert "export_report" not in [line.action for line in desk.trail.lines()]
+
+
+def test_handing_out_is_written_down(desk: Desk, decided: tuple[Browser, str]) -> None:
+    reader, study = decided
+    reader.get(f"/cases/{study}/report.dcm")
+    assert desk.trail.lines(study)[0].action == "export_report"
+
+
+def test_the_table_holds_every_version_and_no_identity_and_no_formula(
+    desk: Desk, decided: tuple[Browser, str]
+) -> None:
+    reader, study = decided
+    reader.post(
+        f"/cases/{study}/decide",
+        verdict="override",
+        diagnosis="=HYPERLINK(1)",
+        new_meaning="+x",
+        reason="not_offered",
+    )
+    rows = list(csv.DictReader(io.StringIO(decisions_table(desk))))
+    assert [(r["kind"], r["version"], r["code"]) for r in rows] == [
+        ("blind", "1", "D1"),
+        ("decision", "1", "D1"),
+        ("decision", "2", "'=HYPERLINK(1)"),
+    ]
+    assert rows[2]["meaning"] == "'+x"
+    assert {r["case"] for r in rows} == {study}
+    assert "1.2.3." not in decisions_table(desk)
