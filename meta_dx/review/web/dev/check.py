@@ -487,6 +487,20 @@ def worklist(s: Session) -> None:
     assert not s.page.locator("dialog#ask").is_visible()
 
 
+def requests(s: Session) -> None:
+    """Htmx sends the token, evaluates nothing, and keeps no page in the browser's storage."""
+    s.page.goto(s.address + "/styleguide.html")
+    s.page.locator("input[type=search]").fill("head")
+    s.wait(lambda: s.page.locator("#echo").inner_text() == "token token-of-the-page")
+    assert s.page.evaluate("window.evaluated") is None, "evaluated"
+    assert set(s.page.evaluate("Object.keys(localStorage)")) <= {
+        "theme",
+        "cornerstone3D.renderingCapabilities",
+    }
+    kept = set(s.page.evaluate("Object.keys(sessionStorage)"))
+    assert kept <= {"viewer.renderer", "htmx-current-path-for-history"}, kept
+
+
 def policy(s: Session) -> None:
     """Evaluation is refused by the policy under which all of this runs."""
     s.expected = ("Content Security Policy", "violates")
@@ -515,6 +529,7 @@ STEPS = (
     drafts,
     signed_out,
     worklist,
+    requests,
     policy,
 )
 

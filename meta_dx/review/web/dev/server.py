@@ -13,7 +13,6 @@ import json
 import re
 import sys
 import threading
-import time
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,12 +38,10 @@ AXIAL = [1, 0, 0, 0, 1, 0]
 
 
 class State:
-    """What the tests may change: how many answers of a kind fail, and how long an answer takes."""
+    """What the tests may change: how many answers of a kind fail."""
 
     failing = 1
-    delay = 0.0
     signed_in = True
-    asked: list[str] = []  # noqa: RUF012
     drafts: list[str] = []  # noqa: RUF012
     lock = threading.Lock()
 
@@ -175,12 +172,9 @@ class Handler(BaseHTTPRequestHandler):
             one = images()["studies"][0]
             body = {"studies": [{**one, "series": one["series"][:1]}]}
             return self.answer(json.dumps(body).encode(), "application/json")
-        if path == "/asked":
-            return self.answer(json.dumps(State.asked).encode(), "application/json")
-        if path.startswith("/set/"):
-            _, _, name, value = path.split("/")
-            setattr(State, name, type(getattr(State, name))(float(value)))
-            return self.answer(b"ok", "text/plain")
+        if path == "/echo":
+            words = f"token {self.headers.get('X-CSRF-Token')}<script>window.evaluated = true</script>"
+            return self.answer(words.encode(), TYPES[".html"])
         root, name = (
             (STATIC, path.removeprefix("/static/")) if path.startswith("/static/") else (HERE, path[1:])
         )
@@ -204,10 +198,8 @@ class Handler(BaseHTTPRequestHandler):
     def frame(self, name: str, index: int) -> None:
         """Answer one frame."""
         with State.lock:
-            State.asked.append(f"{name}/{index}")
             torn = name == "torn" and index == 3 and State.failing > 0
             State.failing -= torn
-        time.sleep(State.delay)
         if not State.signed_in:
             return self.answer(b"", "text/plain", 401)
         if torn:
