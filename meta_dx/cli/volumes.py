@@ -22,7 +22,7 @@ def volumes(
     """List the volumes of every series, and a reason for every frame that is in none (docs/volumes.md)."""
     from meta_dx.cohort.catalog import Catalog
     from meta_dx.cohort.volumes import volume_counts
-    from meta_dx.dicom.geometry import VolumeReason
+    from meta_dx.dicom.volume_reasons import VolumeReason
     from meta_dx.errors import MetaDxError
     from meta_dx.home import Home
     from meta_dx.records.vault import Vault

@@ -21,7 +21,7 @@ from meta_dx.dicom.volumes import frames_from_fields
 from meta_dx.home import fingerprint_of
 
 #: Raise when the same instances would make other volumes.
-VOLUMES_VERSION = 1
+VOLUMES_VERSION = 2
 
 _TEXTS = ["frame_of_reference", "image_type"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from meta_dx.dicom.volume_reasons import VolumeReason
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -48,52 +49,8 @@ PHASES = (
     "trigger_time",
     "image_type",
 )
-
-
-class VolumeReason(StrEnum):
-    """Every reason for which slices are no volume. The value is what tables and ``--json`` show."""
-
-    LOCALISER = "localiser"
-    COLOUR = "colour"
-    NOT_RECORDED = "not_recorded"
-    NO_GEOMETRY = "no_geometry"
-    NO_PIXEL_SPACING = "no_pixel_spacing"
-    IMPOSSIBLE_ORIENTATION = "impossible_orientation"
-    TOO_FEW_SLICES = "too_few_slices"
-    MIXED_FRAME_OF_REFERENCE = "mixed_frame_of_reference"
-    MIXED_SIZE = "mixed_size"
-    MIXED_ORIENTATION = "mixed_orientation"
-    MIXED_PIXEL_SPACING = "mixed_pixel_spacing"
-    DUPLICATE_POSITION = "duplicate_position"
-    GANTRY_TILT = "gantry_tilt"
-    SCATTERED_POSITIONS = "scattered_positions"
-    GAP = "gap"
-    IRREGULAR_SPACING = "irregular_spacing"
-
-    @property
-    def sentence(self) -> str:
-        """What is wrong, in one sentence."""
-        return _SENTENCES[self]
-
-
-_SENTENCES = {
-    VolumeReason.LOCALISER: "The image is a localiser (scout), made to plan the others.",
-    VolumeReason.COLOUR: "The image is in colour and has no physical units.",
-    VolumeReason.NOT_RECORDED: "The batch was ingested before the geometry of images was recorded.",
-    VolumeReason.NO_GEOMETRY: "Position or orientation in the patient is missing.",
-    VolumeReason.NO_PIXEL_SPACING: "PixelSpacing is missing, or not above zero.",
-    VolumeReason.IMPOSSIBLE_ORIENTATION: "The two axes of the image are not at right angles, or not of length 1.",
-    VolumeReason.TOO_FEW_SLICES: "There are fewer than three slices, so even spacing cannot be checked.",
-    VolumeReason.MIXED_FRAME_OF_REFERENCE: "The slices have different frames of reference.",
-    VolumeReason.MIXED_SIZE: "The slices have different numbers of rows or columns.",
-    VolumeReason.MIXED_ORIENTATION: "The slices are not parallel, or turned within their plane.",
-    VolumeReason.MIXED_PIXEL_SPACING: "The slices have different pixel spacing.",
-    VolumeReason.DUPLICATE_POSITION: "Several slices lie at one position, and no attribute separates them.",
-    VolumeReason.GANTRY_TILT: "Each slice is shifted sideways against the one before (gantry tilt).",
-    VolumeReason.SCATTERED_POSITIONS: "The slices do not lie behind one another.",
-    VolumeReason.GAP: "Slices are missing.",
-    VolumeReason.IRREGULAR_SPACING: "The slices are not evenly spaced.",
-}
+#: Slices of one image may be excited in turns, several at a time: their trigger times alternate, and mean nothing.
+_OF_ONE_IMAGE = "trigger_time"
 
 #: Faults that may come from several acquisitions in one series.
 _SEPARABLE = frozenset(
@@ -254,7 +211,9 @@ def _known_reason(frames: Frames, row: int) -> str:
 
 def _arranged(frames: Frames, rows: Rows, allow_tilt: bool) -> list[Stack | LeftOut]:
     whole = _stack_or_reason(frames, rows, allow_tilt)
-    if isinstance(whole, Stack) or whole.reason not in _SEPARABLE:
+    if isinstance(whole, Stack):
+        return _disentangled(frames, whole, allow_tilt)
+    if whole.reason not in _SEPARABLE:
         return [whole]
     best: list[Stack | LeftOut] = []
     for parts in _separations(frames, rows, allow_tilt):
@@ -266,23 +225,39 @@ def _arranged(frames: Frames, rows: Rows, allow_tilt: bool) -> list[Stack | Left
     return best or [whole]
 
 
+def _disentangled(frames: Frames, whole: Stack, allow_tilt: bool) -> list[Stack | LeftOut]:
+    """Separate acquisitions whose slices lie evenly between one another: they look like one stack and are none."""
+    for parts in _separations(frames, np.sort(whole.rows), allow_tilt, at_most=1):
+        apart = [np.flatnonzero(np.isin(whole.rows, part.rows)) for part in parts]
+        mixed = any(np.ptp(places) >= len(places) for places in apart)
+        if mixed and all(isinstance(part, Stack) for part in parts) and _OF_ONE_IMAGE not in parts[0].phase:
+            return parts
+    return [whole]
+
+
 def _is_stack(part: Stack | LeftOut) -> bool:
     """Tell whether a part is one acquisition: also a tilted one is."""
     return isinstance(part, Stack) or part.reason == VolumeReason.GANTRY_TILT
 
 
-def _separations(frames: Frames, rows: Rows, allow_tilt: bool) -> Iterator[list[Stack | LeftOut]]:
+def _separations(
+    frames: Frames, rows: Rows, allow_tilt: bool, at_most: int = 2
+) -> Iterator[list[Stack | LeftOut]]:
     """Yield the ways to separate frames by one attribute, then by two, if no position is left taken twice."""
     values = {
         name: np.nan_to_num(frames.phases[name][rows], nan=-1.0) for name in PHASES if name in frames.phases
     }
     differing = [name for name, value in values.items() if len(np.unique(value)) > 1]
-    for names in [*((name,) for name in differing), *combinations(differing, 2)]:
-        keys = np.stack([values[name] for name in names], axis=1)
+    for names in (names for size in range(1, at_most + 1) for names in combinations(differing, size)):
+        keys, group = np.unique(
+            np.stack([values[name] for name in names], axis=1), axis=0, return_inverse=True
+        )
+        if FEWEST_SLICES * len(keys) > 2 * len(rows):  # then not even half of the slices can be in stacks
+            continue
         parts = []
-        for key in np.unique(keys, axis=0):
+        for number, key in enumerate(keys):
             phase = ", ".join(f"{name} {value:g}" for name, value in zip(names, key, strict=True))
-            part = _stack_or_reason(frames, rows[(keys == key).all(axis=1)], allow_tilt)
+            part = _stack_or_reason(frames, rows[group.ravel() == number], allow_tilt)
             parts.append(replace(part, phase=phase))
         taken_twice = VolumeReason.DUPLICATE_POSITION
         if not any(isinstance(part, LeftOut) and part.reason == taken_twice for part in parts):

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from meta_dx.dicom.frames import FRAME_FIELDS, frame_fields
-from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, VolumeReason, arrange, nearest_axes
+from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, arrange, nearest_axes
 from meta_dx.dicom.header import text
 from meta_dx.dicom.pixels import GREY, Array, decode, frame_count, photometric_of, rescale_of, to_physical
+from meta_dx.dicom.volume_reasons import VolumeReason
 
 Voxels = npt.NDArray[np.float32]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from meta_dx.dicom import geometry
-from meta_dx.dicom.geometry import LeftOut, Stack, VolumeReason, arrange
+from meta_dx.dicom.geometry import LeftOut, Stack, arrange
+from meta_dx.dicom.volume_reasons import VolumeReason
 from meta_dx.dicom.volumes import frames_of
 from tests.dicom.series import along_z, enhanced, slices_at
 
@@ -246,6 +247,37 @@ def test_real_and_phase_images_of_one_acquisition_are_separated_by_their_type() 
 def test_an_acquisition_number_of_each_slice_separates_nothing() -> None:
     slices = along_z([*EVEN, 5.0], edit=lambda d, number: setattr(d, "AcquisitionNumber", number))
     assert reason(slices)[0] == VolumeReason.DUPLICATE_POSITION
+
+
+@pytest.mark.parametrize("keyword", ["AcquisitionNumber", "TemporalPositionIdentifier", "EchoTime"])
+def test_phases_whose_slices_lie_evenly_between_one_another_are_no_single_stack(keyword: str) -> None:
+    between = [place + 1.25 for place in EVEN]
+    slices = along_z([*EVEN, *between], edit=lambda d, number: setattr(d, keyword, 10 + number // 6))
+    parts = sorted_out(slices)
+    assert [part.rows.tolist() for part in parts] == [list(range(6)), list(range(6, 12))]
+    assert [part.spacing[0] for part in parts if isinstance(part, Stack)] == pytest.approx([2.5, 2.5])
+    assert isinstance(only(along_z([*EVEN, *between])), Stack)  # nothing tells them apart
+
+
+def test_rotations_behind_one_another_and_slices_excited_in_turns_stay_one_stack() -> None:
+    places = np.arange(12) * 2.5
+    for edit in (
+        lambda d, number: setattr(d, "AcquisitionNumber", number // 6),
+        lambda d, number: setattr(d, "TriggerTime", number % 4),
+    ):
+        assert isinstance(only(along_z(places.tolist(), edit=edit)), Stack)
+
+
+def test_attributes_that_differ_everywhere_are_not_tried_slice_by_slice(monkeypatch) -> None:
+    tried = []
+    whole = geometry._stack_or_reason
+    monkeypatch.setattr(geometry, "_stack_or_reason", lambda *those: tried.append(0) or whole(*those))
+    assert reason(along_z(EVEN * 2, edit=_all_differ))[0] == VolumeReason.DUPLICATE_POSITION
+    assert len(tried) == 1
+
+
+def _all_differ(dataset: Dataset, number: int) -> None:
+    dataset.TriggerTime, dataset.EchoTime, dataset.AcquisitionNumber = number, 50 - number, number
 
 
 def test_two_regions_in_one_series_are_two_volumes_not_one_with_a_gap() -> None:

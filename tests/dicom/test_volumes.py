@@ -12,8 +12,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from meta_dx.dicom.geometry import LeftOut, VolumeReason, arrange
+from meta_dx.dicom.geometry import LeftOut, arrange
 from meta_dx.dicom.pixels import physical_pixels
+from meta_dx.dicom.volume_reasons import VolumeReason
 from meta_dx.dicom.volumes import Volume, canonical, frames_of, volumes_of
 from tests.dicom.series import along_z, code_of, enhanced, slices_at
 
