@@ -145,7 +145,7 @@ class ImageStore:
     left_out : dict of str to int
         Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``. With
         ``dimensions = 3`` also why series, or parts of one, are no volume
-        (:class:`~meta_dx.dicom.geometry.VolumeReason`).
+        (:class:`~meta_dx.dicom.volume_reasons.VolumeReason`).
     version : str
         Hash of the options and of every picture's object and frame.
     """

@@ -41,7 +41,7 @@ def candidate_volumes(
     parts : dict of str to SeriesPart
         The slices of each, by its name.
     left_out : dict of str to int
-        Series, or parts of one, that are no volume, by reason (:class:`~meta_dx.dicom.geometry.VolumeReason`).
+        Series, or parts of one, that are no volume, by reason (:class:`~meta_dx.dicom.volume_reasons.VolumeReason`).
     """
     rows, parts, left_out = [], {}, Counter[str]()
     for one in series_parts(instances, allow_tilt=options.tilt == "straighten"):

@@ -268,12 +268,19 @@ def test_rotations_behind_one_another_and_slices_excited_in_turns_stay_one_stack
         assert isinstance(only(along_z(places.tolist(), edit=edit)), Stack)
 
 
-def test_attributes_that_differ_everywhere_are_not_tried_slice_by_slice(monkeypatch) -> None:
-    tried = []
-    whole = geometry._stack_or_reason
-    monkeypatch.setattr(geometry, "_stack_or_reason", lambda *those: tried.append(0) or whole(*those))
+def test_attributes_that_differ_everywhere_are_not_tried_slice_by_slice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+    inner = geometry._stack_or_reason
+
+    def counted(*those: Any) -> Stack | LeftOut:
+        tried.append(len(those[1]))
+        return inner(*those)
+
+    monkeypatch.setattr(geometry, "_stack_or_reason", counted)
     assert reason(along_z(EVEN * 2, edit=_all_differ))[0] == VolumeReason.DUPLICATE_POSITION
-    assert len(tried) == 1
+    assert tried == [12]
 
 
 def _all_differ(dataset: Dataset, number: int) -> None:
