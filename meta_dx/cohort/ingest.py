@@ -384,14 +384,14 @@ class _Files:
 
     def _contents(self, container: FoundFile) -> Iterator[FoundFile]:
         listing = contents_of(container, *self._reading)
+        names = {file.name for file in listing.files}
+        self.gone += [old.path for old in self._known.members(container) if old.path not in names]
         if listing.plain:
             yield container
             return
         self._ledger.open(container, listing)
         new = [file for file in listing.files if self._known.is_new(file)]
         self.total += len(new) - 1
-        names = {file.name for file in listing.files}
-        self.gone += [old.path for old in self._known.members(container) if old.path not in names]
         yield from new
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -259,12 +260,12 @@ def _found(
     container: FoundFile, members: Sequence[tuple[int, str, int, RejectionCode | None]]
 ) -> list[FoundFile]:
     """Return the files of a container, each under a name of its own."""
-    archive, taken, found = is_archive_name(container.path.name), set[str](), []
+    archive, taken, copies, found = is_archive_name(container.path.name), set[str](), Counter[str](), []
     for number, name, size, refused in members:
-        unique, copy = name, 1
-        while unique in taken:  # an archive may hold two files of one name
-            copy += 1
-            unique = f"{name} ({copy})"
+        unique = name
+        while unique in taken:  # an archive may hold many files of one name
+            copies[name] += 1
+            unique = f"{name} ({copies[name] + 1})"
         taken.add(unique)
         found.append(
             member_of(container, number, unique, size, refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.vault import Vault
 from tests.cohort.test_ingest import counted, tree, twin
-from tests.dicom.archive_builders import KINDS, say_encrypted, write_archive, write_directory
+from tests.dicom.archive_builders import (
+    KINDS,
+    say_encrypted,
+    write_archive,
+    write_directory,
+    write_named_alike,
+)
 from tests.dicom.builders import write_instance
 
 
@@ -138,6 +145,27 @@ def test_two_members_of_one_name_are_two_files(home, source, pictures):
             target.writestr("x", picture)
     assert counted(ingest_folder(home, source)) == (3, 3, 0, 0, {})
     assert {"a.zip!/x", "a.zip!/x (2)", "a.zip!/x (3)"} < set(codes(home, source))
+
+
+@pytest.mark.parametrize("name", ["", "x"])
+def test_thousands_of_members_of_one_name_are_counted_and_hold_nothing_up(home, source, pictures, name):
+    write_instance(source, name="b.dcm")
+    write_named_alike(source / "a.zip", name, 5000)
+    begun = time.process_time()
+    assert counted(ingest_folder(home, source)) == (5001, 1, 0, 5000, {})
+    few = time.process_time() - begun
+    write_named_alike(source / "a.zip", name, 20_000)
+    begun = time.process_time()
+    assert counted(ingest_folder(home, source)) == (20_001, 0, 1, 20_000, {})
+    assert time.process_time() - begun < 10 * few
+
+
+def test_what_was_an_archive_and_is_one_no_longer_is_counted_once(home, source, pictures):
+    path = write_archive(source / "a.zip", {"x": pictures[0], "y": pictures[1]})
+    assert counted(ingest_folder(home, source)) == (2, 2, 0, 0, {})
+    path.write_bytes(pictures[2])
+    assert counted(ingest_folder(home, source)) == (1, 1, 0, 0, {})
+    assert codes(home, source) == {"a.zip": "accepted"}
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])

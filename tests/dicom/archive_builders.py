@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -42,6 +43,15 @@ def _zip(target: zipfile.ZipFile, name: str, content: bytes | str | None) -> Non
     if isinstance(content, str):
         info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     target.writestr(info, content or b"")
+
+
+def write_named_alike(path: Path, name: str, count: int) -> None:
+    """Write a zip of empty members that all have one name, which may be empty: zipfile refuses to."""
+    text = name.encode()
+    local = struct.pack("<4s5H3I2H", b"PK\3\4", 20, *[0] * 7, len(text), 0) + text
+    central = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, *[0] * 7, len(text), *[0] * 6) + text
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, count * len(central), len(local), 0)
+    path.write_bytes(local + count * central + end)
 
 
 def say_encrypted(path: Path, name: str) -> None:
