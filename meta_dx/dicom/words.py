@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 from importlib import resources
+from itertools import groupby
 
 _PADDING = " \t\r\n\0"
 _CODE = re.compile(r"[A-Z0-9 _./\-]{1,32}")
@@ -19,6 +20,11 @@ _WORD = re.compile(
 )  # T1W, B1000, FE18F: number and unit
 _SHORT = 2  # characters of an abbreviation that needs no entry: AP, LL, HU
 _LONGEST_NUMBER = 3
+_LARGE = re.compile(
+    r"(B|TE|TI|TR)[0-9]{4}|[0-9]{4}(HU|MM|MS)"
+)  # what has numbers of four digits: B1000, TR2500
+# 0.625 is a thickness; 31.12.87 is a date, and 123-456 a patient.
+_MOST_IN_A_ROW, _MOST_DIGITS_IN_A_ROW = 2, 4
 # Shapes of the codes of the schemes whose meanings are public.
 _CODE_VALUES = {
     "DCM": re.compile(r"\d{6}"),
@@ -33,7 +39,10 @@ CODING_SCHEMES = frozenset(scheme for scheme in _CODE_VALUES if scheme)
 @lru_cache(4096)
 def is_safe(text: str) -> bool:
     """Tell whether every word of a text, in whatever case, is on the list, an abbreviation or a short number."""
-    return all(_is_safe_word(word) for word in _SEPARATORS.split(text.upper()) if word) and text.isascii()
+    if not text.isascii():
+        return False
+    words = [word for word in _SEPARATORS.split(text.upper()) if word]
+    return all(_is_safe_word(word) for word in words) and _are_safe_numbers(words)
 
 
 def code_string(value: object) -> str | None:
@@ -64,9 +73,19 @@ def _is_safe_word(word: str) -> bool:
     if parts is None:
         return False
     letters = parts["letters"]
-    if not letters and not parts["suffix"]:
-        return len(word) <= _LONGEST_NUMBER  # four digits may be a year of birth
+    if sum(map(str.isdigit, word)) > _LONGEST_NUMBER and not _LARGE.fullmatch(word):
+        return False  # four digits may be a year of birth
     return len(letters) <= _SHORT or letters in _words()
+
+
+def _are_safe_numbers(words: list[str]) -> bool:
+    for numbers, row in groupby(words, lambda word: word.isdigit() and word not in _words()):
+        several = list(row)
+        if numbers and len(several) > 1:
+            digits = sum(map(len, several))
+            if len(several) > _MOST_IN_A_ROW or digits > _MOST_DIGITS_IN_A_ROW:
+                return False
+    return True
 
 
 @cache

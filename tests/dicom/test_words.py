@@ -15,6 +15,9 @@ SAFE = [
     "AP",
     "AFR",
     "LOWER EXTREMITY",
+    "T2 TR2500 TE80",
+    "AXIAL 0.625 MM",
+    "HEAD 1000MS",
 ]
 UNSAFE = [
     "SMITH",
@@ -25,6 +28,15 @@ UNSAFE = [
     "03.11.1959",
     "CHEST 4711",
     "KOWALSKI-MEIER",
+    "HEAD 31.12.87",
+    "HEAD 3.1.87",
+    "HEAD 12:34:56",
+    "MR 123-456-789",
+    "CT 123-456",
+    "AB1234CD",
+    "MR1234",
+    "HEAD1987",
+    "1987M",
 ]
 
 
