@@ -70,6 +70,29 @@ def displayed_pixels(dataset: Dataset, frame: int = 0) -> Picture | None:
     return shown.astype(np.float32)
 
 
+def compact(pixels: Picture) -> npt.NDArray[Any]:
+    """Return a picture in the smallest type that holds it exactly.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W) or (H, W, 3)
+        Physical units, or RGB from 0 to 255.
+
+    Returns
+    -------
+    ndarray
+        The same values as int16, uint16 or float32; RGB is rounded to uint8.
+    """
+    if pixels.ndim == 3:
+        return np.rint(pixels).clip(0, 255).astype(np.uint8)
+    low, high = float(pixels.min()), float(pixels.max())
+    if np.isfinite(low) and np.isfinite(high) and bool((pixels == np.rint(pixels)).all()):
+        for dtype in (np.int16, np.uint16):
+            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                return pixels.astype(dtype)
+    return pixels
+
+
 def window_of(dataset: Dataset, frame: int = 0) -> tuple[float, float] | None:
     """Return centre and width of the window of a frame, in physical units; None where there is none."""
     for place in _places(dataset, frame):

@@ -23,12 +23,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from pydicom import dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from meta_dx.dicom import messages
 from meta_dx.dicom.archives import Archive, Member, is_archive_file, references
+from meta_dx.dicom.display import compact
 from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, quiet, read_content, read_instance
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
@@ -93,6 +97,9 @@ class _Reader:
         if words["do"] == "list":
             self._list(path, send)
             return
+        if words["do"] == "frame":
+            _send_frame(path, words["number"], send)
+            return
         if words.get("member") is None:
             result = read_instance(path, self._surrogates, limits=self._limits)
         else:
@@ -128,6 +135,21 @@ class _Reader:
             self._archive = None
             self._archive = (str(path), Archive(path))
         return self._archive[1]
+
+
+def _send_frame(path: Path, number: int, send: Send) -> None:
+    try:
+        with quiet():
+            pixels = compact(physical_pixels(dcmread(path), number))
+    except RefusedError as fault:
+        _send_refusal(send, fault.refusal)
+    except MemoryError:
+        _send_refusal(send, Refusal(RejectionCode.MEMORY_LIMIT))
+    except Exception as fault:  # a stored object was read before: whatever is wrong now, it is damaged
+        _send_refusal(send, Refusal(RejectionCode.DAMAGED_PIXELS, f"reader raised {type(fault).__name__}"))
+    else:
+        little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+        send({"dtype": pixels.dtype.name, "shape": list(pixels.shape)}, little.tobytes())
 
 
 def _send_members(members: Iterator[Member], send: Send) -> None:

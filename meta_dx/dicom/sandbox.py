@@ -7,6 +7,7 @@ reader is replaced, and the next file is read.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import threading
@@ -14,7 +15,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from meta_dx.dicom.child import Child, Loss, LostError, started
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
@@ -115,6 +120,33 @@ class Reader:
         if refusal is not None and refusal.code is RejectionCode.MEMORY_LIMIT:
             raise LostError(Loss(refusal))
         return Listing(_found(container, members), refusal, plain=words.get("plain") is True)
+
+    def frame(self, path: Path, number: int) -> npt.NDArray[Any] | Refusal:
+        """Decode one frame of a stored object.
+
+        Parameters
+        ----------
+        path : Path
+            The object.
+        number : int
+            Which frame, from 0.
+
+        Returns
+        -------
+        ndarray or Refusal
+            As :func:`meta_dx.dicom.display.compact` returns it.
+        """
+        child = self._ready()
+        child.ask({"do": "frame", "path": str(path), "number": number})
+        try:
+            words, content = child.answer(self._most)
+            return _refusal(words) if "refused" in words else _pixels(words, content)
+        except LostError as lost:
+            self._replace()
+            return lost.loss.refusal
+        except ValueError:
+            self._replace()
+            return _nonsense().refusal
 
     def close(self) -> None:
         """End the processes."""
@@ -242,6 +274,19 @@ def _accepted(words: dict[str, Any], content: bytes) -> AcceptedInstance:
     if hashlib.sha256(content).hexdigest() != row["object"]:
         raise ValueError("the object is another one")
     return AcceptedInstance(row, content, identities)
+
+
+def _pixels(words: dict[str, Any], content: bytes) -> npt.NDArray[Any]:
+    shape, name = words.get("shape"), words.get("dtype")
+    if name not in ("uint8", "int16", "uint16", "float32") or not isinstance(shape, list):
+        raise ValueError("a frame has a type and a shape")
+    sides = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    if not sides or not all(type(side) is int and 0 < side < 1 << 16 for side in shape):
+        raise ValueError("a frame has rows and columns")
+    dtype = np.dtype(name).newbyteorder("<")
+    if len(content) != math.prod(shape) * dtype.itemsize:
+        raise ValueError("a frame has as many pixels as it says")
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _members(value: Any, most: int) -> list[tuple[int, str, int, RejectionCode | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -19,11 +20,14 @@ from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.volumes import SeriesPart, series_parts
 from meta_dx.dicom.display import window_of
 from meta_dx.dicom.geometry import Stack
-from meta_dx.dicom.pixels import physical_pixels
+from meta_dx.dicom.reading import ReadLimits
+from meta_dx.dicom.rejections import Refusal
+from meta_dx.dicom.sandbox import borrowed_reader
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
+from meta_dx.records.vault import Vault
 
-_WHOLE = {np.dtype("int16"): (-(2**15), 2**15 - 1), np.dtype("uint16"): (0, 2**16 - 1)}
+_READERS = 2  # processes that decode at once
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class CaseImages:
     def __init__(self, home: Home, cache_bytes: int = 256 << 20) -> None:
         self._home, self._most = home, cache_bytes
         self._store = ObjectStore(home)
+        with closing(Vault.open(home)) as vault:
+            self._key = vault.key
+        self._turns = threading.Semaphore(_READERS)
         self._lock = threading.Lock()
         self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
         self._held = 0
@@ -109,6 +116,12 @@ class CaseImages:
             raise MetaDxError("unknown_frame", "This case has no such picture.")
         return self._decoded(name, number)
 
+    def warm(self, study: str) -> None:
+        """Decode the picture that a viewer asks for first, so that it need not wait for a reader to start."""
+        for part in self._current().parts(study)[:1]:
+            middle = part.instances.iloc[len(part.instances) // 2]
+            self._decoded(middle["object"], int(middle["frame"]))
+
     def picture(self, image: str) -> Frame:
         """Decode the first frame of an instance by its surrogate UID, whichever study it belongs to.
 
@@ -128,7 +141,11 @@ class CaseImages:
             if key in self._frames:
                 self._frames.move_to_end(key)
                 return self._frames[key]
-        frame = Frame(compact(physical_pixels(self._store.read(name), number)))
+        with self._turns, borrowed_reader(self._key, ReadLimits()) as reader:
+            pixels = reader.frame(self._store.path(name), number)
+        if isinstance(pixels, Refusal):
+            raise MetaDxError("frame_unreadable", f"This picture cannot be read any more: {pixels.reason}")
+        frame = Frame(pixels)
         with self._lock:
             if key not in self._frames:
                 self._frames[key] = frame
@@ -226,29 +243,6 @@ class _Tables:
             for rows in held
             for name, frames in zip(rows["object"], rows["frames"], strict=True)
         }
-
-
-def compact(pixels: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """Return a picture in the smallest type that holds it exactly.
-
-    Parameters
-    ----------
-    pixels : ndarray of float32, shape (H, W) or (H, W, 3)
-        Physical units, or RGB from 0 to 255.
-
-    Returns
-    -------
-    ndarray
-        The same values as int16, uint16 or float32; RGB is rounded to uint8.
-    """
-    if pixels.ndim == 3:
-        return np.rint(pixels).clip(0, 255).astype(np.uint8)
-    low, high = float(pixels.min()), float(pixels.max())
-    if np.isfinite(low) and np.isfinite(high) and bool((pixels == np.rint(pixels)).all()):
-        for dtype, (least, most) in _WHOLE.items():
-            if least <= low and high <= most:
-                return pixels.astype(dtype)
-    return pixels
 
 
 def _label(part: SeriesPart, stack: Stack | None) -> str:

@@ -6,7 +6,7 @@ import io
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from meta_dx.errors import MetaDxError
@@ -41,9 +41,11 @@ _CHANGES = [Depends(from_our_pages)]
 
 
 @router.get("/cases/{study}")
-def case_page(request: Request, session: Reader, study: str) -> HTMLResponse:
+def case_page(request: Request, session: Reader, study: str, later: BackgroundTasks) -> HTMLResponse:
     """Show a case as far as this reader has come."""
-    desk_of(request).cases.open(session.account, study)
+    desk = desk_of(request)
+    desk.cases.open(session.account, study)
+    later.add_task(desk.images.warm, study)
     return _show(request, session, study)
 
 
