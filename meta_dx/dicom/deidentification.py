@@ -66,7 +66,8 @@ KEPT_SEQUENCES = (
     "VOILUTSequence"
 ).split()
 
-_STANDARD_UIDS = "1.2.840.10008."
+# No number of the standard's UIDs is longer; what a scanner appends to its root by mistake is a time or a serial.
+_STANDARD_UID = re.compile(r"1\.2\.840\.10008(\.[0-9]{1,4}){1,9}")
 _DEEPEST = 6
 _LONGEST_NUMBERS = 512  # bytes of a plain numeric attribute; look-up tables may be longer
 _CODES = re.compile(rb"[A-Z0-9 _./\-]{0,32}(\\[A-Z0-9 _./\-]{0,32}){0,31}\0?")
@@ -197,8 +198,7 @@ def method_sequence(encoder: Encoder, codes: Iterable[tuple[str, str]]) -> bytes
 def uid_surrogate(value: str, surrogates: Surrogates) -> str:
     """Return a UID of the standard (SOP classes, transfer syntaxes) as it is, any other as its surrogate."""
     uid = clean(value)
-    standard = uid.startswith(_STANDARD_UIDS) and uid.replace(".", "").isdigit()
-    return uid if standard else surrogates.uid(uid)
+    return uid if _STANDARD_UID.fullmatch(uid) else surrogates.uid(uid)
 
 
 def device_text(value: Any) -> str | None:

@@ -182,8 +182,9 @@ def test_a_private_sop_class_is_a_surrogate(tmp_path):
     assert dataset.SOPClassUID == SURROGATES.uid("1.3.12.2.1107.5.9.1")
 
 
-def test_a_uid_that_only_begins_like_the_standard_is_a_surrogate(tmp_path):
-    planted = f"1.2.840.10008.{TOKEN}"
+@pytest.mark.parametrize("rest", [TOKEN, "19591103", "5.1.4.20240131101500"])
+def test_a_uid_that_only_begins_like_the_standard_is_a_surrogate(tmp_path, rest):
+    planted = f"1.2.840.10008.{rest}"
     dataset = kept(write_instance(tmp_path, FrameOfReferenceUID=planted))
     assert dataset.FrameOfReferenceUID == SURROGATES.uid(planted)
 
