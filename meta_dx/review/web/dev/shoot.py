@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
         for size, (width, height) in SIZES.items():
             for theme in ("dark", "light"):
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
-                page.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+                page.context.add_cookies([{"name": "theme", "value": theme, "url": address}])
                 for name in ("styleguide", "login"):
                     page.goto(f"{address}/{name}.html")
                     page.wait_for_timeout(400)

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { nextSlice } from "../src/viewer/cine";
 import { firstSlice } from "../src/viewer/source";
 import { parseStudies } from "../src/viewer/study";
+import { themeOf } from "../src/app/theme";
 import { loginAddress, warnAfter } from "../src/app/session";
 
 const frame = { url: "/frames/1", position: [1, 2, 3], orientation: [1, 0, 0, 0, 1, 0] };
@@ -50,5 +51,11 @@ describe("a session", () => {
 
   it("comes back to the page after signing in", () => {
     expect(loginAddress("/sign-in", { pathname: "/cases/1", search: "?a=b&c" } as Location)).toBe("/sign-in?next=%2Fcases%2F1%3Fa%3Db%26c");
+  });
+});
+
+describe("the theme", () => {
+  it("is the cookie's, where that is one", () => {
+    expect(["a=1; theme=light", "theme=dark;b=2", "theme=pink", "nottheme=dark", ""].map(themeOf)).toEqual(["light", "dark", null, null, null]);
   });
 });

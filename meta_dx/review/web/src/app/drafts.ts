@@ -6,7 +6,7 @@ import { csrfToken } from "./htmx";
 const DELAY_MS = 800;
 const RETRY_MS = 5000;
 
-type State = "clean" | "dirty" | "saving" | "saved" | "failed";
+type State = "clean" | "dirty" | "saving" | "saved" | "failed" | "refused";
 
 const WORDS: Record<State, string> = {
   clean: "",
@@ -14,6 +14,7 @@ const WORDS: Record<State, string> = {
   saving: "Saving …",
   saved: "Draft saved",
   failed: "Not saved: trying again",
+  refused: "Not saved: the server refuses it",
 };
 
 class Draft {
@@ -42,7 +43,7 @@ class Draft {
 
   /** Whether leaving the page would lose something. */
   get unsaved(): boolean {
-    return this.form.isConnected && (this.state === "dirty" || this.state === "saving" || this.state === "failed");
+    return this.form.isConnected && this.state !== "clean" && this.state !== "saved";
   }
 
   private say(state: State): void {
@@ -62,7 +63,7 @@ class Draft {
     if (!this.form.isConnected || this.state === "clean") return;
     const at = this.changes;
     this.say("saving");
-    let kept = false;
+    let outcome: State = "failed";
     try {
       const answer = await fetch(this.form.dataset.autosave ?? "", {
         method: "POST",
@@ -71,13 +72,15 @@ class Draft {
         credentials: "same-origin",
       });
       if (answer.status === 401 || answer.redirected) document.dispatchEvent(new CustomEvent("session:lost"));
-      kept = answer.ok && !answer.redirected;
+      if (answer.ok && !answer.redirected) outcome = "saved";
+      // What the server refuses once it refuses again: only a change is worth another try.
+      else if (answer.status >= 400 && answer.status < 500 && answer.status !== 401) outcome = "refused";
     } catch {
-      kept = false;
+      outcome = "failed";
     }
     if (this.form.dataset.draft !== "saving") return; // sent or changed meanwhile
-    this.say(kept ? (this.changes === at ? "saved" : "dirty") : "failed");
-    if (!kept) this.later(RETRY_MS);
+    this.say(outcome === "saved" && this.changes !== at ? "dirty" : outcome);
+    if (outcome === "failed") this.later(RETRY_MS);
   }
 }
 

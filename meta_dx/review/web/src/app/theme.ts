@@ -1,12 +1,15 @@
-// Dark or light: the reader's choice of this browser, else the system's.
+// Dark or light: the reader's choice, else the system's. The choice lies in a cookie, so that the server can write it
+// into the page (`<html data-theme>`) and nothing flashes.
 
 const KEY = "theme";
+const YEAR = 31_536_000;
 
 export type Theme = "dark" | "light";
 
-function stored(): Theme | null {
-  const value = window.localStorage.getItem(KEY);
-  return value === "dark" || value === "light" ? value : null;
+/** The theme of a header of cookies. */
+export function themeOf(cookies: string): Theme | null {
+  const found = /(?:^|;\s*)theme=(dark|light)(?:;|$)/.exec(cookies);
+  return (found?.[1] as Theme | undefined) ?? null;
 }
 
 function shown(): Theme {
@@ -16,13 +19,13 @@ function shown(): Theme {
 }
 
 export function setUpTheme(): void {
-  const theme = stored();
+  const theme = themeOf(document.cookie);
   if (theme !== null) document.documentElement.dataset.theme = theme;
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest("[data-theme-toggle]") : null;
     if (button === null) return;
     const next: Theme = shown() === "dark" ? "light" : "dark";
     document.documentElement.dataset.theme = next;
-    window.localStorage.setItem(KEY, next);
+    document.cookie = `${KEY}=${next}; path=/; max-age=${YEAR}; samesite=strict`;
   });
 }

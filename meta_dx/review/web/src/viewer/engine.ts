@@ -238,7 +238,7 @@ export function setMode(mode: Mode): void {
   for (const name of Object.values(TOOL_OF_MODE)) group.setToolPassive(name, { removeAllBindings: true });
   group.setToolActive(PanTool.toolName as string, { bindings: [{ mouseButton: Auxiliary }, { numTouchPoints: 2 }] });
   group.setToolActive(ZoomTool.toolName as string, { bindings: [{ mouseButton: Secondary }] });
-  group.setToolActive(TOOL_OF_MODE[mode], { bindings: [{ mouseButton: Primary }] });
+  group.setToolActive(TOOL_OF_MODE[mode], { bindings: [{ mouseButton: Primary }, { numTouchPoints: 1 }] });
 }
 
 export function enable(viewportId: string, element: HTMLDivElement): Types.IStackViewport {

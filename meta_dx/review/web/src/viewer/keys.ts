@@ -24,9 +24,16 @@ function press(event: KeyboardEvent): string {
   return event.shiftKey && event.key.length > 1 ? `Shift+${name}` : name;
 }
 
+/** Whether the slider of a viewport moves by itself: to the left and right as every slider does. */
+function slides(event: KeyboardEvent): boolean {
+  const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
+  return sideways && event.target instanceof Element && event.target.classList.contains("pane__slider");
+}
+
 /** Runs the shortcut of a key press, if any and if nothing else claims the key; says whether it did. */
 export function dispatch(event: KeyboardEvent, shortcuts: readonly Shortcut[]): boolean {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return false;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return false;
+  if (isTyping(event.target) || slides(event)) return false;
   const pressed = press(event);
   const activates = event.key === "Enter" || event.key === " ";
   if (activates && event.target instanceof Element && event.target.closest("button, a, summary, label") !== null) return false;

@@ -52,6 +52,11 @@ export class Pane {
   private direction: 1 | -1 = 1;
   private opened: string | null = null;
   private measured = true;
+  /** Magnification that fits the viewport; how many times that the reader has chosen, and the middle of the view. */
+  private fitting = 1;
+  private magnified = 1;
+  private camera: Types.ICamera = {};
+  private resizing = false;
 
   constructor(
     readonly id: string,
@@ -196,7 +201,7 @@ export class Pane {
   private async draw(index: number): Promise<void> {
     if (this.shown === null) {
       await this.viewport.setStack([...this.ids], index);
-      this.viewport.resetCamera();
+      this.fit();
     } else {
       await this.viewport.setImageIdIndex(index);
     }
@@ -260,7 +265,7 @@ export class Pane {
   reset(): void {
     if (this.shown === null) return;
     this.invert = false;
-    this.viewport.resetCamera();
+    this.fit();
     this.setWindow(this.own);
     this.events.windowed(this);
   }
@@ -268,6 +273,29 @@ export class Pane {
   /** Adds a length between two points of the pane in CSS pixels. */
   addLength(from: readonly [number, number], to: readonly [number, number]): void {
     if (this.shown !== null) engine.addLength(this.viewport, [...from], [...to]);
+  }
+
+  private fit(): void {
+    this.viewport.resetCamera();
+    this.fitting = this.pixelsPerPixel();
+  }
+
+  /** To be called around a change of the viewport's size: what fitted fits again, what was magnified stays so. */
+  resize(apply: () => void): void {
+    this.resizing = true;
+    const { magnified } = this;
+    const { focalPoint, position } = this.camera;
+    apply();
+    if (this.shown !== null) {
+      this.fit();
+      if (Math.abs(magnified - 1) > 0.01 && focalPoint !== undefined && position !== undefined) {
+        this.viewport.setZoom(this.viewport.getZoom() * magnified);
+        this.viewport.setCamera({ focalPoint, position });
+      }
+      this.viewport.render();
+    }
+    this.resizing = false;
+    this.describe();
   }
 
   private pixelsPerPixel(): number {
@@ -306,7 +334,12 @@ export class Pane {
     const { center, width } = this.window;
     const shown = this.shown ?? this.index;
     const slice = `${shown + 1} / ${this.count}`;
-    const percent = this.shown === null ? null : Math.round(this.pixelsPerPixel() * 100);
+    const zoom = this.shown === null ? null : this.pixelsPerPixel();
+    if (zoom !== null && !this.resizing) {
+      this.magnified = zoom / this.fitting;
+      this.camera = this.viewport.getCamera();
+    }
+    const percent = zoom === null ? null : Math.round(zoom * 100);
     const spacing = this.series.spacing;
     const moving = this.shown !== null && this.shown !== this.index ? ` → ${this.index + 1}` : "";
     this.corners.tl.replaceChildren(

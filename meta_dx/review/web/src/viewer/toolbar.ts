@@ -19,6 +19,8 @@ export interface Actions {
   list: () => void;
   full: () => void;
   help: () => void;
+  /** Gives the focus, and with it the keys, back to the picture. */
+  leave: () => void;
 }
 
 export interface ToolbarState {
@@ -111,6 +113,17 @@ export class Toolbar {
     return button;
   }
 
+  /** After a choice by the mouse the keys go to the picture again; by the keyboard the list keeps them. */
+  private leaveAfterMouse(select: HTMLSelectElement): void {
+    let byMouse = false;
+    select.addEventListener("pointerdown", () => (byMouse = true));
+    select.addEventListener("keydown", () => (byMouse = false));
+    select.addEventListener("change", () => {
+      if (byMouse) this.actions.leave();
+      byMouse = false;
+    });
+  }
+
   private listen(): void {
     this.preset.addEventListener("change", () => {
       const chosen = this.known[Number(this.preset.value)];
@@ -125,6 +138,7 @@ export class Toolbar {
       });
     }
     this.rate.addEventListener("change", () => this.actions.rate(Number(this.rate.value)));
+    for (const select of [this.preset, this.rate]) this.leaveAfterMouse(select);
   }
 
   update(state: ToolbarState): void {

@@ -46,6 +46,7 @@ export class Viewer {
       list: () => this.toggleList(),
       full: () => this.toggleFull(),
       help: () => toggleSheet(this.shortcuts),
+      leave: () => this.active.root.focus({ preventScroll: true }),
     });
     this.list = new SeriesList(studies, (choice) => void this.open(choice));
     this.root.replaceChildren(this.toolbar.root, h("div", { class: "viewer__body" }, this.list.root, this.stage));
@@ -64,7 +65,7 @@ export class Viewer {
     this.active = this.add(first);
     const opened = this.active.open(first.study, first.series);
     document.addEventListener("keydown", (event) => this.root.isConnected && dispatch(event, this.shortcuts));
-    new ResizeObserver(() => engine.resize()).observe(this.stage);
+    new ResizeObserver(() => this.resize()).observe(this.stage);
     await opened;
   }
 
@@ -92,6 +93,11 @@ export class Viewer {
     this.cine.stop();
     this.active = pane;
     this.refresh();
+  }
+
+  private resize(): void {
+    const apply = this.panes.reduce((inner, pane) => () => pane.resize(inner), engine.resize);
+    apply();
   }
 
   private refresh(): void {
@@ -179,13 +185,13 @@ export class Viewer {
       second.close();
       this.stage.dataset.panes = "1";
       this.active = first as Pane;
-      engine.resize();
+      this.resize();
       return this.refresh();
     }
     const beside = this.counterpart();
     if (beside === undefined || first === undefined) return;
     const pane = this.add(beside);
-    engine.resize();
+    this.resize();
     const link = linkByGeometry(first.series, beside.series);
     const slice = linkedSlice(link, first.series, first.index, beside.series);
     this.link = link;
@@ -220,7 +226,7 @@ export class Viewer {
 
   toggleList(): void {
     this.list.root.hidden = !this.list.root.hidden;
-    engine.resize();
+    this.resize();
     this.refresh();
   }
 
