@@ -151,7 +151,7 @@ class DicomWebArchive:
         deadline = time.monotonic() + self._options.instance_seconds
         try:
             with self._answer(path, [], _ANY_SYNTAX) as answer:
-                parts = _save(answer.headers.get("Content-Type", ""), _timely(answer, deadline), file)
+                parts = _save(answer.headers.get("Content-Type", ""), _pieces(answer, deadline), file)
         except _Unwell as fault:
             attempt.retry_after = fault.retry_after
             return fault.failure
@@ -195,9 +195,12 @@ class DicomWebArchive:
     def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:
         failure = FetchFailure.UNAVAILABLE
         for attempt in attempts(self._options):
+            deadline = time.monotonic() + self._options.instance_seconds
             try:
                 with self._answer(path, parameters, "application/dicom+json") as answer:
-                    return _entries(answer), answer.headers.get("Warning", "").startswith("299")
+                    return _entries(_pieces(answer, deadline)), answer.headers.get("Warning", "").startswith(
+                        "299"
+                    )
             except _Unwell as fault:
                 attempt.retry_after, failure = fault.retry_after, fault.failure
                 if failure not in _FOR_NOW:
@@ -208,7 +211,7 @@ class DicomWebArchive:
             raise self._error("pacs_no_service", "has no DICOMweb service under this path: check the address")
         if failure is FetchFailure.GONE:
             return [], False  # deleted since it was listed
-        if failure is FetchFailure.UNAVAILABLE:
+        if failure in (FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF):
             raise self._error("pacs_unreachable", "cannot be reached, or is too busy: try again later")
         raise self._error(
             "pacs_answer", "does not answer with a list of DICOM JSON: check the path of the address"
@@ -284,9 +287,9 @@ def _plain(pattern: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.~*-]", "?", pattern)
 
 
-def _entries(answer: requests.Response) -> list[Entry]:
+def _entries(chunks: Iterable[bytes]) -> list[Entry]:
     body = bytearray()
-    for chunk in answer.iter_content(_CHUNK):
+    for chunk in chunks:
         body += chunk
         if len(body) > _LISTING_BYTES:
             raise _Unwell(FetchFailure.TOO_LARGE)
@@ -297,7 +300,9 @@ def _entries(answer: requests.Response) -> list[Entry]:
     except (ValueError, RecursionError):
         parsed = None
     parsed = [parsed] if isinstance(parsed, dict) else parsed
-    if not isinstance(parsed, list) or not all(isinstance(entry, dict) for entry in parsed):
+    if not isinstance(parsed, list) or len(parsed) > _MOST_MATCHES:
+        raise _Unwell(FetchFailure.NOT_DICOM)
+    if not all(isinstance(entry, dict) for entry in parsed):
         raise _Unwell(FetchFailure.NOT_DICOM)
     return [Entry(entry, key_of(entry)) for entry in parsed]
 
@@ -317,10 +322,24 @@ def _save(content_type: str, chunks: Iterable[bytes], file: PartialFile) -> int:
     return copy_parts(chunks, boundary, write)
 
 
-def _timely(answer: requests.Response, deadline: float) -> Iterator[bytes]:
-    """Pass the body on until the time is up: a server that sends a byte a minute never runs into a time-out."""
-    for chunk in answer.iter_content(_CHUNK):
-        yield chunk
+def _pieces(answer: requests.Response, deadline: float) -> Iterator[bytes]:
+    """Pass the body on as it comes until the time is up.
+
+    ``iter_content`` would wait until a whole chunk is there, and a server that sends a byte a minute never runs
+    into a time-out.
+    """
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    while True:
+        try:
+            piece = answer.raw.read1(_CHUNK, decode_content=True)
+        except ReadTimeoutError:
+            raise _Unwell(FetchFailure.UNAVAILABLE) from None
+        except HTTPError:
+            raise _Unwell(FetchFailure.CUT_OFF) from None
+        if not piece:
+            return
+        yield piece
         if time.monotonic() > deadline:
             raise _Unwell(FetchFailure.CUT_OFF)
 

@@ -43,7 +43,7 @@ class PacsOptions:
     connect_seconds, read_seconds : float
         How long to wait for a connection, and for the next bytes of an answer.
     instance_seconds : float
-        DICOMweb: how long the transfer of one instance may take.
+        DICOMweb: how long the transfer of one instance, or of one answer to a query, may take.
     retries : int
         How often a request that failed for now is repeated.
     backoff_seconds : float

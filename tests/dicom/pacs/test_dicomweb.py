@@ -322,23 +322,38 @@ def test_a_server_without_a_trusted_certificate_is_told_so(home, quick, web) -> 
     assert caught.value.code == "pacs_tls"
 
 
-def test_a_byte_a_minute_does_not_hold_the_night_up(home, web) -> None:
-    def drip(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/dicom")
-        handler.end_headers()
-        for _ in range(200):
-            try:
-                handler.wfile.write(b"x" * (1 << 20))
-                time.sleep(0.02)
-            except OSError:
-                break
-        handler.close_connection = True
+def drip(handler: Handler, heard_out: list[bool]) -> None:
+    """Send a byte now and then, and tell whether somebody listened to all of them."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/dicom")
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    for _ in range(1000):
+        try:
+            handler.wfile.write(b"x")
+            time.sleep(0.01)
+        except OSError:
+            break
+    else:
+        heard_out.append(True)
+    handler.close_connection = True
 
-    web.content = few(images=1)
-    web.trouble = always(drip)
+
+def test_an_instance_of_a_byte_a_minute_does_not_hold_the_night_up(home, web) -> None:
+    web.content, heard_out = few(images=1), []
+    web.trouble = always(lambda handler: drip(handler, heard_out))
     options = PacsOptions(retries=0, instance_seconds=0.2)
     assert fetch(home, web.address, options=options).failed == {"cut_off": 1}
+    assert not heard_out
+
+
+def test_a_listing_of_a_byte_a_minute_does_not_hold_the_night_up(home, web) -> None:
+    heard_out: list[bool] = []
+    web.trouble = lambda handler: drip(handler, heard_out) or True
+    options = PacsOptions(retries=0, instance_seconds=0.2)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, web.address, options=options)
+    assert caught.value.code == "pacs_unreachable" and not heard_out
 
 
 def test_no_log_line_holds_a_uid_or_a_secret(home, web, quick, monkeypatch, caplog) -> None:
