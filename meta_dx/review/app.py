@@ -76,12 +76,14 @@ class Pages:
         )
         self._environment.globals["assets"] = built_files()
 
-    def render(self, name: str, session: SignIn | None = None, **values: Any) -> str:
+    def render(self, name: str, session: SignIn | None = None, theme: str = "", **values: Any) -> str:
         """Render a template for a reader."""
         account = session.account if session else None
         shared = {
             "account": account,
             "csrf": session.csrf if session else "",
+            "theme": theme if theme in ("light", "dark") else "",
+            "here": name,
             "seconds_left": session.seconds_left if session else 0,
             "may": rights_of(account) if account else {},
         }
@@ -93,7 +95,7 @@ def page(
 ) -> HTMLResponse:
     """Answer with a page."""
     pages: Pages = request.app.state.pages
-    return HTMLResponse(pages.render(name, session, **values), status)
+    return HTMLResponse(pages.render(name, session, request.cookies.get("theme", ""), **values), status)
 
 
 def built_files() -> dict[str, list[str]]:
@@ -104,13 +106,10 @@ def built_files() -> dict[str, list[str]]:
     MetaDxError
         ``web_not_built``.
     """
-    for path in (STATIC / "manifest.json", STATIC / ".vite" / "manifest.json"):
-        if path.exists():
-            entries = [entry for entry in json.loads(path.read_text()).values() if entry.get("isEntry")]
-            scripts = [f"/static/{entry['file']}" for entry in entries if entry["file"].endswith(".js")]
-            styles = [f"/static/{name}" for entry in entries for name in entry.get("css", [])]
-            styles += [f"/static/{entry['file']}" for entry in entries if entry["file"].endswith(".css")]
-            return {"js": scripts, "css": styles}
+    path = STATIC / "manifest.json"
+    if path.exists():
+        entry = json.loads(path.read_text())["src/main.ts"]
+        return {"js": [f"/static/{entry['file']}"], "css": [f"/static/{name}" for name in entry["css"]]}
     raise MetaDxError(
         "web_not_built", "The review pages are not built yet: run 'make web' in the project's folder."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -193,6 +194,7 @@ def _show(
             "epistemic": answer.answer.epistemic,
             "aleatoric": answer.answer.aleatoric,
             "entropy": answer.answer.entropy,
+            "most": max(math.log(len(answer.answer.probabilities)), 1e-9),
             "support_patient": answer.answer.support_patient,
             "top": label(top) if top else "",
             "bundle": answer.shown.bundle[:12],
