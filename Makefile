@@ -11,6 +11,7 @@ NAME := $(basename $(notdir $(COHORT)))
 export META_DX_HOME ?= $(CURDIR)/.meta_dx/$(NAME)
 export META_DX_COHORT = $(abspath $(COHORT))
 PORT ?= 3000
+REVIEW_PORT ?= 8765
 PYTEST := $(BIN)/python -m pytest
 WEB := meta_dx/review/web
 WEB_BUILT := meta_dx/review/static/manifest.json
@@ -18,7 +19,7 @@ WEB_MODULES := $(WEB)/node_modules/.package-lock.json
 WEB_SETTINGS := $(WEB_MODULES) $(WEB)/vite.config.ts $(WEB)/tsconfig.json
 WITH_NODE := $(WEB)/with-node.sh $(abspath $(BIN))/python
 
-.PHONY: help install run test test-system lint web web-check dagster doctor clean
+.PHONY: help install run test test-system lint web web-check review dagster doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +37,16 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## make .venv and install what is needed
 
-run: $(STAMP) web ## everything, end to end, on the demo cohort (or COHORT=...)
+run: $(STAMP) ## everything, end to end, on the demo cohort (or COHORT=...)
+	@$(MAKE) --no-print-directory web || \
+	  echo "The review pages could not be built (they need Node.js and npm's packages once); the pipeline goes on without." >&2
 	@if [ "$(COHORT)" = examples/demo.toml ]; then $(BIN)/meta-dx phantom .meta_dx/demo-studies --if-missing; fi
 	@$(BIN)/python -m pipelines.run
 
 test: lint web web-check ## lint, types, import contracts and all tests that need no service
 	@$(PYTEST) -n 2 --dist worksteal -m "not system"
 
-test-system: $(STAMP) ## the tests that crash processes or need services
+test-system: $(STAMP) web ## the tests that crash processes or need services
 	@$(PYTEST) -m system
 
 lint: $(STAMP)
@@ -67,6 +70,9 @@ $(WEB)/node_modules/.checked: $(WEB_SETTINGS) $(shell find $(WEB)/src $(WEB)/tes
 web: $(WEB_BUILT) ## the scripts and the style sheet of the review pages
 
 web-check: $(WEB)/node_modules/.checked ## their types and tests
+
+review: $(STAMP) web ## the clinician's review pages on this machine's loopback, for the home of the last run
+	@$(BIN)/meta-dx review serve --port $(REVIEW_PORT)
 
 dagster: $(STAMP) ## the Dagster UI on this machine's loopback
 	@$(BIN)/python -m pipelines.ui --port $(PORT)

@@ -28,8 +28,9 @@ CONFIRMED, OPEN = 2, 4
 
 
 @pytest.fixture(autouse=True)
-def _without_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(application, "built_files", lambda: {"js": [], "css": []})
+def _without_a_build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("system") is None:  # a real browser needs the real scripts
+        monkeypatch.setattr(application, "built_files", lambda: {"js": [], "css": []})
 
 
 @pytest.fixture(scope="session")
