@@ -14,6 +14,9 @@ from meta_dx.dicom.pacs.landing import PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.home import fingerprint_of
 
+#: What lists more matches than this is not heard out.
+MOST_MATCHES = 1_000_000
+
 # Leading zeros are against the standard and in use; the archive must be asked with the name that it gave.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 from meta_dx.dicom.pacs.address import DicomWebAddress
 from meta_dx.dicom.pacs.archive import (
     INSTANCE_FIELDS,
+    MOST_MATCHES,
     SERIES_FIELDS,
     STUDY_COUNTS,
     STUDY_IDENTITY,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _LISTING_BYTES = 64 << 20  # of one answer; a page of 10,000 matches has about 20 MB
-_MOST_MATCHES = 1_000_000
 _ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509})
 
@@ -188,7 +188,7 @@ class DicomWebArchive:
                 if entry.key not in seen:
                     seen.add(entry.key)
                     yield entry
-            if len(seen) > _MOST_MATCHES:
+            if len(seen) > MOST_MATCHES:
                 raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
             offset += len(page)
 
@@ -300,7 +300,7 @@ def _entries(chunks: Iterable[bytes]) -> list[Entry]:
     except (ValueError, RecursionError):
         parsed = None
     parsed = [parsed] if isinstance(parsed, dict) else parsed
-    if not isinstance(parsed, list) or len(parsed) > _MOST_MATCHES:
+    if not isinstance(parsed, list) or len(parsed) > MOST_MATCHES:
         raise _Unwell(FetchFailure.NOT_DICOM)
     if not all(isinstance(entry, dict) for entry in parsed):
         raise _Unwell(FetchFailure.NOT_DICOM)

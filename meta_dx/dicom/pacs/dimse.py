@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meta_dx.dicom.pacs.address import DimseAddress
 from meta_dx.dicom.pacs.archive import (
     INSTANCE_FIELDS,
+    MOST_MATCHES,
     SERIES_FIELDS,
     STUDY_COUNTS,
     STUDY_IDENTITY,
@@ -31,17 +32,14 @@ from meta_dx.dicom.pacs.store import (
     CANNOT_UNDERSTAND,
     OUT_OF_RESOURCES,
     SUCCESS,
+    prepared,
     quiet_entity,
-    send_at_once,
     storage_classes,
     stored,
     streaming_to,
 )
 from meta_dx.errors import MetaDxError
 from meta_dx.home import storage_faults
-
-if TYPE_CHECKING:
-    pass
 
 _FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # study root
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
@@ -155,6 +153,11 @@ class DimseArchive:
                 raise self._error("pacs_broke_off", "broke off in the middle of its answer: try again later")
             if code in _PENDING and identifier is not None:
                 found.append(Match(identifier))
+                if len(found) > MOST_MATCHES:
+                    self._association.abort()
+                    raise self._error(
+                        "pacs_paging", "lists more than a million matches: narrow the filters down"
+                    )
             elif code not in (*_PENDING, SUCCESS):
                 raise self._error(
                     "pacs_refused", f"refuses the query (status {code:#06x}): check the filters"
@@ -216,7 +219,7 @@ class DimseArchive:
             entity.add_supported_context(sop_class, list(SYNTAXES))
         entity.require_called_aet = True
         entity.require_calling_aet = [self._address.ae_title]
-        handlers = [(evt.EVT_C_STORE, arrivals.store), (evt.EVT_CONN_OPEN, send_at_once)]
+        handlers = [(evt.EVT_C_STORE, arrivals.store), (evt.EVT_CONN_OPEN, prepared)]
         place = (options.listen_host, options.listen_port)
         try:
             server = entity.start_server(place, block=False, evt_handlers=handlers)
@@ -240,7 +243,7 @@ class DimseArchive:
         for abstract, syntax in contexts:
             entity.add_requested_context(abstract, *([syntax] if syntax else []))
         storage = {abstract for abstract, syntax in contexts if syntax}
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, send_at_once)]
+        handlers: list[Any] = [(evt.EVT_CONN_OPEN, prepared)]
         if arrivals is not None:
             handlers.append((evt.EVT_C_STORE, arrivals.store))
         association = entity.associate(

@@ -17,8 +17,8 @@ from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import is_ae_title
 from meta_dx.dicom.pacs.store import (
     SUCCESS,
+    prepared,
     quiet_entity,
-    send_at_once,
     storage_classes,
     stored,
     streaming_to,
@@ -127,7 +127,7 @@ def listening(landing: Landing, options: ListenerOptions) -> Iterator[Listener]:
             listener.counts["received" if status == SUCCESS else "refused"] += 1
         return status
 
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_CONN_OPEN, send_at_once)]
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_CONN_OPEN, prepared)]
     landing.clear_unfinished()
     with streaming_to(landing):
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from meta_dx.dicom.pacs.landing import Landing, PartialFile, TooLargeError
 
@@ -23,6 +23,7 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 _PDU_BYTES = 1 << 17
+_LARGEST_PDU = 1 << 20  # a request for an association names classes without regard to what we announce
 _ONE_LANDING = threading.RLock()
 
 Kept = Callable[[str, PartialFile], int]
@@ -140,10 +141,25 @@ def storage_classes() -> list[UID]:
     return [context.abstract_syntax for context in AllStoragePresentationContexts]
 
 
-def send_at_once(event: Any) -> None:
-    """Switch off the collecting of small packets: each answer would wait 40 ms for the one before."""
+def prepared(event: Any) -> None:
+    """Prepare a new connection, a handler of pynetdicom: nothing waits in it, and no PDU fills the memory.
+
+    pynetdicom reads a PDU whole, of whatever length it announces, before it knows from whom it is.
+    """
     import socket
 
     connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if connection is None or connection.socket is None:
+        return
+    # Each answer would wait 40 ms for the one before.
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    receive = connection.recv
+
+    def receive_some(size: int) -> bytearray:
+        if size <= _LARGEST_PDU:
+            return cast("bytearray", receive(size))
+        with suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        return bytearray()  # as of a connection that broke off
+
+    connection.recv = receive_some

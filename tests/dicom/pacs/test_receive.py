@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,3 +172,14 @@ def test_off_the_loopback_somebody_must_be_named() -> None:
     assert ListenerOptions(host="0.0.0.0", allowed=("MODALITY",))  # noqa: S104
     with pytest.raises(MetaDxError):
         ListenerOptions(allowed=("not a title",))
+
+
+def test_a_pdu_of_gigabytes_is_not_read_and_the_next_sender_is_heard(landing, source) -> None:
+    with listening(landing, ListenerOptions(port=0)) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as flood:
+            flood.sendall(struct.pack(">BBI", 1, 0, (1 << 32) - 16))
+            with pytest.raises(OSError):
+                for _ in range(64):
+                    flood.sendall(bytes(1 << 20))
+        with sending(listener) as association:
+            assert association.send_c_store(dcmread(write_instance(source))).Status == 0
