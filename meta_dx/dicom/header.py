@@ -45,7 +45,7 @@ def text(dataset: Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if value is None:
         return ""
-    if isinstance(value, MultiValue | list):
+    if isinstance(value, (MultiValue, list)):
         return "\\".join(clean(str(item)) for item in value)
     return clean(str(value))
 
@@ -53,7 +53,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 def integer(dataset: Dataset, keyword: str, default: int) -> int:
     """Return a whole number that fits 32 bits, or the default."""
     try:
-        value = int(dataset[keyword].value)
+        value = int(dataset.get(keyword))
     except Exception:
         # Absent, empty, text, several values: pydicom raises something else for each.
         return default

@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 from pydicom.values import converters
 
+from meta_dx.dicom.quick import QuickDataset
 from meta_dx.dicom.rejections import RefusedError, RejectionCode
 
 _PREAMBLE = 128
@@ -65,7 +66,7 @@ def parse(data: bytes, largest: int) -> Dataset:
         raise RefusedError(RejectionCode.NOT_DICOM)
     size = _size_of_content(data, largest) if announced else len(data)
     try:
-        dataset = dcmread(BytesIO(data), force=True)
+        dataset: Dataset = QuickDataset.of(dcmread(BytesIO(data), force=True))
         early = _ends_early(dataset, size)
         known = announced or any(keyword in dataset for keyword in _MARKS)
     except MemoryError:

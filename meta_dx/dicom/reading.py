@@ -54,6 +54,7 @@ from meta_dx.dicom.pixels import (
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.profiled import profiled_object
 from meta_dx.dicom.quarantine import require_allowed
+from meta_dx.dicom.quick import QuickDataset
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.words import code_string
 
@@ -200,7 +201,7 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     else:
         kept = profiled_object(dataset, raw, surrogates, limits.profile)
     # What is described and counted is what everybody will read later, not what the file seemed to hold.
-    again = dcmread(BytesIO(kept))
+    again = QuickDataset.of(dcmread(BytesIO(kept)))
     require_same_meaning(dataset, again)
     stored = decode(again)
     row = {
