@@ -252,6 +252,12 @@ class Cases:
                     found[one.study] = one.content.outcome
         return found
 
+    def spans(self) -> list[tuple[str, str | None, str | None]]:
+        """Return when every reading was started, read blind and decided; None where it has not come so far."""
+        columns = ReadingRow.started_at, ReadingRow.read_at, ReadingRow.decided_at
+        with self._records.reading() as session:
+            return [(start, read, end) for start, read, end in session.execute(select(*columns))]
+
     def everything(self) -> list[Opinion]:
         """Return every opinion about every case, in order of time."""
         with self._records.reading() as session:

@@ -232,6 +232,15 @@ def run_answer(records: Records, run: int | None, study: str) -> PredictedStudy 
     return found[0] if found else None
 
 
+def run_probabilities(records: Records, runs: Iterable[int]) -> dict[tuple[int, str], dict[str, float]]:
+    """Return the probabilities of every study of some runs, by run and study."""
+    wanted = sorted(set(runs))
+    query = select(PredictionRow.run, PredictionRow.study, PredictionRow.probabilities)
+    with records.reading() as session:
+        rows = session.execute(query.where(PredictionRow.run.in_(wanted)))
+        return {(run, study): probabilities for run, study, probabilities in rows}
+
+
 def _same(run: PredictionRun) -> list[ColumnElement[bool]]:
     row = PredictionRunRow
     return [

@@ -16,13 +16,14 @@ from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.cases import Cases, Shown
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import Diagnosis
-from meta_dx.records.predictions import PredictedStudy, prediction_of
+from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.records.predictions import PredictedStudy, prediction_of, run_probabilities
 from meta_dx.records.schema import ReviewStateRow
 from meta_dx.records.support import SupportSets
 from meta_dx.records.support_case import SupportCase
 from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
+from meta_dx.review.dashboard import Dashboard, dashboard, read_cases
 from meta_dx.review.images import CaseImages
 from meta_dx.review.options import ReviewOptions
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
@@ -30,6 +31,7 @@ from meta_dx.review.teaching import Lesson, Teacher, confirmed
 ModelMode = Literal["on", "shadow", "off"]
 MODES: tuple[ModelMode, ...] = ("on", "shadow", "off")
 _SWITCH = "model"
+_REFERENCE = ("pathology", "follow-up", "adjudication")  # grounds that the model cannot have influenced
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,21 @@ class Desk:
         version = SupportSets(self.records).get(saved.run.support_version)
         shown = Shown(saved.id, saved.run.bundle, saved.run.support_version)
         return Answer(shown, saved.studies[0], {case.study: case for case in version.cases})
+
+    def dashboard(self) -> Dashboard:
+        """Return what a lead wants to know."""
+        said = self.cases.everything()
+        answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
+        references = {
+            one.study: one.content.outcome
+            for one in said
+            if one.kind == "adjudication" and isinstance(one.content, Decision)
+        }
+        current = SupportSets(self.records).current()
+        for case in current.cases if current else ():
+            if (case.basis or "").startswith(_REFERENCE):
+                references[case.study] = case.code
+        return dashboard(read_cases(said, answers), references, self.cases.spans())
 
     def diseases(self) -> list[Diagnosis]:
         """Return the diseases that readers may choose from, sorted by name: those of the table and the support set.

@@ -14,6 +14,7 @@ from meta_dx.review.app import page
 from meta_dx.review.desk import MODES
 from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
+from meta_dx.review.wording import named
 
 router = APIRouter()
 Lead = Annotated[SignIn, Depends(having("lead"))]
@@ -24,7 +25,19 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
     """Show the model's switch and how far the cases are."""
     desk = desk_of(request)
     counts = desk.worklist.page(session.account, "unread", most=1).counts
-    return page(request, "lead", session, mode=desk.mode, modes=MODES, counts=counts, bands=BANDS)
+    shown = desk.dashboard()
+    names = named(desk.diseases())
+    return page(
+        request,
+        "lead",
+        session,
+        mode=desk.mode,
+        modes=MODES,
+        counts=counts,
+        bands=BANDS,
+        shown=shown,
+        names=names,
+    )
 
 
 @router.post("/lead/model", dependencies=[Depends(from_our_pages)])

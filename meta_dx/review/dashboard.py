@@ -1,0 +1,251 @@
+"""What a lead wants to know: how readers and model agree, how right the model is in use, and how long a case takes.
+
+Rightness is counted only against what the model cannot have influenced: blind first reads, and labels that rest on
+pathology, follow-up or an adjudication. Agreement after the reveal says how readers and model get on, not who is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import NormalDist, median
+
+from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
+
+_Z = NormalDist().inv_cdf(0.975)
+_BINS = 5
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval (Wilson).
+
+    Parameters
+    ----------
+    right, of : int
+        How many of how many.
+    """
+
+    right: int
+    of: int
+
+    @property
+    def value(self) -> float | None:
+        """The share; None of nothing."""
+        return self.right / self.of if self.of else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its ends; None of nothing. E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)."""
+        if not self.of:
+            return None
+        p, n, z = self.right / self.of, self.of, _Z
+        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+@dataclass(frozen=True)
+class ReadCase:
+    """One reader's way through one case, with what the model had said.
+
+    Parameters
+    ----------
+    study, reader : str
+        Which case, and who.
+    blind : str, optional
+        First disease of the blind opinion; None where the reader could not tell.
+    outcome : str, optional
+        What was decided; None before.
+    answer : mapping of str to float
+        The model's probabilities; empty where none was shown.
+    day : str
+        Of the blind opinion, as an ISO date.
+    served : (str, int), optional
+        Bundle and version of the support set.
+    """
+
+    study: str
+    reader: str
+    blind: str | None
+    outcome: str | None
+    answer: Mapping[str, float]
+    day: str
+    served: tuple[str, int] | None = None
+
+    @property
+    def top(self) -> str | None:
+        """The model's most probable disease."""
+        return max(self.answer.items(), key=lambda pair: (pair[1], pair[0]))[0] if self.answer else None
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """The figures of a review.
+
+    Parameters
+    ----------
+    cases, decided : int
+        Cases with a blind opinion, and with a decision.
+    blind_agreement : Share
+        The blind first disease is the model's first one.
+    agreement : Share
+        The decision is the model's first disease, after it was shown.
+    persuaded : Share
+        Of the cases in which blind opinion and model differed: decided as the model said.
+    accuracy : Share
+        The model's first disease is the reference label, where there is one.
+    readers_accuracy : Share
+        The blind first disease is that label.
+    reliability : list of (float, Share)
+        By the model's confidence, in five bins: mean confidence, and how often the blind read says the same.
+    by_disease : list of (str, Share)
+        Agreement of blind reads with the model, by the disease that the reader named.
+    by_week : list of (str, Share)
+        The same by week.
+    minutes_to_read, minutes_to_decide : float, optional
+        Medians: from opening to the blind opinion, and from there to the decision.
+    served : list of (str, int, int)
+        Bundle, version of the support set, and readings that were shown its answers.
+    """
+
+    cases: int
+    decided: int
+    blind_agreement: Share
+    agreement: Share
+    persuaded: Share
+    accuracy: Share
+    readers_accuracy: Share
+    reliability: list[tuple[float, Share]]
+    by_disease: list[tuple[str, Share]]
+    by_week: list[tuple[str, Share]]
+    minutes_to_read: float | None
+    minutes_to_decide: float | None
+    served: list[tuple[str, int, int]]
+
+
+def read_cases(
+    opinions: Sequence[Opinion], answers: Mapping[tuple[int, str], Mapping[str, float]]
+) -> list[ReadCase]:
+    """Put together what each reader said about each case.
+
+    Parameters
+    ----------
+    opinions : sequence of Opinion
+        Everything that was said, in order of time.
+    answers : mapping of (run, study) to probabilities
+        What the model had said.
+
+    Returns
+    -------
+    list of ReadCase
+        Sorted by the time of the blind opinion.
+    """
+    blind: dict[tuple[str, str], Opinion] = {}
+    decided: dict[tuple[str, str], Opinion] = {}
+    for one in opinions:
+        if one.kind == "blind":
+            blind[one.study, one.account] = one
+        elif one.kind == "decision":
+            decided[one.study, one.account] = one
+    found = []
+    for key, first in blind.items():
+        last = decided.get(key)
+        opinion, decision = first.content, last.content if last else None
+        if not isinstance(opinion, BlindOpinion):
+            continue
+        run = last.run if last else None
+        shown = last is not None and last.bundle is not None and last.support_version is not None
+        found.append(
+            ReadCase(
+                key[0],
+                key[1],
+                opinion.first,
+                decision.outcome if isinstance(decision, Decision) else None,
+                answers.get((run, key[0]), {}) if run is not None else {},
+                first.created_at[:10],
+                (str(last.bundle), int(last.support_version or 0)) if last and shown else None,
+            )
+        )
+    return found
+
+
+def dashboard(
+    cases: Sequence[ReadCase],
+    references: Mapping[str, str],
+    spans: Sequence[tuple[str, str | None, str | None]] = (),
+) -> Dashboard:
+    """Count.
+
+    Parameters
+    ----------
+    cases : sequence of ReadCase
+        From :func:`read_cases`.
+    references : mapping of str to str
+        Study → disease, where pathology, follow-up or an adjudication says so.
+    spans : sequence of (started, read, decided)
+        ISO times of every reading; None where it has not come so far.
+
+    Returns
+    -------
+    Dashboard
+    """
+    answered = [case for case in cases if case.answer]
+    told = [case for case in answered if case.blind is not None]
+    differed = [case for case in told if case.blind != case.top and case.outcome is not None]
+    known = [case for case in answered if case.study in references]
+    once = {case.study: case for case in known}  # the model answers a case once, however many read it
+    return Dashboard(
+        cases=len(cases),
+        decided=sum(case.outcome is not None for case in cases),
+        blind_agreement=_share(told, lambda case: case.blind == case.top),
+        agreement=_share(
+            [c for c in answered if c.outcome is not None], lambda case: case.outcome == case.top
+        ),
+        persuaded=_share(differed, lambda case: case.outcome == case.top),
+        accuracy=_share(list(once.values()), lambda case: case.top == references[case.study]),
+        readers_accuracy=_share(known, lambda case: case.blind == references[case.study]),
+        reliability=_reliability(told),
+        by_disease=_by(told, lambda case: str(case.blind)),
+        by_week=_by(
+            told, lambda case: "{}-W{:02d}".format(*datetime.fromisoformat(case.day).isocalendar()[:2])
+        ),
+        minutes_to_read=_minutes((started, read) for started, read, _ in spans),
+        minutes_to_decide=_minutes((read, decided) for _, read, decided in spans),
+        served=[(*key, n) for key, n in sorted(Counter(c.served for c in cases if c.served).items())],
+    )
+
+
+def _share(cases: Sequence[ReadCase], right: Callable[[ReadCase], bool]) -> Share:
+    return Share(sum(map(right, cases)), len(cases))
+
+
+def _by(cases: Sequence[ReadCase], name: Callable[[ReadCase], str]) -> list[tuple[str, Share]]:
+    groups: dict[str, list[ReadCase]] = defaultdict(list)
+    for case in cases:
+        groups[name(case)].append(case)
+    return [(key, _share(part, lambda case: case.blind == case.top)) for key, part in sorted(groups.items())]
+
+
+def _reliability(cases: Sequence[ReadCase]) -> list[tuple[float, Share]]:
+    bins: dict[int, list[ReadCase]] = defaultdict(list)
+    for case in cases:
+        bins[min(int(max(case.answer.values()) * _BINS), _BINS - 1)].append(case)
+    return [
+        (
+            sum(max(case.answer.values()) for case in part) / len(part),
+            _share(part, lambda case: case.blind == case.top),
+        )
+        for _, part in sorted(bins.items())
+    ]
+
+
+def _minutes(pairs: Iterable[tuple[str | None, str | None]]) -> float | None:
+    spent = [
+        (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() / 60
+        for start, end in pairs
+        if start is not None and end is not None
+    ]
+    return median(spent) if spent else None
