@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydicom.datadict import dictionary_keyword, dictionary_VM, dictionary_VR, tag_for_keyword
@@ -171,7 +171,7 @@ def deidentified_object(
         elements.pop(tag, None)
     elements.setdefault(_MODALITY, encoder.text(_MODALITY, "CS", "OT"))  # the code was not one of safe words
     elements |= _identity_module(identity, encoder)
-    elements[_METHOD_CODES] = method_sequence(encoder, _METHODS)
+    elements[_METHOD_CODES] = _methods(encoder.transfer_syntax)
     elements |= pixel_module(original, encoder)
     elements |= pixel_elements(original, raw, encoder)
     return encoder.file(identity.sop_class, identity.instance, elements)
@@ -193,6 +193,11 @@ def method_sequence(encoder: Encoder, codes: Iterable[tuple[str, str]]) -> bytes
         for value, meaning in codes
     ]
     return encoder.sequence(_METHOD_CODES, items)
+
+
+@lru_cache(16)
+def _methods(transfer_syntax: str) -> bytes:
+    return method_sequence(Encoder(transfer_syntax), _METHODS)
 
 
 def uid_surrogate(value: str, surrogates: Surrogates) -> str:

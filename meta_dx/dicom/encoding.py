@@ -21,6 +21,8 @@ _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _SEQUENCE_DELIMITER = 0xFFFEE0DD
 _ITEM = 0xFFFEE000
+_START = b"\0" * 128 + b"DICM"
+_GROUP_LENGTH = 12  # bytes of the element that says how long the rest of the meta group is
 
 
 class Encoder:
@@ -33,10 +35,12 @@ class Encoder:
     """
 
     def __init__(self, transfer_syntax: str) -> None:
-        self._transfer_syntax = transfer_syntax
+        self.transfer_syntax = transfer_syntax
         uid = UID(transfer_syntax)
         self._implicit = uid.is_implicit_VR
-        self._order = "<" if uid.is_little_endian else ">"
+        order = "<" if uid.is_little_endian else ">"
+        self._two, self._four = struct.Struct(f"{order}H"), struct.Struct(f"{order}I")
+        self._tagged = struct.Struct(f"{order}HH")
         self.encapsulated = uid.is_encapsulated
 
     def element(self, tag: int, vr: str, value: bytes) -> bytes:
@@ -51,7 +55,7 @@ class Encoder:
 
     def short(self, tag: int, value: int) -> bytes:
         """Encode an unsigned number of 16 bits."""
-        return self.element(tag, "US", struct.pack(f"{self._order}H", value))
+        return self.element(tag, "US", self._two.pack(value))
 
     def sequence(self, tag: int, items: Iterable[Mapping[int, bytes]]) -> bytes:
         """Encode a sequence of items of defined length, each given as encoded elements by tag."""
@@ -79,27 +83,33 @@ class Encoder:
             Preamble, meta group and data set.
         """
         content = _joined(elements)
-        if self._transfer_syntax == DeflatedExplicitVRLittleEndian:
+        if self.transfer_syntax == DeflatedExplicitVRLittleEndian:
             engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
             content = engine.compress(content) + engine.flush()
             content += b"\0" * (len(content) % 2)
-        return b"\0" * 128 + b"DICM" + _meta_group(sop_class, sop_instance, self._transfer_syntax) + content
+        return _START + _meta_group(sop_class, sop_instance, self.transfer_syntax) + content
 
     def _header(self, tag: int, vr: str, length: int) -> bytes:
         if self._implicit:
-            return self._tag(tag) + struct.pack(f"{self._order}I", length)
+            return self._tag(tag) + self._four.pack(length)
         if vr in _LONG:
-            return self._tag(tag) + vr.encode() + struct.pack(f"{self._order}HI", 0, length)
+            return self._tag(tag) + vr.encode() + b"\0\0" + self._four.pack(length)
         if length > 0xFFFF:
             # PS3.5, 6.2.2: what does not fit the short form of its representation is written as unknown.
-            return self._tag(tag) + b"UN" + struct.pack(f"{self._order}HI", 0, length)
-        return self._tag(tag) + vr.encode() + struct.pack(f"{self._order}H", length)
+            return self._tag(tag) + b"UN\0\0" + self._four.pack(length)
+        return self._tag(tag) + vr.encode() + self._two.pack(length)
 
     def _item(self, content: bytes) -> bytes:
-        return self._tag(_ITEM) + struct.pack(f"{self._order}I", len(content)) + content
+        return self._tag(_ITEM) + self._four.pack(len(content)) + content
 
     def _tag(self, tag: int) -> bytes:
-        return struct.pack(f"{self._order}HH", tag >> 16, tag & 0xFFFF)
+        return self._tagged.pack(tag >> 16, tag & 0xFFFF)
+
+
+def content_start(data: bytes) -> int:
+    """Return where the data set begins in a file that :meth:`Encoder.file` made."""
+    end = len(_START) + _GROUP_LENGTH
+    return end + int.from_bytes(data[end - 4 : end], "little")
 
 
 def _joined(elements: Mapping[int, bytes]) -> bytes:
@@ -107,15 +117,17 @@ def _joined(elements: Mapping[int, bytes]) -> bytes:
 
 
 def _meta_group(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
-    explicit = Encoder("1.2.840.10008.1.2.1")  # the meta group is always explicit, little endian
     content = b"".join(
         (
-            explicit.element(0x00020001, "OB", b"\0\1"),
-            explicit.text(0x00020002, "UI", sop_class),
-            explicit.text(0x00020003, "UI", sop_instance),
-            explicit.text(0x00020010, "UI", transfer_syntax),
-            explicit.text(0x00020012, "UI", _IMPLEMENTATION),
-            explicit.text(0x00020013, "SH", "META_DX"),
+            _EXPLICIT.element(0x00020001, "OB", b"\0\1"),
+            _EXPLICIT.text(0x00020002, "UI", sop_class),
+            _EXPLICIT.text(0x00020003, "UI", sop_instance),
+            _EXPLICIT.text(0x00020010, "UI", transfer_syntax),
+            _EXPLICIT.text(0x00020012, "UI", _IMPLEMENTATION),
+            _EXPLICIT.text(0x00020013, "SH", "META_DX"),
         )
     )
-    return explicit.element(0x00020000, "UL", struct.pack("<I", len(content))) + content
+    return _EXPLICIT.element(0x00020000, "UL", struct.pack("<I", len(content))) + content
+
+
+_EXPLICIT = Encoder("1.2.840.10008.1.2.1")  # the meta group is always explicit, little endian

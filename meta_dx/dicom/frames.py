@@ -155,8 +155,11 @@ def _number(groups: list[Dataset], top: list[Dataset], options: tuple[tuple[str,
     for sequence, keyword in options:
         for place in [*_items(groups, sequence), *top]:
             try:
-                value = float(place[keyword].value)
-            except Exception:  # noqa: S112 - absent, empty, several values: each raises something else
+                found = place.get(keyword)
+                if found is None:
+                    continue
+                value = float(found)
+            except Exception:  # noqa: S112 - empty, text, several values: each raises something else
                 continue
             if np.isfinite(value):
                 return value

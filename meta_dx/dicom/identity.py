@@ -38,6 +38,8 @@ class Surrogates:
         if len(key) < 16:
             raise ValueError("the key of the home must have at least 16 bytes")
         self._key = key
+        # Derived from the home's key, so that no content can imitate one of the other values.
+        self._key_of_content = self._mac("content", "")
 
     def uid(self, original: str) -> str:
         """Return the surrogate of any UID: ``2.25.`` and a number of 128 bits, valid in DICOM."""
@@ -74,9 +76,7 @@ class Surrogates:
 
         The key keeps somebody who has the original file at hand from finding out whether it is in the home.
         """
-        # The key of this MAC is derived from the home's, so that no content can imitate one of the values
-        # above.
-        return hmac.digest(self._mac("content", ""), data, "sha256").hex()
+        return hmac.digest(self._key_of_content, data, "sha256").hex()
 
     def shift_days(self, patient: str) -> int:
         """Return by how many days (1 to 365) all dates of a patient are moved into the past.

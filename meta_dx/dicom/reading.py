@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.dataset import Dataset
 
 from meta_dx.dicom.deidentification import (
@@ -42,7 +41,7 @@ from meta_dx.dicom.header import (
     view_of,
 )
 from meta_dx.dicom.identity import Surrogates
-from meta_dx.dicom.parsing import parse
+from meta_dx.dicom.parsing import parse, parse_own
 from meta_dx.dicom.pixels import (
     StoredPixels,
     decode,
@@ -54,7 +53,6 @@ from meta_dx.dicom.pixels import (
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.profiled import profiled_object
 from meta_dx.dicom.quarantine import require_allowed
-from meta_dx.dicom.quick import QuickDataset
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.words import code_string
 
@@ -201,7 +199,7 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     else:
         kept = profiled_object(dataset, raw, surrogates, limits.profile)
     # What is described and counted is what everybody will read later, not what the file seemed to hold.
-    again = QuickDataset.of(dcmread(BytesIO(kept)))
+    again = parse_own(kept, dataset.file_meta)
     require_same_meaning(dataset, again)
     stored = decode(again)
     row = {
