@@ -24,7 +24,7 @@ from meta_dx.home import storage_faults, write_bytes, write_json
 from meta_dx.progress import Progress, silent
 
 REPORT = "deidentification.json"
-_VERSION = 1  # of what the files look like
+_VERSION = 2  # of what the files look like
 
 
 @dataclass(frozen=True)

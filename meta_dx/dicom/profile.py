@@ -116,8 +116,8 @@ def action_of(tag: int, options: ProfileOptions) -> Action:
     -------
     Action
         ``CLEAN`` means: word by word for text, item by item for a sequence. Stricter than the table: what the
-        dictionary does not know, private attributes, group lengths, all of an overlay or curve group, binary
-        values that are no samples, and names, titles and addresses (AE, PN, UR) do not stay although the
+        dictionary does not know, private attributes, group lengths, all of an overlay or curve group, what
+        else is in the patient's group, binary values that are no samples, and names, titles and addresses (AE, PN, UR) do not stay although the
         table does not name them; text that it does not name is cleaned, dates and times are treated like
         those that it names, and UIDs are replaced.
     """
@@ -151,6 +151,8 @@ def _retained(tag: int, vr: str, listed: Action | None, options: ProfileOptions)
 
 
 def _unlisted(tag: int, vr: str) -> Action:
+    if tag >> 16 == _PATIENT_GROUP:
+        return Action.REMOVE  # weight and size go by the table; the body mass index would bring them back
     if vr == "UI":
         return Action.UID
     if tag in _ICC_TAGS:

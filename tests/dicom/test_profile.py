@@ -68,6 +68,16 @@ def test_every_option_retains_what_it_names_and_nothing_else():
     assert action("StudyTime", ProfileOptions(dates=False, times=True)) is Action.EMPTY
 
 
+def test_of_the_patient_nothing_stays_but_age_and_sex():
+    stays = {
+        keyword
+        for tag, (_, _, _, _, keyword) in DicomDictionary.items()
+        if tag >> 16 == 0x0010
+        and action_of(tag, ProfileOptions()) in (Action.KEEP, Action.CLEAN, Action.SHIFT)
+    }
+    assert stays == {"PatientAge", "PatientSex"}
+
+
 def test_nothing_that_can_hold_any_bytes_stays_unseen():
     words = {"AE", "PN", "UR", "UN", "OB"}
     for tag, (vr, *_, keyword) in DicomDictionary.items():
