@@ -117,9 +117,9 @@ def action_of(tag: int, options: ProfileOptions) -> Action:
     Action
         ``CLEAN`` means: word by word for text, item by item for a sequence. Stricter than the table: what the
         dictionary does not know, private attributes, group lengths, all of an overlay or curve group, what
-        else is in the patient's group, binary values that are no samples, and names, titles and addresses (AE, PN, UR) do not stay although the
-        table does not name them; text that it does not name is cleaned, dates and times are treated like
-        those that it names, and UIDs are replaced.
+        else is in the patient's group, binary values that are no samples, and names, titles and addresses
+        (AE, PN, UR) do not stay although the table does not name them; text that it does not name is cleaned,
+        dates and times are treated like those that it names, and UIDs are replaced.
     """
     group, element = tag >> 16, tag & 0xFFFF
     if group % 2 or element == 0 or group & 0xFF00 in _CURVES_AND_OVERLAYS or tag in _CONTENT_TAGS:
@@ -133,6 +133,8 @@ def action_of(tag: int, options: ProfileOptions) -> Action:
         return retained
     if vr == "UI" and listed is Action.DUMMY:
         return Action.UID  # a surrogate is the best of dummies
+    if listed is None and group == _PATIENT_GROUP:
+        return Action.REMOVE  # weight and size go by the table; the body mass index would bring them back
     return listed or _unlisted(tag, vr)
 
 
@@ -151,8 +153,6 @@ def _retained(tag: int, vr: str, listed: Action | None, options: ProfileOptions)
 
 
 def _unlisted(tag: int, vr: str) -> Action:
-    if tag >> 16 == _PATIENT_GROUP:
-        return Action.REMOVE  # weight and size go by the table; the body mass index would bring them back
     if vr == "UI":
         return Action.UID
     if tag in _ICC_TAGS:
