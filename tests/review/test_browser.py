@@ -64,6 +64,8 @@ def open_page(address: str) -> Iterator[Callable[[str], object]]:
 
 
 def test_a_reader_signs_in_reads_blind_sees_the_answer_and_decides(desk: Desk, open_page) -> None:  # type: ignore[no-untyped-def]
+    from playwright.sync_api import expect
+
     page = open_page("anna")
     assert page.locator("tr.worklist-row").count() == 4
     page.keyboard.press("j")
@@ -82,7 +84,9 @@ def test_a_reader_signs_in_reads_blind_sees_the_answer_and_decides(desk: Desk, o
     page.click("#blind button[type=submit]")
     page.wait_for_selector(".bars")
     assert "80 %" in page.inner_text(".bars")
-    assert page.locator(".evidence img").first.evaluate("image => image.naturalWidth") > 0
+    picture = page.locator(".evidence img").first
+    picture.scroll_into_view_if_needed()
+    expect(picture).to_have_js_property("naturalWidth", 24)
     assert page.locator("#decision input:checked").count() == 0
     page.check("[name=verdict][value=override]")
     page.fill("#decision [name=diagnosis]", "Disease 1 (D1)")
