@@ -252,6 +252,13 @@ class Cases:
                     found[one.study] = one.content.outcome
         return found
 
+    def waiting(self) -> list[str]:
+        """Return the cases that nobody has opened yet, sorted."""
+        opened = select(ReadingRow.study)
+        query = select(CaseRow.study).where(CaseRow.state == "open", CaseRow.study.not_in(opened))
+        with self._records.reading() as session:
+            return sorted(session.scalars(query))
+
     def spans(self) -> list[tuple[str, str | None, str | None]]:
         """Return when every reading was started, read blind and decided; None where it has not come so far."""
         columns = ReadingRow.started_at, ReadingRow.read_at, ReadingRow.decided_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,12 @@ from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.cases import Cases, Shown
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import Decision, Diagnosis
-from meta_dx.records.predictions import PredictedStudy, prediction_of, run_probabilities
+from meta_dx.records.predictions import (
+    PredictedStudy,
+    latest_predictions,
+    prediction_of,
+    run_probabilities,
+)
 from meta_dx.records.schema import ReviewStateRow
 from meta_dx.records.support import SupportSets
 from meta_dx.records.support_case import SupportCase
@@ -31,6 +37,7 @@ from meta_dx.review.teaching import Lesson, Teacher, confirmed
 ModelMode = Literal["on", "shadow", "off"]
 MODES: tuple[ModelMode, ...] = ("on", "shadow", "off")
 _SWITCH = "model"
+_MOST_QUEUED = 500
 _REFERENCE = ("pathology", "follow-up", "adjudication")  # grounds that the model cannot have influenced
 
 
@@ -116,6 +123,37 @@ class Desk:
         version = SupportSets(self.records).get(saved.run.support_version)
         shown = Shown(saved.id, saved.run.bundle, saved.run.support_version)
         return Answer(shown, saved.studies[0], {case.study: case for case in version.cases})
+
+    def queue(self, account: Account, count: int) -> int:
+        """Put uncertain cases first, mixed with as many random ones, so that being first tells nothing.
+
+        Parameters
+        ----------
+        account : Account
+            A lead.
+        count : int
+            How many cases, half of them the most uncertain ones that nobody has opened.
+
+        Returns
+        -------
+        int
+            How many were put first.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_allowed``, or ``bad_count``.
+        """
+        if not 2 <= count <= _MOST_QUEUED:
+            raise MetaDxError("bad_count", f"Queue from 2 to {_MOST_QUEUED} cases at once.")
+        waiting = self.cases.waiting()
+        doubt = {
+            study.study: study.entropy for run in latest_predictions(self.records) for study in run.studies
+        }
+        ranked = sorted(waiting, key=lambda study: (-doubt.get(study, 0.0), study))
+        uncertain, others = ranked[: count // 2], ranked[count // 2 :]
+        random = secrets.SystemRandom().sample(others, min(count - len(uncertain), len(others)))
+        return self.cases.prioritise(account, [*uncertain, *random], 0)
 
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""

@@ -47,6 +47,13 @@ def switch(request: Request, session: Lead, mode: Annotated[str, Form()]) -> Res
     return RedirectResponse("/lead", 303)
 
 
+@router.post("/lead/queue", dependencies=[Depends(from_our_pages)])
+def queue(request: Request, session: Lead, count: Annotated[int, Form()]) -> Response:
+    """Put uncertain cases first, mixed with random ones."""
+    desk_of(request).queue(session.account, count)
+    return RedirectResponse("/lead", 303)
+
+
 @router.get("/lead/decisions.csv")
 def decisions(request: Request, session: Lead) -> Response:
     """Hand out every decision in every version, under surrogates."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from meta_dx.records.accounts import RIGHTS
 from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.records.predictions import latest_predictions, save_prediction_run
 from meta_dx.review.desk import Desk
 from tests.review.conftest import PASSWORD, SECRET, Browser
 
@@ -142,6 +144,7 @@ ROUTES = [
     ("get", "/lead/decisions.csv", {"lead"}),
     ("get", "/lead", {"lead"}),
     ("post", "/lead/model", {"lead"}),
+    ("post", "/lead/queue", {"lead"}),
     ("get", "/audit", {"audit"}),
     ("get", "/accounts", {"accounts"}),
     ("post", "/accounts", {"accounts"}),
@@ -277,10 +280,8 @@ def test_two_homes_that_differ_only_in_predictions_answer_alike_before_the_first
     import shutil
 
     shutil.copytree(one.home.root, one.home.root.with_name("two"))
-    from dataclasses import replace
 
     from meta_dx.home import Home
-    from meta_dx.records.predictions import latest_predictions, save_prediction_run
 
     two = Desk(Home.open(one.home.root.with_name("two")))
     (saved,) = latest_predictions(two.records)
@@ -319,6 +320,26 @@ def test_the_evidence_is_out_of_reach_before_the_first_read(desk: Desk, browser:
     picture = person.get(path)
     assert picture.content.startswith(b"\x89PNG")
     assert person.get(f"/cases/{study}/evidence/2.25.1").status_code == 404
+
+
+def test_uncertain_cases_are_queued_among_random_ones_and_nothing_tells_which(
+    desk: Desk, browser: Browsers
+) -> None:
+    lead, reader = browser("lead"), browser()
+    before = reader.cases()
+    answer = desk.answer(before[-1])
+    assert answer is not None
+    doubtful = replace(answer.answer, entropy=0.69)
+    (saved,) = latest_predictions(desk.records)
+    rows = [doubtful if study.study == before[-1] else study for study in saved.studies]
+    save_prediction_run(desk.records, saved.run, rows)
+    assert lead.post("/lead/queue", count="2").status_code == 303
+    page = reader.get("/worklist").text
+    first = re.findall(r'band--urgent">urgent.*?/cases/([\d.]+)"', page, re.DOTALL)
+    assert len(first) == 2
+    assert before[-1] in first
+    assert desk.trail.lines()[0].details == {"band": 0, "cases": 2}
+    assert lead.post("/lead/queue", count="0").status_code == 400
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
