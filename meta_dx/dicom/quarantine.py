@@ -73,7 +73,9 @@ def _is(dataset: Dataset, code: RejectionCode) -> bool:
 
 def _says_yes(dataset: Dataset, keyword: str) -> bool:
     # To ask the keys first is ten times as fast, and nearly every file has neither attribute.
-    return tag_for_keyword(keyword) in dataset.keys() and text(dataset, keyword).upper() == "YES"
+    if tag_for_keyword(keyword) not in dataset.keys():
+        return False
+    return any(one.startswith("Y") for one in text(dataset, keyword).upper().split("\\"))
 
 
 def _is_our_own(dataset: Dataset) -> bool:

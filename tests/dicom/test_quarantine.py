@@ -15,6 +15,7 @@ CLASSES = "1.2.840.10008.5.1.4.1.1."
 QUARANTINE = {
     "burned in": ("burned_in_annotation", {"BurnedInAnnotation": "YES"}),
     "burned in, badly written": ("burned_in_annotation", {"BurnedInAnnotation": " yes "}),
+    "burned in, several values": ("burned_in_annotation", {"BurnedInAnnotation": ["NO", "YES"]}),
     "a face": ("recognizable_features", {"RecognizableVisualFeatures": "YES"}),
     "secondary capture": ("secondary_capture", {"SOPClassUID": CLASSES + "7"}),
     "secondary capture with loops": ("secondary_capture", {"SOPClassUID": CLASSES + "7.4"}),
