@@ -29,7 +29,10 @@ _AFTER_A_SCAN = {
 _MEANING = ((0xE0, b"JFIF\0", 12), (0xEE, b"Adobe", 12), (0xE8, b"mrfx", 5))
 _J2K_START, _J2K_TILE, _J2K_DATA, _J2K_END, _J2K_COMMENT = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
-_JP2_BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
+_JP2_BOXES = frozenset({b"jP  ", b"ftyp"})
+_JP2_HEADER_BOXES = frozenset({b"ihdr", b"bpcc", b"pclr", b"cmap", b"cdef", b"res "})
+_JP2_COLOUR = 3  # bytes before the colour space, or before an ICC profile with texts
+_ENUMERATED = 1
 
 _Spans = Iterator[tuple[int, int]]
 
@@ -163,20 +166,27 @@ def _in_jpeg_2000(data: bytes) -> _Spans:
     if not data.startswith(_JP2_SIGNATURE):
         yield from _in_codestream(data, 0, len(data))
         return
-    place = 0
-    while place + 8 <= len(data):
+    yield from _in_boxes(data, 0, len(data), _JP2_BOXES)
+
+
+def _in_boxes(data: bytes, place: int, stop: int, known: frozenset[bytes]) -> _Spans:
+    while place + 8 <= stop:
         length, kind = struct.unpack(">I4s", data[place : place + 8])
         header = 8
         if length == 1:
             (length,) = struct.unpack(">Q", data[place + 8 : place + 16].ljust(8, b"\0"))
             header = 16
-        end = len(data) if length == 0 else min(place + max(length, header), len(data))
+        begin, end = place + header, stop if length == 0 else min(place + max(length, header), stop)
         if kind == b"jp2c":
-            yield from _in_codestream(data, place + header, end)
-        elif kind not in _JP2_BOXES:
-            yield place + header, end
+            yield from _in_codestream(data, begin, end)
+        elif kind == b"jp2h":
+            yield from _in_boxes(data, begin, end, _JP2_HEADER_BOXES)
+        elif kind == b"colr":
+            yield begin + _JP2_COLOUR + (4 if data[begin : begin + 1] == bytes([_ENUMERATED]) else 0), end
+        elif kind not in known:
+            yield begin, end
         place = end
-    yield place, len(data)
+    yield place, stop
 
 
 def _in_codestream(data: bytes, begin: int, stop: int) -> _Spans:

@@ -101,9 +101,13 @@ def test_boxes_around_a_jpeg_2000_stream_are_blanked():
 
     stream = b"\xff\x4f\xff\x51\0\4\0\0\xff\xd9"
     file = b"\0\0\0\x0cjP  \r\n\x87\n" + box(b"ftyp", b"jp2 ") + box(b"xml ", TOKEN) + box(b"uuid", TOKEN)
+    size, spaces = box(b"ihdr", bytes(range(14))), box(b"colr", b"\1\0\0\0\0\0\x11" + TOKEN)
+    profile = box(b"colr", b"\2\0\0" + TOKEN)
+    file += box(b"jp2h", size + box(b"uuid", TOKEN) + spaces + profile)
     file += box(b"jp2c", stream + TOKEN) + TOKEN
     cleaned = frames_of(encapsulate([file], has_bot=False), JPEG2000)
     assert TOKEN not in cleaned and stream in cleaned
+    assert size in cleaned and spaces[:15] in cleaned, "what a decoder reads stays"
 
 
 def test_a_jpeg_ls_stream_loses_its_texts_and_keeps_its_samples():
