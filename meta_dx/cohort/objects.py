@@ -67,8 +67,9 @@ class ObjectStore:
             try:
                 _write(unfinished, data)
                 _rename(unfinished, path)
-            finally:
+            except BaseException:
                 unfinished.unlink(missing_ok=True)
+                raise
         return name
 
     def read(self, name: str) -> Dataset:
@@ -130,7 +131,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _rename(unfinished: Path, path: Path) -> None:
     try:
-        unfinished.replace(path)
+        os.replace(unfinished, path)
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True)
-        unfinished.replace(path)
+        os.replace(unfinished, path)

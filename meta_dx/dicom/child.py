@@ -219,5 +219,8 @@ def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     # Threads of linear algebra would reserve address space, of which a reader has little.
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    # A picture needs a few arrays of megabytes. The C library would get each from the system and give it back at
+    # once, and the system would fill it with zeros: half of the time of an uncompressed CT slice.
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
     modules = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    return {**kept, **threads, "PYTHONPATH": modules, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **threads, **memory, "PYTHONPATH": modules, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}

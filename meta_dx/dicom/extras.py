@@ -34,6 +34,10 @@ _JP2_HEADER_BOXES = frozenset({b"ihdr", b"bpcc", b"pclr", b"cmap", b"cdef", b"re
 _JP2_COLOUR = 3  # bytes before the colour space, or before an ICC profile with texts
 _ENUMERATED = 1
 
+# By the first byte of a run (PS3.5, G.3.1): samples that it makes, bytes that it takes. 128 does nothing.
+_RLE_RUN = (*range(1, 129), 0, *range(128, 1, -1))
+_RLE_STEP = (*range(2, 130), 1, *[2] * 127)
+
 _Spans = Iterator[tuple[int, int]]
 
 
@@ -148,9 +152,8 @@ def _in_rle(data: bytes, pixels: int) -> _Spans:
         place, decoded = begin, 0 if begin in offsets else pixels
         while decoded < pixels and place < end:
             control = data[place]
-            run = control + 1 if control < 128 else 257 - control
-            decoded += run if control != 128 else 0
-            place += 1 if control == 128 else 1 + (run if control < 128 else 1)
+            decoded += _RLE_RUN[control]
+            place += _RLE_STEP[control]
         yield place, end
 
 

@@ -20,7 +20,7 @@ _MENDED = "Descriptor"  # of a look-up table: its first number has another meani
 _ABSENT = object()
 
 
-class QuickDataset(Dataset):
+class QuickDataset(Dataset):  # type: ignore[misc] # pydicom has no types for us
     """A data set that remembers which value each keyword had.
 
     What comes back, and what is raised, is the same as of the data set that it was made from. A value that is
@@ -73,11 +73,15 @@ class QuickDataset(Dataset):
         super().__delitem__(key)
         self._known.clear()
 
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._known.clear()
+
     def _value(self, keyword: str, tag: int) -> Any:
         known: dict[str, Any] = self.__dict__["_known"]
         value = known.get(keyword, _ABSENT)
         if value is _ABSENT:
-            element = self._dict.get(tag, _ABSENT)  # type: ignore[call-overload]
+            element = self._dict.get(tag, _ABSENT)
             if element is _ABSENT:
                 return _ABSENT
             value = self._converted(element, keyword, tag)
@@ -105,4 +109,4 @@ _keyword_of = lru_cache(4096)(keyword_for_tag)
 
 @lru_cache(4096)
 def _representation_of(tag: int) -> str:
-    return dictionary_VR(tag)
+    return str(dictionary_VR(tag))

@@ -14,7 +14,7 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,18 @@ class Vault:
         self._write_many(
             "INSERT OR REPLACE INTO files (path, size, mtime_ns, batch, outcome, code, surrogate)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((_bytes_if_odd(file.path), *astuple(file)[1:]) for file in files),
+            (
+                (
+                    _bytes_if_odd(file.path),
+                    file.size,
+                    file.mtime_ns,
+                    file.batch,
+                    file.outcome,
+                    file.code,
+                    file.surrogate,
+                )
+                for file in files
+            ),
         )
 
     def known_files(self, batch: str | None = None, under: str | None = None) -> dict[str, FileRecord]:
