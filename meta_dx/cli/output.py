@@ -10,7 +10,9 @@ from typing import Any
 
 def emit_json(value: Any) -> None:
     """Write one JSON value and a newline to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
+    # Names of files may hold bytes that are no text; what is written for them, JSON reads back.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def say(line: str = "") -> None:
@@ -35,7 +37,10 @@ def table(headings: list[str], rows: list[list[Any]]) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    # Whoever names the files in an archive must not write to the terminal of whoever lists them.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from meta_dx.cli.app import run as meta_dx
+from tests.dicom.archive_builders import write_archive
 from tests.dicom.builders import write_instance
 
 
@@ -92,3 +94,21 @@ def test_a_file_in_an_archive_is_listed_under_the_name_of_both(
     assert meta_dx(["rejections", "--home", str(home), "--json"]) == 0
     names = {row["path"] for row in json.loads(capsys.readouterr().out)}
     assert f"{tmp_path / 'studies' / 'a.zip'}!/inner/x.txt" in names and len(names) == 3
+
+
+def test_names_in_an_archive_neither_write_to_the_terminal_nor_stop_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_instance(tmp_path / "studies")
+    names = ["a\x1b]0;title\x07", "b\nforged line", os.fsdecode(b"c\xff")]
+    write_archive(tmp_path / "studies" / "x.tar", {name: path.read_bytes()[:-200] for name in names})
+    home = str(tmp_path / "home")
+    assert meta_dx(["ingest", str(tmp_path / "studies"), "--home", home, "--json"]) == 0
+    capsys.readouterr()
+    assert meta_dx(["rejections", "--home", home]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 5 and all(line.isprintable() for line in said.splitlines())
+    assert meta_dx(["rejections", "--home", home, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert {row["path"].rpartition("!/")[2] for row in json.loads(out)} == set(names)
+    assert out.encode()
