@@ -202,7 +202,7 @@ def test_progress_tells_stage_steps_loss_accuracy_and_time_left(tmp_path: Path) 
     last = {stage: (done, total, message) for stage, done, total, message in told}
     assert last["pretrain"][:2] == (20, 20)
     assert last["prototypical"][:2] == (10, 10)
-    for word in ("loss", "validation", "best", "s left"):
+    for word in ("loss", "validation", "kept", "s left"):
         assert word in last["pretrain"][2]
     assert last["select"][0] == last["select"][1]
 
