@@ -24,6 +24,7 @@ from meta_dx.dicom.pacs.archive import Archive, FetchFailure, ListedInstance, Li
 from meta_dx.dicom.pacs.credentials import credentials_of
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
+from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.dicom.sources import found_files
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, storage_faults
@@ -162,7 +163,8 @@ def failed_instances(home: Home, source: str, options: PacsOptions | None = None
 def clear_landed(home: Home, folder: Path) -> int:
     """Remove landed files that a finished batch has dealt with: what was accepted lies in the objects store.
 
-    An instance that turned out to be another one than was asked for is entered as failed, and fetched again.
+    An instance that turned out to be another one than was asked for, or cut off, is entered as failed, and fetched
+    again.
 
     Returns
     -------
@@ -171,28 +173,35 @@ def clear_landed(home: Home, folder: Path) -> int:
     """
     with closing(Vault.open(home)) as vault:
         known, surrogates = vault.known_files(), Surrogates(vault.key)
-    finished, removed, others = set(Catalog(home).batches()), 0, set()
+    finished, done = set(Catalog(home).batches()), []
+    wrong: dict[str, FetchFailure] = {}
     for file in found_files(folder):
         record = known.get(str(file.path))
         if record is None or record.batch not in finished:
             continue
         if (record.size, record.mtime_ns) != (file.size, file.mtime_ns):
             continue
-        taken = record.outcome in ("accepted", "duplicate") and _FETCHED_NAME.fullmatch(file.path.name)
+        done.append(file.path)
+        if not _FETCHED_NAME.fullmatch(file.path.name):
+            continue
+        taken = record.outcome in ("accepted", "duplicate")
         if taken and file.path.name != _landed_name(surrogates, str(record.surrogate)):
-            others.add(file.path.name)
+            wrong[file.path.name] = FetchFailure.ANOTHER_SENT
+        elif record.code == RejectionCode.TRUNCATED:  # some servers end a body early and nothing shows it
+            wrong[file.path.name] = FetchFailure.CUT_OFF
+    for failure in sorted(set(wrong.values())):  # while the files are there: who is killed now does it again
+        _disown(home, surrogates, {name for name, one in wrong.items() if one is failure}, failure)
+    for path in done:
         with storage_faults(folder):
-            file.path.unlink(missing_ok=True)
-        removed += 1
-    if others:
-        log.warning(
-            "An archive sent %d instances that are not the ones asked for (another_sent).", len(others)
-        )
-        with FetchLog(home) as cursor:
-            cursor.disown(
-                lambda uid: _landed_name(surrogates, surrogates.uid(uid)) in others, FetchFailure.ANOTHER_SENT
-            )
-    return removed
+            path.unlink(missing_ok=True)
+    return len(done)
+
+
+def _disown(home: Home, surrogates: Surrogates, names: set[str], failure: FetchFailure) -> None:
+    """Enter landed files, by their names, as failed."""
+    log.warning("%d fetched instances will be fetched again (%s): %s", len(names), failure, failure.sentence)
+    with FetchLog(home) as cursor:
+        cursor.disown(lambda uid: _landed_name(surrogates, surrogates.uid(uid)) in names, failure)
 
 
 @contextmanager

@@ -188,6 +188,36 @@ def test_an_instance_that_is_another_one_is_told_and_fetched_again(home, archive
     assert failed_instances(home, WHERE) == []
 
 
+def test_an_instance_that_ends_early_without_a_word_is_told_and_fetched_again(home, archive, caplog) -> None:
+    place = (uid_of("A"), cut := uid_of("A image 0"))
+    whole = archive.files[place].read_bytes()
+    archive.files[place].write_bytes(whole[:-100])
+    fetch(home, WHERE, options=QUIET)
+    take_in(home)
+    assert "cut_off" in caplog.text and cut not in caplog.text
+    assert [(one.instance, one.state) for one in failed_instances(home, WHERE)] == [(cut, "cut_off")]
+    archive.files[place].write_bytes(whole)
+    assert fetch(home, WHERE, options=QUIET).fetched == 1 and archive.retrieved == [cut]
+    assert failed_instances(home, WHERE) == []
+
+
+def test_what_is_wrong_with_a_landed_file_is_entered_before_the_file_is_removed(
+    home, archive, monkeypatch
+) -> None:
+    wrong = uid_of("A image 0")
+    archive.swapped = {wrong: uid_of("A image 1")}
+    fetch(home, WHERE, options=QUIET)
+    ingest_folder(home, folder_of(home))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", _killed)
+        clear_landed(home, folder_of(home))
+    assert [one.instance for one in failed_instances(home, WHERE)] == [wrong]
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_study_that_cannot_be_listed_does_not_end_the_night_and_many_do(home, archive, source) -> None:
     archive.unlistable = {uid_of("A")}
     assert fetch(home, WHERE) == FetchSummary(found=5, fetched=2, failed={"not_listed": 3}, studies=2)
