@@ -223,4 +223,11 @@ def _environment() -> dict[str, str]:
     # once, and the system would fill it with zeros: half of the time of an uncompressed CT slice.
     memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
     modules = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    return {**kept, **threads, **memory, "PYTHONPATH": modules, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **kept,
+        **threads,
+        **memory,
+        "PYTHONPATH": modules,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -10,8 +10,10 @@ from __future__ import annotations
 # ruff: noqa: E402 - what stands before the imports is about them
 import sys
 
-# pydicom would import it to download test files: 0.1 s for each reader, and a reader has no use for a network.
-sys.modules["requests"] = None  # type: ignore[assignment]
+# pydicom would import the first two to download test files and the third for a decoder that we do not use: 0.15 s
+# for each reader, which has no use for a network either.
+for _unused in ("requests", "tqdm", "PIL"):
+    sys.modules[_unused] = None  # type: ignore[assignment]
 
 import ctypes
 import os
@@ -21,7 +23,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import dcmread
@@ -29,7 +31,6 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from meta_dx.dicom import messages
-from meta_dx.dicom.archives import Archive, Member, is_archive_file, references
 from meta_dx.dicom.display import compact
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.pixels import physical_pixels
@@ -37,6 +38,9 @@ from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, quiet, read_content, read_instance
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.sources import is_archive_name
+
+if TYPE_CHECKING:
+    from meta_dx.dicom.archives import Archive, Member
 
 _DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of prctl(2)
 _OPEN_FILES = 64
@@ -113,6 +117,8 @@ class _Reader:
         _send_refusal(send, result)
 
     def _list(self, path: Path, send: Send) -> None:
+        from meta_dx.dicom.archives import is_archive_file, references
+
         try:
             if is_archive_name(path.name):
                 if not is_archive_file(path):
@@ -131,6 +137,9 @@ class _Reader:
             send({"end": True})
 
     def _opened(self, path: Path) -> Archive:
+        # The libraries of all formats cost a seventh of the start, and few readers see an archive.
+        from meta_dx.dicom.archives import Archive
+
         if self._archive is None or self._archive[0] != str(path):
             self._archive = None
             self._archive = (str(path), Archive(path))
