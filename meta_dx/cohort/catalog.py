@@ -6,21 +6,22 @@ its folder does; nothing in it ever changes. Tables over several batches are put
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from meta_dx.cohort.diagnoses import active_diagnoses
-from meta_dx.cohort.tables import SCHEMAS, Rows, parquet_bytes, read_tables
+from meta_dx.cohort.rows import Rows, TableWriter
+from meta_dx.cohort.tables import SCHEMAS, read_tables
 from meta_dx.cohort.volumes import volumes_table
 from meta_dx.errors import MetaDxError
-from meta_dx.home import Home, fingerprint_of, new_folder, write_bytes, write_json
+from meta_dx.home import Home, fingerprint_of, new_folder, write_json
 
 _ORDER = ["study", "series", "instance_number", "instance"]
 _DERIVED_FROM = [
@@ -149,22 +150,59 @@ def write_batch(
     MetaDxError
         A storage fault; the catalog is as it was.
     """
-    taken = instances if isinstance(instances, Rows) else Rows("instances", instances)
-    refused = rejections if isinstance(rejections, Rows) else Rows("rejections", rejections)
-    frame = taken.frame(_ORDER)
-    frames = {
-        "instances": frame,
-        "rejections": refused.frame(["outcome", "code", "file"]),
-        "studies": studies_of(frame),
-        "series": series_of(frame),
-    }
-    tables = {name: parquet_bytes(name, rows) for name, rows in frames.items()}
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()}
+    taken = instances if isinstance(instances, Rows) else instance_rows(instances)
+    refused = rejections if isinstance(rejections, Rows) else rejection_rows(rejections)
+    studies, series = Rows("studies", ["study"]), Rows("series", ["series"])
     with new_folder(home.catalog / batch) as folder:
-        for name, data in tables.items():
-            write_bytes(folder / f"{name}.parquet", data)
+        hashes = {
+            "instances": _written(folder, "instances", _observed(taken.groups(), studies, series)),
+            "rejections": _written(folder, "rejections", refused.groups()),
+            "studies": _written(folder, "studies", studies.groups()),
+            "series": _written(folder, "series", series.groups()),
+        }
         write_json(folder / "summary.json", {"batch": batch, **counts, "tables": hashes})
     _sync_folder(home.catalog)
+
+
+def instance_rows(rows: Iterable[Mapping[str, Any]] = ()) -> Rows:
+    """Collect rows of the instances table, in the order in which a batch has them."""
+    return Rows("instances", _ORDER, rows)
+
+
+def rejection_rows(rows: Iterable[Mapping[str, Any]] = ()) -> Rows:
+    """Collect rows of the rejections table, in the order in which a batch has them."""
+    return Rows("rejections", ["outcome", "code", "file"], rows)
+
+
+def _written(folder: Path, name: str, groups: Iterable[pa.Table]) -> str:
+    writer = TableWriter(folder / f"{name}.parquet", name)
+    for group in groups:
+        writer.write(group)
+    return writer.finish()
+
+
+def _observed(groups: Iterable[pa.Table], studies: Rows, series: Rows) -> Iterator[pa.Table]:
+    """Pass sorted instances on, and derive the rows of every study, and of its series, when it is complete."""
+    waiting: list[pd.DataFrame] = []  # the rows so far of the study that may go on in the next group
+    for group in groups:
+        yield group
+        if not len(group):
+            continue
+        frame: pd.DataFrame = group.select(_DERIVED_FROM).to_pandas()
+        last = frame["study"] == frame["study"].iloc[-1]
+        if not last.all() or (waiting and waiting[0]["study"].iloc[0] != frame["study"].iloc[-1]):
+            _derive([*waiting, frame[~last]], studies, series)
+            waiting = []
+        waiting.append(frame[last])
+    if waiting:
+        _derive(waiting, studies, series)
+
+
+def _derive(frames: Sequence[pd.DataFrame], studies: Rows, series: Rows) -> None:
+    complete = pd.concat(frames, ignore_index=True)
+    for rows, table in ((studies, studies_of(complete)), (series, series_of(complete))):
+        for row in table.to_dict("records"):
+            rows.append({str(column): value for column, value in row.items()})
 
 
 def clear_unfinished(home: Home) -> None:

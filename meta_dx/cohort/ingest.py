@@ -339,7 +339,7 @@ def _ingest(
     catalog, objects = Catalog(home), ObjectStore(home)
     source = checked_source(batch.source)
     scan = _scan(home, vault, source, set(catalog.batches()), options.allow)
-    ledger = Ledger(batch.id, Surrogates(vault.key), catalog)
+    ledger = Ledger(batch.id, Surrogates(vault.key), catalog, vault)
     with reading_pool(executor, options.workers) as pool:
         files = _Files(scan, ledger, vault.key, options.limits, pool)
         for done, (file, result) in enumerate(read_all(files, vault.key, options.limits, pool), start=1):
@@ -350,10 +350,8 @@ def _ingest(
                 progress(done, files.total)
     objects.flush()
     with vault.transaction():
-        for kind, pairs in ledger.identities.items():
-            vault.remember(kind, pairs)
         vault.forget_files(files.gone)
-        vault.record_files(ledger.files)
+        ledger.keep()
     write_batch(home, batch.id, ledger.instances, ledger.rejections, ledger.counts())
 
 

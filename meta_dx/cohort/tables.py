@@ -7,7 +7,7 @@ value is a fault of ours and never reaches the disk. The bytes of a file depend 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from meta_dx.dicom.frames import FRAME_FIELDS
 
 _WHOLE = 1 << 63  # of numbers that fit a column
-_BLOCK = 1024  # rows that are packed together
 
 
 def _required(*names: str) -> list[pa.Field]:
@@ -135,50 +134,6 @@ def frame_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             )
     empty = read_tables(name, [])
     return pd.DataFrame(list(rows), columns=columns).astype(empty.dtypes.to_dict()) if rows else empty
-
-
-class Rows:
-    """Rows of a table while they are collected; they take an eighth of what dictionaries take.
-
-    Parameters
-    ----------
-    name : str
-        The table, one of :data:`SCHEMAS`.
-    rows : iterable of mappings
-        Rows to begin with.
-    """
-
-    def __init__(self, name: str, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._name = name
-        self._packed: list[pa.Table] = []
-        self._loose: list[Mapping[str, Any]] = []
-        self._count = 0
-        for row in rows:
-            self.append(row)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row."""
-        self._loose.append(row)
-        self._count += 1
-        if len(self._loose) == _BLOCK:
-            self._pack()
-
-    def frame(self, order: Sequence[str]) -> pd.DataFrame:
-        """Return all rows, sorted by these columns."""
-        self._pack()
-        if not self._packed:
-            return read_tables(self._name, [])
-        frame: pd.DataFrame = pa.concat_tables(self._packed).combine_chunks().to_pandas()
-        return frame.sort_values(list(order), kind="stable", ignore_index=True)
-
-    def _pack(self) -> None:
-        if self._loose:
-            frame = frame_of(self._name, self._loose)
-            self._packed.append(pa.Table.from_pandas(frame, SCHEMAS[self._name], preserve_index=False))
-            self._loose = []
 
 
 def fits(name: str, row: Mapping[str, Any]) -> bool:

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meta_dx.cohort import rows as collecting
 from meta_dx.cohort.catalog import Catalog, clear_unfinished, series_of, studies_of, write_batch
+from meta_dx.cohort.tables import read_tables
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from tests.cohort.catalog_rows import instance_row, instances_frame
@@ -134,3 +136,21 @@ def test_studies_and_series_agree_with_a_plain_count(data):
         assert row["body_part"] == expected or (pd.isna(row["body_part"]) and not parts)
     assert series["instances"].sum() == studies["instances"].sum() == count
     assert series["series"].tolist() == sorted({row["series"] for row in rows})
+
+
+def test_studies_that_reach_over_groups_of_rows_are_derived_whole(home, monkeypatch):
+    monkeypatch.setattr(collecting, "_BLOCK", 4)
+    monkeypatch.setattr(collecting, "GROUP", 8)
+    sizes = {"a": 3, "b": 5, "c": 30, "d": 1, "e": 8, "f": 2}  # within a group, at its end, over several
+    rows = [
+        instance_row(study=study, series=f"{study}{n % 3}", instance=f"{study}{n:03d}", patient=f"P{study}")
+        for study, size in sizes.items()
+        for n in range(size)
+    ]
+    write_batch(home, "b0001", rows[::-1], [], COUNTS)
+    catalog = Catalog(home)
+    instances = catalog.instances()
+    assert len(instances) == len(rows)
+    for name, derived in (("studies", studies_of(instances)), ("series", series_of(instances))):
+        written = read_tables(name, [home.catalog / "b0001" / f"{name}.parquet"])
+        pd.testing.assert_frame_equal(written, derived)

@@ -1,9 +1,13 @@
+from hashlib import sha256
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from meta_dx.cohort.tables import INSTANCES, SCHEMAS, Rows, fits, frame_of, parquet_bytes, read_tables
+from meta_dx.cohort import rows as collecting
+from meta_dx.cohort.rows import Rows, TableWriter
+from meta_dx.cohort.tables import SCHEMAS, fits, frame_of, parquet_bytes, read_tables
 from tests.cohort.catalog_rows import instance_row, instances_frame
 
 
@@ -51,7 +55,8 @@ def test_wrong_columns_types_and_empty_values_are_refused():
         parquet_bytes("instances", instances_frame({}).drop(columns="view"))
 
 
-def test_rows_that_are_collected_come_out_sorted_as_they_went_in():
+def test_rows_that_are_collected_come_out_sorted_as_they_went_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(collecting, "GROUP", 1024)
     rows = [
         instance_row(
             instance=f"2.25.{n * 7919 % 3001}",
@@ -60,15 +65,27 @@ def test_rows_that_are_collected_come_out_sorted_as_they_went_in():
         )
         for n in range(3000)
     ]
-    collected = Rows("instances")
+    collected = Rows("instances", ["instance"])
     for row in rows:
         collected.append(row)
     assert len(collected) == 3000
+    writer = TableWriter(tmp_path / "rows.parquet", "instances")
+    for group in collected.groups():
+        assert len(group) <= 1024
+        writer.write(group)
+    assert writer.finish() == sha256((tmp_path / "rows.parquet").read_bytes()).hexdigest()
     expected = frame_of("instances", sorted(rows, key=lambda row: row["instance"]))
-    found = collected.frame(["instance"])
-    pd.testing.assert_frame_equal(found, expected)
-    assert parquet_bytes("instances", found) == parquet_bytes("instances", expected)
-    assert Rows("instances").frame(["instance"]).columns.tolist() == INSTANCES.names
+    pd.testing.assert_frame_equal(read_tables("instances", [tmp_path / "rows.parquet"]), expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2000])
+def test_a_table_of_one_group_has_the_bytes_that_it_has_at_once(tmp_path, count):
+    rows = [instance_row(instance=f"2.25.{n:05d}", age_years=float("nan")) for n in range(count)]
+    writer = TableWriter(tmp_path / "rows.parquet", "instances")
+    for group in Rows("instances", ["instance"], reversed(rows)).groups():
+        writer.write(group)
+    writer.finish()
+    assert (tmp_path / "rows.parquet").read_bytes() == parquet_bytes("instances", frame_of("instances", rows))
 
 
 @pytest.mark.parametrize(
