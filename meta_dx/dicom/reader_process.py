@@ -10,9 +10,9 @@ from __future__ import annotations
 # ruff: noqa: E402 - what stands before the imports is about them
 import sys
 
-# pydicom would import the first two to download test files and the third for a decoder that we do not use: 0.15 s
-# for each reader, which has no use for a network either.
-for _unused in ("requests", "tqdm", "PIL"):
+# pydicom would import the first to download test files and the second for a decoder that we do not use: 0.1 s for
+# each reader, which has no use for a network either.
+for _unused in ("requests", "PIL"):
     sys.modules[_unused] = None  # type: ignore[assignment]
 
 import ctypes
