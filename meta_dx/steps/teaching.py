@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.diagnoses import diagnoses_version
 from meta_dx.cohort.examples import Examples
+from meta_dx.cohort.splits import current_split
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.bundle import Bundle, latest_bundle
 from meta_dx.inference.evidence import EmbeddedStudies
@@ -66,7 +69,7 @@ class ProjectTeacher:
         self._project = project
         self._records = Records.open(project.home)
         self._lock = threading.Lock()
-        self._held: tuple[tuple[str, str], _Cohort] | None = None
+        self._held: tuple[tuple[str, ...], _Cohort] | None = None
 
     def warm(self) -> None:
         """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle."""
@@ -151,12 +154,19 @@ class ProjectTeacher:
         return answered(self._project, cohort.predictor, serving, support, query_x, queries, known)
 
     def _cohort(self) -> _Cohort:
+        home = self._project.home
         with self._lock:
-            made, data = latest_bundle(self._project.home), assemble(self._project)
-            key = (made.id, data.store.version)
+            made = latest_bundle(home)
+            # To assemble the cohort takes a second: only when something of it has changed.
+            key = (
+                made.id,
+                Catalog(home).version,
+                str(diagnoses_version(home)),
+                split.version if (split := current_split(home)) else "",
+            )
             if self._held is None or self._held[0] != key:
-                self._held = (key, _embedded(self._project, made, data))
-            return replace(self._held[1], data=data)
+                self._held = (key, _embedded(self._project, made, assemble(self._project)))
+            return self._held[1]
 
     def _current(self) -> SupportSetVersion:
         version = SupportSets(self._records).current()
