@@ -18,16 +18,16 @@ from pathlib import Path
 
 from meta_dx.cohort.catalog import Catalog, clear_unfinished, write_batch
 from meta_dx.cohort.ingest_options import IngestOptions
-from meta_dx.cohort.known import KnownFiles
 from meta_dx.cohort.ledger import Ledger
 from meta_dx.cohort.objects import ObjectStore
+from meta_dx.cohort.scans import NewFiles, Scan, require_dicom_in, scanned, without_dicom
+from meta_dx.cohort.seen import Taken
 from meta_dx.cohort.tables import fits
 from meta_dx.dicom.identity import Surrogates
-from meta_dx.dicom.pool import Pool, contents_of, read_all, reading_pool
-from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
+from meta_dx.dicom.pool import read_all, reading_pool
+from meta_dx.dicom.reading import AcceptedInstance
 from meta_dx.dicom.rejections import Refusal, RejectionCode
-from meta_dx.dicom.sources import FoundFile, checked_source, found_files
-from meta_dx.errors import MetaDxError
+from meta_dx.dicom.sources import checked_source
 from meta_dx.home import Home, storage_faults
 from meta_dx.records.vault import Vault
 
@@ -126,7 +126,7 @@ def plan_batches(home: Home, sources: Sequence[Path | str], allow: Collection[st
     """
     with closing(Vault.open(home)) as vault:
         finished = set(Catalog(home).batches())
-        scans = [_scan(home, vault, checked_source(source), finished, allow) for source in sources]
+        scans = [scanned(home, vault, checked_source(source), finished, allow) for source in sources]
         return _planned(vault, finished, {scan.source: scan for scan in scans})
 
 
@@ -139,7 +139,7 @@ def require_dicom(home: Home, source: Path | str) -> None:
         ``source_empty`` or ``source_without_dicom``; also what is wrong with the folder itself.
     """
     with closing(Vault.open(home)) as vault:
-        _require_dicom(_scan(home, vault, checked_source(source), set(Catalog(home).batches()), ()))
+        require_dicom_in(scanned(home, vault, checked_source(source), set(Catalog(home).batches()), ()))
 
 
 def ingest_batch(
@@ -226,28 +226,27 @@ def ingest_folder(
     folder = checked_source(source)
     with closing(Vault.open(home)) as vault:
         finished = set(Catalog(home).batches())
-        scan = _scan(home, vault, folder, finished, options.allow)
-        _require_dicom(scan)
+        scan = scanned(home, vault, folder, finished, options.allow)
+        require_dicom_in(scan)
         batches = _planned(vault, finished, {folder: scan})
-    if batches:
-        del scan  # of a large tree it is large, and the ingest of the batch makes its own
-    for batch in batches:
-        ingest_batch(home, batch, progress=progress, executor=executor, options=options)
-    if batches:
-        with closing(Vault.open(home)) as vault:
-            scan = _scan(home, vault, folder, set(Catalog(home).batches()), options.allow)
-    summary = _account(home, scan, {batch.id for batch in batches}, begun)
+        if batches:
+            del scan  # of a large tree it is large, and the ingest of the batch makes its own
+            for batch in batches:
+                ingest_batch(home, batch, progress=progress, executor=executor, options=options)
+            scan = scanned(home, vault, folder, set(Catalog(home).batches()), options.allow)
+        summary = _account(home, scan, {batch.id for batch in batches}, begun)
     if summary.found == summary.not_dicom:  # something began like DICOM, and was none
-        raise _without_dicom(folder, summary.found)
+        raise without_dicom(folder, summary.found)
     return summary
 
 
 def instances_under(home: Home, folder: Path | str) -> frozenset[str]:
     """Return the surrogate UIDs of the instances that lie in a source, whenever they were taken in."""
     with closing(Vault.open(home)) as vault:
-        scan = _scan(home, vault, checked_source(folder), (), ())
-    records = scan.known.records(scan.files)
-    return frozenset(r.surrogate for r in records if r.surrogate and r.outcome in ("accepted", "duplicate"))
+        scan = scanned(home, vault, checked_source(folder), (), ())
+        taken = ("accepted", "duplicate")
+        records = scan.known.records(scan.files)
+        return frozenset(one.surrogate for one in records if one.surrogate and one.outcome in taken)
 
 
 def mended_files(home: Home, batch: str) -> frozenset[str]:
@@ -278,38 +277,7 @@ def mended_files(home: Home, batch: str) -> frozenset[str]:
     )
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """The files of a source, and what is known of them."""
-
-    source: Path
-    files: list[FoundFile]
-    known: KnownFiles
-
-
-def _scan(home: Home, vault: Vault, source: Path, finished: Collection[str], allow: Collection[str]) -> _Scan:
-    files = found_files(source, without=home.root)
-    return _Scan(source, files, KnownFiles(vault, source, finished, allow))
-
-
-def _require_dicom(scan: _Scan) -> None:
-    if not scan.files:
-        raise MetaDxError(
-            "source_empty", f"The folder {scan.source} holds no file: name the folder with DICOM files."
-        )
-    if not scan.known.holds_dicom(scan.files):
-        raise _without_dicom(scan.source, len(scan.files))
-
-
-def _without_dicom(folder: Path, files: int) -> MetaDxError:
-    return MetaDxError(
-        "source_without_dicom",
-        f"The folder {folder} holds no DICOM file ({files} files of other kinds): "
-        "name the folder with DICOM files.",
-    )
-
-
-def _planned(vault: Vault, finished: set[str], scans: Mapping[Path, _Scan]) -> list[Batch]:
+def _planned(vault: Vault, finished: set[str], scans: Mapping[Path, Scan]) -> list[Batch]:
     """Return the batches that there are to ingest; new ones are written down."""
     batches = []
     with vault.transaction():
@@ -318,7 +286,7 @@ def _planned(vault: Vault, finished: set[str], scans: Mapping[Path, _Scan]) -> l
         numbers = [int(name[1:]) for name in {batch.id for batch in planned} | finished]
         for folder, scan in scans.items():
             name = waiting.get(folder)
-            new = name is None and any(scan.known.is_new(file) for file in scan.files)
+            new = name is None and any(True for _ in scan.known.new(scan.files))
             if new and scan.known.holds_dicom(scan.files):
                 numbers.append(max(numbers, default=0) + 1)
                 name = f"b{numbers[-1]:04d}"
@@ -338,10 +306,10 @@ def _ingest(
 ) -> None:
     catalog, objects = Catalog(home), ObjectStore(home)
     source = checked_source(batch.source)
-    scan = _scan(home, vault, source, set(catalog.batches()), options.allow)
+    scan = scanned(home, vault, source, set(catalog.batches()), options.allow)
     ledger = Ledger(batch.id, Surrogates(vault.key), catalog, vault)
     with reading_pool(executor, options.workers) as pool:
-        files = _Files(scan, ledger, vault.key, options.limits, pool)
+        files = NewFiles(scan, ledger, vault.key, options.limits, pool)
         for done, (file, result) in enumerate(read_all(files, vault.key, options.limits, pool), start=1):
             taken = ledger.enter(file, _believed(batch.id, result))
             if taken is not None:
@@ -355,44 +323,6 @@ def _ingest(
     write_batch(home, batch.id, ledger.instances, ledger.rejections, ledger.counts())
 
 
-class _Files:
-    """The new files of a source, those in containers in the place of the container.
-
-    Attributes
-    ----------
-    total : int
-        How many there are, as far as is known.
-    gone : list of str
-        Names of files that were in a container and no longer are.
-    """
-
-    def __init__(self, scan: _Scan, ledger: Ledger, key: bytes, limits: ReadLimits, pool: Pool) -> None:
-        self._known, self._ledger = scan.known, ledger
-        self._reading = (key, limits, pool)
-        self._new = [file for file in scan.files if scan.known.is_new(file)]
-        self.total = len(self._new)
-        self.gone: list[str] = []
-
-    def __iter__(self) -> Iterator[FoundFile]:
-        for file in self._new:
-            if self._known.is_container(file):
-                yield from self._contents(file)
-            else:
-                yield file
-
-    def _contents(self, container: FoundFile) -> Iterator[FoundFile]:
-        listing = contents_of(container, *self._reading)
-        names = {file.name for file in listing.files}
-        self.gone += [old.path for old in self._known.members(container) if old.path not in names]
-        if listing.plain:
-            yield container
-            return
-        self._ledger.open(container, listing)
-        new = [file for file in listing.files if self._known.is_new(file)]
-        self.total += len(new) - 1
-        yield from new
-
-
 def _believed(batch: str, result: AcceptedInstance | Refusal) -> AcceptedInstance | Refusal:
     """Refuse a row that is none of ours; only a reader that was taken over sends one."""
     if isinstance(result, Refusal) or fits("instances", {"batch": batch, **result.row}):
@@ -400,24 +330,25 @@ def _believed(batch: str, result: AcceptedInstance | Refusal) -> AcceptedInstanc
     return Refusal(RejectionCode.WORKER_CRASHED, "it answered what is no answer")
 
 
-def _account(home: Home, scan: _Scan, new: set[str], begun: float) -> IngestSummary:
+def _account(home: Home, scan: Scan, new: set[str], begun: float) -> IngestSummary:
     """Count all files of a source by what is known of them; a file that came in the meantime is left out."""
-    records = list(scan.known.records(scan.files))
-    outcomes = Counter(
-        "duplicate" if record.outcome == "accepted" and record.batch not in new else record.outcome
-        for record in records
-    )
-    taken = {record.surrogate for record in records if record.outcome in ("accepted", "duplicate")}
-    instances = Catalog(home).instances(columns=["instance", "study", "patient"])
-    held = instances[instances["instance"].isin(taken)]
+    outcomes, rejected, taken = Counter[str](), Counter[str](), Taken()
+    for record in scan.known.records(scan.files):
+        earlier = record.outcome == "accepted" and record.batch not in new
+        outcomes["duplicate" if earlier else record.outcome] += 1
+        if record.outcome == "rejected":
+            rejected[str(record.code)] += 1
+        elif record.surrogate and record.outcome in ("accepted", "duplicate"):
+            taken.add(record.surrogate)
+    studies, patients = taken.counts(Catalog(home))
     return IngestSummary(
-        found=len(records),
+        found=outcomes.total(),
         accepted=outcomes["accepted"],
         duplicates=outcomes["duplicate"],
         not_dicom=outcomes["not_dicom"],
-        rejected=dict(sorted(Counter(str(r.code) for r in records if r.outcome == "rejected").items())),
-        studies=held["study"].nunique(),
-        patients=held["patient"].nunique(),
+        rejected=dict(sorted(rejected.items())),
+        studies=studies,
+        patients=patients,
         seconds=time.monotonic() - begun,
     )
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from meta_dx.cohort.tables import SCHEMAS, frame_of
 
 #: Rows of a row group: a few megabytes while they are written.
-GROUP = 4096
-_BLOCK = 512  # rows that become columns together
+GROUP = 2048
+_BLOCK = 256  # rows that become columns together
 _CACHE_KIB = 2048
 
 

@@ -70,3 +70,25 @@ class Seen:
     def _one(self, query: str, name: str) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._database.execute(query, (name,)).fetchone()
         return found
+
+
+class Taken:
+    """Instances that were found in a source, to be counted by study and patient."""
+
+    def __init__(self) -> None:
+        self._database = scratch()
+        self._database.execute("CREATE TABLE taken (name PRIMARY KEY, study, patient) WITHOUT ROWID")
+
+    def add(self, instance: str) -> None:
+        """Enter an instance; one that was found twice counts once."""
+        self._database.execute("INSERT OR IGNORE INTO taken (name) VALUES (?)", (instance,))
+
+    def counts(self, catalog: Catalog) -> tuple[int, int]:
+        """Return how many studies and patients the instances belong to that the catalog has."""
+        update = "UPDATE taken SET study = ?, patient = ? WHERE name = ?"
+        for batch in catalog.batches():
+            frame = catalog.instances([batch], columns=["study", "patient", "instance"])
+            self._database.executemany(update, frame.itertuples(index=False, name=None))
+        query = "SELECT count(DISTINCT study), count(DISTINCT patient) FROM taken"
+        studies, patients = self._database.execute(query).fetchone()
+        return studies, patients

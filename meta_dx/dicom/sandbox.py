@@ -241,7 +241,7 @@ def end_readers() -> None:
 
 
 def _request(file: FoundFile) -> dict[str, Any]:
-    return {"do": "read", "path": str(file.path), "member": file.member, "size": file.size}
+    return {"do": "read", "path": file.place, "member": file.member, "size": file.size}
 
 
 def _nonsense() -> Loss:

@@ -23,7 +23,7 @@ class FoundFile:
 
     Parameters
     ----------
-    path : Path
+    place : str
         Where it lies on the disk.
     size : int
         Bytes.
@@ -33,24 +33,34 @@ class FoundFile:
         Why it must not even be opened.
     inside : str
         Under which name an archive holds it, or a table of contents names it.
-    container : Path, optional
-        That archive or table of contents.
+    container : str, optional
+        Where that archive or table of contents lies.
     member : int, optional
-        Its place in the archive ``path``.
+        Its place in the archive.
+
+    Notes
+    -----
+    Text in the place of :class:`~pathlib.Path`: an ingest holds all files of its source at once, and a path takes three
+    times the memory.
     """
 
-    path: Path
+    place: str
     size: int
     mtime_ns: int
     refused: RejectionCode | None = None
     inside: str = ""
-    container: Path | None = None
+    container: str | None = None
     member: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The place, as a path."""
+        return Path(self.place)
 
     @property
     def name(self) -> str:
         """What it is called in the books: its path, or ``a.zip!/inner/x.dcm``."""
-        return str(self.path) if self.container is None else f"{self.container}{INSIDE}{self.inside}"
+        return self.place if self.container is None else f"{self.container}{INSIDE}{self.inside}"
 
 
 def checked_source(source: Path | str) -> Path:
@@ -101,7 +111,7 @@ def member_of(
     archive: FoundFile, number: int, inside: str, size: int, refused: RejectionCode | None
 ) -> FoundFile:
     """Return a file in an archive."""
-    return FoundFile(archive.path, size, archive.mtime_ns, refused, inside, archive.path, number)
+    return FoundFile(archive.place, size, archive.mtime_ns, refused, inside, archive.place, number)
 
 
 def referenced_file(directory: FoundFile, inside: str) -> FoundFile:
@@ -115,9 +125,9 @@ def referenced_file(directory: FoundFile, inside: str) -> FoundFile:
         ReferencedFileID, its parts joined by ``/``. On a medium its letters are capitals; many a computer
         shows them small.
     """
-    folder, parts = directory.path.parent, inside.split("/")
+    folder, parts, listing = directory.path.parent, inside.split("/"), directory.place
     if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
-        return FoundFile(directory.path, 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, directory.path)
+        return FoundFile(listing, 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, listing)
     for spelled in (parts, [part.lower() for part in parts]):
         path = folder.joinpath(*spelled)
         try:
@@ -125,10 +135,10 @@ def referenced_file(directory: FoundFile, inside: str) -> FoundFile:
         except (OSError, ValueError):
             continue
         if os.path.commonpath([real, folder]) != str(folder):
-            return FoundFile(path, 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, directory.path)
+            return FoundFile(str(path), 0, 0, RejectionCode.REFERENCE_OUTSIDE, inside, listing)
         if stat.S_ISREG(about.st_mode):
-            return FoundFile(path, about.st_size, about.st_mtime_ns, None, inside, directory.path)
-    return FoundFile(folder.joinpath(*parts), 0, 0, RejectionCode.REFERENCE_MISSING, inside, directory.path)
+            return FoundFile(str(path), about.st_size, about.st_mtime_ns, None, inside, listing)
+    return FoundFile(str(folder.joinpath(*parts)), 0, 0, RejectionCode.REFERENCE_MISSING, inside, listing)
 
 
 def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]:
@@ -155,10 +165,11 @@ def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]
     """
     if not source.is_dir():
         about = source.stat()
-        return [FoundFile(source, about.st_size, about.st_mtime_ns)]
+        return [FoundFile(str(source), about.st_size, about.st_mtime_ns)]
     left_out = None if without is None else str(without.resolve())
     found = list(_walk(str(source), str(source), left_out))
-    return sorted(found, key=lambda file: os.fsencode(file.path))
+    found.sort(key=lambda file: os.fsencode(file.place))
+    return found
 
 
 def _walk(folder: str, source: str, left_out: str | None) -> Iterator[FoundFile]:
@@ -179,7 +190,7 @@ def _walk(folder: str, source: str, left_out: str | None) -> Iterator[FoundFile]
                 yield from _walk(entry.path, source, left_out)
         elif entry.is_file(follow_symlinks=False):
             about = entry.stat(follow_symlinks=False)
-            yield FoundFile(Path(entry.path), about.st_size, about.st_mtime_ns)
+            yield FoundFile(entry.path, about.st_size, about.st_mtime_ns)
 
 
 def _linked(entry: os.DirEntry[str], source: str) -> Iterator[FoundFile]:
@@ -188,11 +199,11 @@ def _linked(entry: os.DirEntry[str], source: str) -> Iterator[FoundFile]:
     try:
         about = os.stat(target)
     except OSError:
-        yield FoundFile(Path(entry.path), link.st_size, link.st_mtime_ns, RejectionCode.UNREADABLE_FILE)
+        yield FoundFile(entry.path, link.st_size, link.st_mtime_ns, RejectionCode.UNREADABLE_FILE)
         return
     if not stat.S_ISREG(about.st_mode):
         return
     if os.path.commonpath([target, source]) != source:
-        yield FoundFile(Path(entry.path), link.st_size, link.st_mtime_ns, RejectionCode.LINK_OUTSIDE)
+        yield FoundFile(entry.path, link.st_size, link.st_mtime_ns, RejectionCode.LINK_OUTSIDE)
     else:
-        yield FoundFile(Path(entry.path), about.st_size, about.st_mtime_ns)
+        yield FoundFile(entry.path, about.st_size, about.st_mtime_ns)

@@ -28,6 +28,7 @@ KINDS = ("patient", "study", "series", "instance", "accession", "file")
 _LAYOUT = 1
 _KEY_BYTES = 32
 _MANY = 500  # SQLite before 3.32 takes at most 999 values in one statement
+_FILES = "SELECT path, size, mtime_ns, batch, outcome, code, surrogate FROM files"
 _TABLES = (
     "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE identities (kind TEXT NOT NULL, surrogate TEXT NOT NULL, original NOT NULL,"
@@ -217,22 +218,38 @@ class Vault:
             ),
         )
 
-    def known_files(self, batch: str | None = None, under: str | None = None) -> dict[str, FileRecord]:
+    def known_files(self, batch: str | None = None) -> dict[str, FileRecord]:
         """Return what became of every file, by path.
 
         Parameters
         ----------
         batch : str, optional
             Only of this batch.
-        under : str, optional
-            Only of this folder, or of this file and what lies in it.
         """
-        query, values = "SELECT path, size, mtime_ns, batch, outcome, code, surrogate FROM files", []
+        query, values = _FILES, []
         if batch is not None:
             query, values = query + " WHERE batch = ?", [batch]
-        rows = self._rows(query, values)
-        files = (FileRecord(_text(path), *rest) for path, *rest in rows)
-        return {file.path: file for file in files if under is None or file.path.startswith(under)}
+        return _records(self._rows(query, values))
+
+    def files(self, paths: Iterable[str]) -> dict[str, FileRecord]:
+        """Return what became of the files of these paths; unknown ones are absent."""
+        found: dict[str, FileRecord] = {}
+        wanted = [_bytes_if_odd(path) for path in paths]
+        for start in range(0, len(wanted), _MANY):
+            part = wanted[start : start + _MANY]
+            query = f"{_FILES} WHERE path IN ({','.join('?' * len(part))})"  # question marks only
+            found |= _records(self._rows(query, part))
+        return found
+
+    def files_within(self, folder: str) -> dict[str, FileRecord]:
+        """Return what became of the files whose paths begin with a text that ends in ``/``, by path in order."""
+        found: dict[str, FileRecord] = {}
+        query = f"{_FILES} WHERE path >= ? AND path < ? ORDER BY path"
+        after = folder.removesuffix("/") + "0"  # the character that follows the slash
+        # A path is kept as text, or as bytes where it is no valid UTF-8; all bytes come after all text.
+        for form in dict.fromkeys((_bytes_if_odd, os.fsencode)):
+            found |= _records(self._rows(query, (form(folder), form(after))))
+        return found
 
     def forget_files(self, paths: Iterable[str]) -> None:
         """Forget files that are no longer where they were."""
@@ -316,6 +333,11 @@ def _connection(path: Path) -> sqlite3.Connection:
 def _only_owner(path: Path, mode: int) -> None:
     if stat.S_IMODE(path.stat().st_mode) != mode:
         path.chmod(mode)
+
+
+def _records(rows: Iterable[Sequence[Any]]) -> dict[str, FileRecord]:
+    files = (FileRecord(_text(path), *rest) for path, *rest in rows)
+    return {file.path: file for file in files}
 
 
 def _known(kind: str) -> str:

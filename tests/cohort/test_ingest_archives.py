@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meta_dx.cohort import ingest
+from meta_dx.cohort import ingest, scans
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import IngestOptions, ingest_folder, plan_batches
 from meta_dx.cohort.objects import ObjectStore
@@ -88,7 +88,7 @@ def test_an_archive_that_has_not_changed_is_not_opened_again(home, source, pictu
     path = write_archive(source / "a.zip", {"x": pictures[0], "y": pictures[1]})
     ingest_folder(home, source)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "contents_of", lambda *_: pytest.fail("the archive was opened again"))
+        patch.setattr(scans, "contents_of", lambda *_: pytest.fail("the archive was opened again"))
         assert counted(ingest_folder(home, source)) == (2, 0, 2, 0, {})
     write_archive(path, {"y": pictures[1], "z": pictures[2], "cut": pictures[3][:-9]})
     assert counted(ingest_folder(home, source)) == (3, 1, 1, 0, {"truncated": 1})

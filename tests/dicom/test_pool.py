@@ -95,14 +95,14 @@ def test_large_files_make_small_tasks(tmp_path):
             future.set_result([Refusal(RejectionCode.TRUNCATED)] * len(files))
             return future
 
-    files = [FoundFile(path, size, 0) for size in [1] * 20 + [1 << 26] * 3 + [1] * 2]
+    files = [FoundFile(str(path), size, 0) for size in [1] * 20 + [1 << 26] * 3 + [1] * 2]
     assert len(list(read_all(files, KEY, ReadLimits(), Pool(Noting(), 1)))) == 25
     assert chunks == [16, 5, 1, 1, 2]
 
 
 def test_a_file_that_must_not_be_opened_is_not_opened(tmp_path):
     path = write_instance(tmp_path)
-    file = FoundFile(path, 1, 1, RejectionCode.LINK_OUTSIDE)
+    file = FoundFile(str(path), 1, 1, RejectionCode.LINK_OUTSIDE)
     assert read_chunk([file], KEY, ReadLimits()) == [Refusal(RejectionCode.LINK_OUTSIDE)]
 
 

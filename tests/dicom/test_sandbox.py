@@ -28,7 +28,7 @@ LIMITS = ReadLimits(memory_bytes=1 << 29, seconds=2.0)
 
 def found(path: Path) -> FoundFile:
     about = path.stat()
-    return FoundFile(path, about.st_size, about.st_mtime_ns)
+    return FoundFile(str(path), about.st_size, about.st_mtime_ns)
 
 
 def read(folder: Path, *patients: str, limits: ReadLimits = LIMITS, **options) -> list:

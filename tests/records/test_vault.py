@@ -149,6 +149,25 @@ def test_every_file_is_known_by_its_path(vault: Vault, paths: list[str]) -> None
     assert files.items() <= vault.known_files().items()
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    paths=st.lists(st.text("ab/0.!\udcff", max_size=6), unique=True, max_size=12),
+    folder=st.sampled_from("ab"),
+)
+def test_files_are_found_by_path_and_by_folder(vault: Vault, paths: list[str], folder: str) -> None:
+    vault.forget_files(vault.known_files())
+    vault.record_files(file(path) for path in paths)
+    assert vault.files([*paths, "missing"]) == {path: file(path) for path in paths}
+    assert vault.files_within(f"{folder}/").keys() == {p for p in paths if p.startswith(f"{folder}/")}
+
+
+def test_files_in_an_archive_whose_name_is_no_text_are_found(vault: Vault) -> None:
+    names = ["/a.zip!/x", "/a.zip!/\udcff", "/\udcff.zip!/y", "/a.zip", "/a.zip0"]
+    vault.record_files(file(name) for name in names)
+    assert list(vault.files_within("/a.zip!/")) == names[:2]
+    assert list(vault.files_within("/\udcff.zip!/")) == names[2:3]
+
+
 def test_a_file_that_is_read_again_has_its_new_outcome(vault: Vault) -> None:
     vault.record_files([file("/a"), file("/b")])
     again = file("/a", size=9, batch="b0002", outcome="rejected", code="truncated", surrogate="F1")
