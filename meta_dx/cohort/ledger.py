@@ -106,7 +106,6 @@ class Ledger:
         row = {"batch": self._batch, **result.row}
         self.instances.append(row)
         self._seen.add(row)
-        self._seen.count(row)
         for kind, pairs in result.identities.items():
             self._identities.setdefault(kind, {}).update(pairs)
         self._record(file, "accepted", None, row["instance"])

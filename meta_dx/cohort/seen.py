@@ -9,6 +9,11 @@ from meta_dx.cohort.rows import scratch
 from meta_dx.dicom.rejections import Refusal, RejectionCode
 
 _COLUMNS = ["instance", "content", "object", "study", "patient", "series"]
+_HELD = (
+    "SELECT content, object, (SELECT patient FROM studies WHERE name = :study),"
+    " (SELECT study FROM series WHERE name = :series)"
+    " FROM (SELECT 1) LEFT JOIN instances ON name = :instance"
+)
 
 
 class Seen:
@@ -24,52 +29,48 @@ class Seen:
         self._database = scratch()
         for table in (
             "instances (name PRIMARY KEY, content, object)",
-            "studies (name PRIMARY KEY, patient)",
+            "studies (name PRIMARY KEY, patient, of_this_batch)",
             "series (name PRIMARY KEY, study)",
-            "counted (study PRIMARY KEY, patient)",
         ):
             self._database.execute(f"CREATE TABLE {table} WITHOUT ROWID")
         for batch in catalog.batches():
             frame = catalog.instances([batch], columns=_COLUMNS)
             for row in frame.itertuples(index=False, name=None):
-                self.add(dict(zip(_COLUMNS, row, strict=True)))
+                self._add(dict(zip(_COLUMNS, row, strict=True)), of_this_batch=False)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Enter an instance that is held from now on."""
-        run = self._database.execute
-        run("INSERT OR REPLACE INTO instances VALUES (:instance, :content, :object)", row)
-        run("INSERT OR REPLACE INTO studies VALUES (:study, :patient)", row)
-        run("INSERT OR REPLACE INTO series VALUES (:series, :study)", row)
+        """Enter an instance that is held from now on; its study and patient are counted."""
+        self._add({name: row[name] for name in _COLUMNS}, of_this_batch=True)
 
     def count(self, row: dict[str, Any]) -> None:
-        """Count study and patient of an instance among those of this batch."""
-        self._database.execute("INSERT OR IGNORE INTO counted VALUES (:study, :patient)", row)
+        """Count study and patient of an instance that was held already among those of this batch."""
+        self._database.execute("UPDATE studies SET of_this_batch = TRUE WHERE name = ?", (row["study"],))
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of studies and patients of this batch."""
-        query = "SELECT count(study), count(DISTINCT patient) FROM counted"
+        query = "SELECT count(*), count(DISTINCT patient) FROM studies WHERE of_this_batch"
         studies, patients = self._database.execute(query).fetchone()
         return studies, patients
 
     def objection(self, row: dict[str, Any]) -> Refusal | None:
         """Return why an instance cannot be added to those that are held; None where it can."""
-        held = self._one("SELECT content, object FROM instances WHERE name = ?", row["instance"])
-        if held is not None:
+        named = {name: row[name] for name in _COLUMNS}
+        content, kept, patient, study = self._database.execute(_HELD, named).fetchone()
+        if content is not None:
             # Two exports of one instance may differ in what is not kept; what is kept decides.
-            same = row["content"] == held[0] or row["object"] == held[1]
+            same = row["content"] == content or row["object"] == kept
             return Refusal(RejectionCode.DUPLICATE if same else RejectionCode.CONFLICTING_INSTANCE)
-        if self._one("SELECT patient FROM studies WHERE name = ?", row["study"]) not in (
-            None,
-            (row["patient"],),
-        ):
+        if patient not in (None, row["patient"]):
             return Refusal(RejectionCode.STUDY_OF_TWO_PATIENTS)
-        if self._one("SELECT study FROM series WHERE name = ?", row["series"]) not in (None, (row["study"],)):
+        if study not in (None, row["study"]):
             return Refusal(RejectionCode.SERIES_OF_TWO_STUDIES)
         return None
 
-    def _one(self, query: str, name: str) -> tuple[Any, ...] | None:
-        found: tuple[Any, ...] | None = self._database.execute(query, (name,)).fetchone()
-        return found
+    def _add(self, row: dict[str, Any], of_this_batch: bool) -> None:
+        run = self._database.execute
+        run("INSERT OR REPLACE INTO instances VALUES (:instance, :content, :object)", row)
+        run(f"INSERT OR REPLACE INTO studies VALUES (:study, :patient, {of_this_batch})", row)  # noqa: S608
+        run("INSERT OR REPLACE INTO series VALUES (:series, :study)", row)
 
 
 class Taken:
