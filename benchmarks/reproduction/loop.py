@@ -1,7 +1,8 @@
 """One training run: resumable after any kill, with a learning curve and a test at its end.
 
-A run's folder holds ``checkpoint.pt`` (what it is of, weights, optimizer, step, seconds, hardware, curve). The
-test's result goes to ``docs/reproduction/<run>-seed<k>.json``, from which the page is written.
+A run's folder holds ``checkpoint.pt`` (what it is of, weights, optimizer, step, seconds, hardware, curve) and what was
+answered of a test that was stopped. The test's result goes to ``docs/reproduction/<run>-seed<k>.json``, from which the
+page is written.
 """
 
 from __future__ import annotations
@@ -128,7 +129,10 @@ def train(job: Job, run: Run, state: State, minutes: float) -> None:
 
 def test(job: Job, run: Run, state: State, pools: Mapping[str, Omniglot]) -> dict[str, Any]:
     """Answer 1000 test episodes of each figure on each pool; returns what the page is written from."""
-    measured = {pool: _measured(run, job.recipe.figures, classes) for pool, classes in pools.items()}
+    measured = {
+        pool: _measured(run, job.recipe.figures, classes, job.folder / f"test-{state.step}-{pool}")
+        for pool, classes in pools.items()
+    }
     return {
         "run": job.recipe.name,
         "seed": job.seed,
@@ -147,15 +151,23 @@ def test(job: Job, run: Run, state: State, pools: Mapping[str, Omniglot]) -> dic
     }
 
 
-def _measured(run: Run, figures: Sequence[Figure], classes: Omniglot) -> dict[Figure, dict[str, float]]:
-    """Measure all figures; neighbours that ask for the same episodes are answered on them together."""
+def _measured(
+    run: Run, figures: Sequence[Figure], classes: Omniglot, folder: Path
+) -> dict[Figure, dict[str, float]]:
+    """Measure all figures; neighbours that ask for the same episodes are answered on them together.
+
+    What is answered is kept in the folder: a test of hours goes on where it was stopped.
+    """
     found = {}
     for (ways, shots), neighbours in groupby(figures, lambda figure: (figure.ways, figure.shots)):
         asked, right = tuple(neighbours), []
         with bar(f"{ways}-way {shots}-shot") as progress:
             for start in range(0, _TEST_EPISODES, _AT_ONCE):
-                rng = np.random.default_rng([_TEST_SEED, ways, shots, start])
-                right.append(run.right(classes, asked, rng, _AT_ONCE))
+                kept = folder / f"{ways}-{shots}-{start}.json"
+                if not kept.exists():
+                    rng = np.random.default_rng([_TEST_SEED, ways, shots, start])
+                    write_json(kept, np.asarray(run.right(classes, asked, rng, _AT_ONCE)).tolist())
+                right.append(np.array(json.loads(kept.read_text())))
                 progress(start + _AT_ONCE, _TEST_EPISODES, "")
         for figure, each in zip(asked, 100 * np.concatenate(right, axis=1), strict=True):
             half = 1.96 * each.std(ddof=1) / np.sqrt(len(each))

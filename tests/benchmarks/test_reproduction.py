@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.reproduction import loop
 from benchmarks.reproduction.loop import Job, choose_device, read_results, train, write_result
 from benchmarks.reproduction.loop import test as measure
 from benchmarks.reproduction.omniglot import Omniglot
@@ -132,3 +133,33 @@ def test_every_seed_has_a_result_and_rows_of_its_own(
     assert len({len(row) for row in rows}) == 1, "as many cells in every row"
     shown = [(row[3], row[5]) for row in rows if row[1] == "Prototypical Networks" and row[6] != "not run"]
     assert shown == [(task, seed) for seed in "01" for task in ("5-way 1-shot", "20-way 1-shot")]
+
+
+def test_a_test_that_is_stopped_goes_on_and_measures_the_same(
+    drawings: Omniglot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_TEST_EPISODES", 100)
+    asked: list[int] = []
+
+    class Guessing:
+        """Answers by chance, and is stopped once."""
+
+        def __init__(self, stops_at: int | None) -> None:
+            self.stops_at = stops_at
+
+        def right(
+            self, classes: Omniglot, figures: tuple, rng: np.random.Generator, count: int
+        ) -> np.ndarray:
+            if len(asked) == self.stops_at:
+                raise KeyboardInterrupt
+            asked.append(count)
+            return rng.random((len(figures), count)).astype(np.float32)
+
+    figures = RECIPES["prototypical-1shot"].figures
+    whole = loop._measured(Guessing(None), figures, drawings, tmp_path / "whole")  # type: ignore[arg-type]
+    made = len(asked)
+    asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        loop._measured(Guessing(3), figures, drawings, tmp_path / "cut")  # type: ignore[arg-type]
+    assert loop._measured(Guessing(None), figures, drawings, tmp_path / "cut") == whole  # type: ignore[arg-type]
+    assert len(asked) == made
