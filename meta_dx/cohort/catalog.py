@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from meta_dx.cohort.diagnoses import active_diagnoses
 from meta_dx.cohort.rows import Rows, TableWriter
@@ -23,6 +24,7 @@ from meta_dx.cohort.volumes import volumes_table
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, fingerprint_of, new_folder, write_json
 
+_BLOCK = 4096  # rows that are read at once
 _ORDER = ["study", "series", "instance_number", "instance"]
 _DERIVED_FROM = [
     "batch",
@@ -87,6 +89,12 @@ class Catalog:
             One row for each instance, batch after batch, in each sorted by study, series and number.
         """
         return read_tables("instances", self._files("instances", batches), columns)
+
+    def each_instance(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield some required columns of every instance, in no more memory than a few of them need."""
+        for file in self._files("instances", None):
+            for block in pq.ParquetFile(file).iter_batches(_BLOCK, columns=list(columns)):
+                yield from zip(*(block.column(name).to_pylist() for name in columns), strict=True)
 
     def rejections(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the files that were not taken, with code and reason."""

@@ -33,10 +33,8 @@ class Seen:
             "series (name PRIMARY KEY, study)",
         ):
             self._database.execute(f"CREATE TABLE {table} WITHOUT ROWID")
-        for batch in catalog.batches():
-            frame = catalog.instances([batch], columns=_COLUMNS)
-            for row in frame.itertuples(index=False, name=None):
-                self._add(dict(zip(_COLUMNS, row, strict=True)), of_this_batch=False)
+        for row in catalog.each_instance(_COLUMNS):
+            self._add(dict(zip(_COLUMNS, row, strict=True)), of_this_batch=False)
 
     def add(self, row: dict[str, Any]) -> None:
         """Enter an instance that is held from now on; its study and patient are counted."""
@@ -87,9 +85,7 @@ class Taken:
     def counts(self, catalog: Catalog) -> tuple[int, int]:
         """Return how many studies and patients the instances belong to that the catalog has."""
         update = "UPDATE taken SET study = ?, patient = ? WHERE name = ?"
-        for batch in catalog.batches():
-            frame = catalog.instances([batch], columns=["study", "patient", "instance"])
-            self._database.executemany(update, frame.itertuples(index=False, name=None))
+        self._database.executemany(update, catalog.each_instance(["study", "patient", "instance"]))
         query = "SELECT count(DISTINCT study), count(DISTINCT patient) FROM taken"
         studies, patients = self._database.execute(query).fetchone()
         return studies, patients

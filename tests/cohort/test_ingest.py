@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meta_dx.cohort import ingest, known
+from meta_dx.cohort import ingest, known, ledger
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import (
     IngestOptions,
@@ -363,6 +363,24 @@ def test_a_run_that_dies_at_any_step_and_runs_again_ends_with_the_same_bytes(
         assert Catalog(home).batches() == (["b0001"] if finished else [])
     summary = ingest_folder(home, source)
     assert counted(summary) == ((10, 0, 6, *MIXED[3:]) if finished else MIXED)
+    assert tree(home.catalog) == tree(control.catalog)
+    assert tree(home.objects) == tree(control.objects)
+    assert Vault.open(home).known_files() == Vault.open(control).known_files()
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_what_the_vault_learned_before_a_death_changes_nothing(home, source, monkeypatch, files):
+    mixed(source)
+    control = twin(home, "control")
+    ingest_folder(control, source)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_MANY", files)
+        patch.setattr(ObjectStore, "flush", lambda _: (_ for _ in ()).throw(Death))
+        with pytest.raises(Death):
+            ingest_folder(home, source)
+        assert len(Vault.open(home).known_files()) >= 9
+        assert Catalog(home).batches() == []
+    assert counted(ingest_folder(home, source)) == MIXED
     assert tree(home.catalog) == tree(control.catalog)
     assert tree(home.objects) == tree(control.objects)
     assert Vault.open(home).known_files() == Vault.open(control).known_files()
