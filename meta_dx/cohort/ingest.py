@@ -1,8 +1,8 @@
 """Ingest: from files to objects and catalog, in batches, with every file accounted for.
 
-A batch is committed in three steps: the objects are written, the vault learns the identities and what became
-of every file, and one rename makes the batch's tables visible. Until that rename the batch does not exist, so
-a process that dies anywhere and runs again ends with the same bytes as one that ran through. See
+While files are read, objects are written and the vault learns the identities and what became of every file. When
+all of that is on the disk, one rename makes the batch's tables visible. Until that rename the batch does not exist,
+so a process that dies anywhere and runs again ends with the same bytes as one that ran through. See
 ``docs/ingest.md``.
 """
 
