@@ -31,6 +31,7 @@ from meta_dx.home import Home  # noqa: E402
 from meta_dx.records.cases import NewCase  # noqa: E402
 from meta_dx.review.app import create_app  # noqa: E402
 from meta_dx.review.desk import Desk  # noqa: E402
+from meta_dx.steps.review import case_of  # noqa: E402
 
 PASSWORD = "a long enough password"  # noqa: S105 # of a home that lives for minutes
 _NUMBER = r'name="form" value="([^"]+)"'
@@ -56,21 +57,7 @@ def prepare(folder: Path, cases: int, readers: int) -> tuple[Path, list[str]]:
     ingest_folder(home, folder / "studies")
     desk = Desk(home)
     studies = Catalog(home).studies()
-    real = [
-        NewCase(
-            r.study,
-            r.patient,
-            r.batch,
-            r.modality,
-            r.body_part,
-            r.sex,
-            r.age_years,
-            r.study_date,
-            r.instances,
-            r.series,
-        )
-        for r in studies.itertuples()
-    ]
+    real = [case_of(row) for row in studies.to_dict("records")]
     drawn = [
         NewCase(f"2.25.{n}", f"P{n}", "b0001", "CR", "CHEST", "F", 50.0, None, 1, 1)
         for n in range(cases - len(real))

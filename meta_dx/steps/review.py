@@ -38,7 +38,7 @@ def add_cases(project: Project, desk: Desk) -> int:
         data = assemble(project)
         studies, wanted = data.studies, set(data.to_predict().study.tolist())
     rows = studies[studies["study"].isin(wanted)]
-    return desk.cases.add(_case(row) for row in rows.to_dict("records"))
+    return desk.cases.add(case_of(row) for row in rows.to_dict("records"))
 
 
 def keep_current(project: Project, desk: Desk, stop: threading.Event) -> None:
@@ -51,7 +51,8 @@ def keep_current(project: Project, desk: Desk, stop: threading.Event) -> None:
             seen = version
 
 
-def _case(row: dict[Any, Any]) -> NewCase:
+def case_of(row: dict[Any, Any]) -> NewCase:
+    """Return a row of the studies table as a case."""
     known = {
         name: None if pd.isna(row[name]) else row[name]
         for name in ("body_part", "sex", "age_years", "study_date")

@@ -106,6 +106,10 @@ def test_a_closed_account_gets_out_and_not_in_again(accounts: Accounts) -> None:
     assert refused(accounts, "anna", PASSWORD) == "sign_in_failed"
 
 
+def test_where_there_is_no_administrator_other_accounts_can_be_changed(accounts: Accounts) -> None:
+    assert not accounts.change("anna", enabled=False, by="command line").enabled
+
+
 def test_the_last_administrator_stays(accounts: Accounts) -> None:
     accounts.add("root", "administrator", password=PASSWORD)
     for change in ({"enabled": False}, {"role": "reader"}):

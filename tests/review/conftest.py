@@ -14,12 +14,12 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import import_diagnoses
 from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.home import Home
-from meta_dx.records.cases import NewCase
 from meta_dx.records.predictions import EvidenceCase, PredictedStudy, PredictionRun, save_prediction_run
 from meta_dx.records.support import SupportCase, SupportSets
 from meta_dx.review import app as application
 from meta_dx.review.desk import Desk
 from meta_dx.review.options import ReviewOptions
+from meta_dx.steps.review import case_of
 from tests.dicom.builders import write_instance
 
 PASSWORD = "correct horse battery"  # noqa: S105
@@ -75,21 +75,7 @@ def make_desk(tmp_path: Path, studies: Path) -> Callable[..., Desk]:
         ]
         version = SupportSets(desk.records).add(cases, "test", "test").version
         unknown = rows[~rows["study"].isin(table["study"])]
-        desk.cases.add(
-            NewCase(
-                r.study,
-                r.patient,
-                r.batch,
-                r.modality,
-                r.body_part,
-                r.sex,
-                r.age_years,
-                r.study_date,
-                r.instances,
-                r.series,
-            )
-            for r in unknown.itertuples()
-        )
+        desk.cases.add(case_of(row) for row in unknown.to_dict("records"))
         images = Catalog(home).instances().drop_duplicates("study").set_index("study")["instance"]
         answers = [
             PredictedStudy(
