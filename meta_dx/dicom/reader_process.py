@@ -31,6 +31,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from meta_dx.dicom import messages
+from meta_dx.dicom.confinement import confine
 from meta_dx.dicom.display import compact
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.pixels import physical_pixels
@@ -42,7 +43,7 @@ from meta_dx.dicom.sources import is_archive_name
 if TYPE_CHECKING:
     from meta_dx.dicom.archives import Archive, Member
 
-_DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of prctl(2)
+_DIE_WITH_PARENT = 1  # of prctl(2)
 _OPEN_FILES = 64
 _KEY_BYTES = 1 << 10
 _MANY = 64  # members in one message
@@ -195,7 +196,6 @@ def _die_with_parent() -> None:
     except AttributeError:  # not Linux: the end of the pipe is all there is
         return
     prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-    prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
 def _restrict(limits: ReadLimits) -> None:
@@ -210,6 +210,7 @@ def _restrict(limits: ReadLimits) -> None:
         _, hard = resource.getrlimit(kind)
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (least, least))
+    confine()
 
 
 if __name__ == "__main__":
