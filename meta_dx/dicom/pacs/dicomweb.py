@@ -6,21 +6,14 @@ repeats no request whose connection was lost, overlooks Retry-After and reads an
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
 
 from meta_dx.dicom.pacs.address import DicomWebAddress
 from meta_dx.dicom.pacs.archive import (
     INSTANCE_FIELDS,
-    MOST_MATCHES,
     SERIES_FIELDS,
     STUDY_COUNTS,
     STUDY_IDENTITY,
@@ -37,23 +30,16 @@ from meta_dx.dicom.pacs.archive import (
     listed_study,
 )
 from meta_dx.dicom.pacs.credentials import Credentials
-from meta_dx.dicom.pacs.dicom_json import TAGS, Entry, key_of
+from meta_dx.dicom.pacs.dicomweb_service import FOR_NOW, DicomWebService, UnwellError, pieces
 from meta_dx.dicom.pacs.landing import Landing, PartialFile, TooLargeError
 from meta_dx.dicom.pacs.multipart import CutOffError, boundary_of, copy_parts
 from meta_dx.dicom.pacs.options import PacsOptions
-from meta_dx.errors import MetaDxError
 from meta_dx.home import storage_faults
 
-if TYPE_CHECKING:
-    import requests
-
-_CHUNK = 1 << 20
-_LISTING_BYTES = 64 << 20  # of one answer; a page of 10,000 matches has about 20 MB
 _ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509})
 
 
-class DicomWebArchive:
+class DicomWebArchive(DicomWebService):
     """One DICOMweb service.
 
     Parameters
@@ -76,8 +62,8 @@ class DicomWebArchive:
     def __init__(
         self, address: DicomWebAddress, options: PacsOptions, credentials: Credentials, landing: Landing
     ) -> None:
-        self._address, self._options, self._landing = address, options, landing
-        self._session = _session(options, credentials)
+        super().__init__(address, options, credentials)
+        self._landing = landing
 
     def studies(self) -> tuple[list[ListedStudy], int]:
         """List the studies that the filters let through, and count entries whose UID is none."""
@@ -127,10 +113,6 @@ class DicomWebArchive:
                 wanted, pool.map(lambda instance: self._fetch(instance, land), wanted), strict=True
             )
 
-    def close(self) -> None:
-        """End the connections."""
-        self._session.close()
-
     def _fetch(self, instance: ListedInstance, land: Land) -> FetchFailure | None:
         failure: FetchFailure | None = None
         for attempt in attempts(self._options):
@@ -142,7 +124,7 @@ class DicomWebArchive:
                         land(instance, file)
                 finally:
                     file.drop()
-            if failure not in _FOR_NOW:
+            if failure not in FOR_NOW:
                 break
         return failure
 
@@ -151,8 +133,8 @@ class DicomWebArchive:
         deadline = time.monotonic() + self._options.instance_seconds
         try:
             with self._answer(path, [], _ANY_SYNTAX) as answer:
-                parts = _save(answer.headers.get("Content-Type", ""), _pieces(answer, deadline), file)
-        except _Unwell as fault:
+                parts = _save(answer.headers.get("Content-Type", ""), pieces(answer, deadline), file)
+        except UnwellError as fault:
             attempt.retry_after = fault.retry_after
             return fault.failure
         except CutOffError:
@@ -165,119 +147,6 @@ class DicomWebArchive:
             return FetchFailure.NOT_SENT
         return None if file.begins_like_dicom() else FetchFailure.NOT_DICOM
 
-    def _search(
-        self, path: str, asked: dict[str, str], fields: Sequence[str], expected: int | None = None
-    ) -> Iterator[Entry]:
-        """Yield every match once, page by page, whatever the server makes of limit and offset."""
-        size = self._options.page_size
-        parameters: list[tuple[str, str]] = [(name, value) for name, value in asked.items() if value]
-        parameters += [("includefield", TAGS[name]) for name in fields]
-        seen: set[str] = set()
-        offset = 0
-        while expected is None or len(seen) < expected:
-            page, more = self._page(path, [*parameters, ("limit", str(size)), ("offset", str(offset))])
-            fresh = [entry for entry in page if entry.key not in seen]
-            if not fresh:
-                if page and (more or len(page) == size):
-                    raise self._error(
-                        "pacs_paging",
-                        "sends the same page again: set [pacs] page_size above its number of matches",
-                    )
-                return
-            for entry in fresh:
-                if entry.key not in seen:
-                    seen.add(entry.key)
-                    yield entry
-            if len(seen) > MOST_MATCHES:
-                raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
-            offset += len(page)
-
-    def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:
-        failure = FetchFailure.UNAVAILABLE
-        for attempt in attempts(self._options):
-            deadline = time.monotonic() + self._options.instance_seconds
-            try:
-                with self._answer(path, parameters, "application/dicom+json") as answer:
-                    return _entries(_pieces(answer, deadline)), answer.headers.get("Warning", "").startswith(
-                        "299"
-                    )
-            except _Unwell as fault:
-                attempt.retry_after, failure = fault.retry_after, fault.failure
-                if failure not in _FOR_NOW:
-                    break
-        if failure is FetchFailure.REFUSED:
-            raise self._error("pacs_refused", "refuses the query: check path and filters of the address")
-        if failure is FetchFailure.GONE and path == "/studies":
-            raise self._error("pacs_no_service", "has no DICOMweb service under this path: check the address")
-        if failure is FetchFailure.GONE:
-            return [], False  # deleted since it was listed
-        if failure in (FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF):
-            raise self._error("pacs_unreachable", "cannot be reached, or is too busy: try again later")
-        raise self._error(
-            "pacs_answer", "does not answer with a list of DICOM JSON: check the path of the address"
-        )
-
-    @contextmanager
-    def _answer(
-        self, path: str, parameters: list[tuple[str, str]], accept: str
-    ) -> Iterator[requests.Response]:
-        """Send one request; connections that fail and answers that are none come out as :class:`_Unwell`."""
-        import requests
-
-        trouble: Exception | None = None
-        try:
-            with self._session.get(
-                self._address.url + path,
-                params=urlencode(parameters, quote_via=quote, safe="*?"),
-                headers={"Accept": accept},
-                timeout=(self._options.connect_seconds, self._options.read_seconds),
-                allow_redirects=False,  # the login goes to the server that the user named, and to no other
-                stream=True,
-            ) as answer:
-                self._judge(answer, searching=path == "/studies" or bool(parameters))
-                yield answer
-                return
-        except requests.exceptions.SSLError:
-            trouble = self._error(
-                "pacs_tls", "has no certificate that we trust: name its authority in [pacs] ca_file"
-            )
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-            trouble = _Unwell(FetchFailure.CUT_OFF)
-        except requests.RequestException:
-            trouble = _Unwell(FetchFailure.UNAVAILABLE)
-        # Outside of the handler: the library's errors hold the address with UIDs, and would travel along.
-        raise trouble
-
-    def _judge(self, answer: requests.Response, *, searching: bool) -> None:
-        status = answer.status_code
-        if status in (200, 204, 206):
-            return
-        if status == 401 or (status == 403 and searching):
-            raise self._error(
-                "pacs_credentials",
-                f"refuses the login ({status}): check the file of [pacs] credentials, or META_DX_PACS_TOKEN, "
-                "META_DX_PACS_USER and META_DX_PACS_PASSWORD",
-            )
-        if 300 <= status < 400:
-            raise self._error("pacs_redirect", "sends us to another address: write that one as the source")
-        if status in _BUSY or status >= 500:
-            raise _Unwell(FetchFailure.UNAVAILABLE, _seconds(answer.headers.get("Retry-After", "")))
-        raise _Unwell(FetchFailure.GONE if status in (404, 410) else FetchFailure.REFUSED)
-
-    def _error(self, code: str, what: str) -> MetaDxError:
-        return MetaDxError(code, f"The archive {self._address.host} {what}.")
-
-
-_FOR_NOW = frozenset(
-    {FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF, FetchFailure.NOT_SENT, FetchFailure.NOT_DICOM}
-)
-
-
-class _Unwell(Exception):
-    def __init__(self, failure: FetchFailure, retry_after: float = 0.0) -> None:
-        super().__init__(failure.value)
-        self.failure, self.retry_after = failure, retry_after
-
 
 def _plain(pattern: str) -> str:
     """Write a pattern so that nothing in it needs an escape.
@@ -285,26 +154,6 @@ def _plain(pattern: str) -> str:
     Orthanc 1.10 takes ``%20`` for three letters; what matches too much then is sorted out here.
     """
     return re.sub(r"[^A-Za-z0-9_.~*-]", "?", pattern)
-
-
-def _entries(chunks: Iterable[bytes]) -> list[Entry]:
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > _LISTING_BYTES:
-            raise _Unwell(FetchFailure.TOO_LARGE)
-    if not body.strip():
-        return []  # 204, or 200 with nothing: no matches
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        parsed = None
-    parsed = [parsed] if isinstance(parsed, dict) else parsed
-    if not isinstance(parsed, list) or len(parsed) > MOST_MATCHES:
-        raise _Unwell(FetchFailure.NOT_DICOM)
-    if not all(isinstance(entry, dict) for entry in parsed):
-        raise _Unwell(FetchFailure.NOT_DICOM)
-    return [Entry(entry, key_of(entry)) for entry in parsed]
 
 
 def _save(content_type: str, chunks: Iterable[bytes], file: PartialFile) -> int:
@@ -320,62 +169,3 @@ def _save(content_type: str, chunks: Iterable[bytes], file: PartialFile) -> int:
             file.write(data)
 
     return copy_parts(chunks, boundary, write)
-
-
-def _pieces(answer: requests.Response, deadline: float) -> Iterator[bytes]:
-    """Pass the body on as it comes until the time is up.
-
-    ``iter_content`` would wait until a whole chunk is there, and a server that sends a byte a minute never runs
-    into a time-out.
-    """
-    from urllib3.exceptions import HTTPError, ReadTimeoutError
-
-    while True:
-        try:
-            piece = answer.raw.read1(_CHUNK, decode_content=True)
-        except ReadTimeoutError:
-            raise _Unwell(FetchFailure.UNAVAILABLE) from None
-        except HTTPError:
-            raise _Unwell(FetchFailure.CUT_OFF) from None
-        if not piece:
-            return
-        yield piece
-        if time.monotonic() > deadline:
-            raise _Unwell(FetchFailure.CUT_OFF)
-
-
-def _seconds(retry_after: str) -> float:
-    if retry_after.isdecimal() and len(retry_after) < 8:
-        return float(retry_after)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
-
-
-def _session(options: PacsOptions, credentials: Credentials) -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from requests.auth import HTTPBasicAuth
-
-    if options.ca_file and not Path(options.ca_file).is_file():
-        raise MetaDxError(
-            "no_ca_file", f"[pacs] ca_file {options.ca_file} is no file: name the certificates (PEM)."
-        )
-    # Its warnings name the address of the request, which holds UIDs.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
-    session = requests.Session()
-    session.trust_env = False  # no proxy, login or certificate that the user did not write into [pacs]
-    session.verify = options.ca_file or True
-    session.headers["Accept-Encoding"] = "identity"  # pictures are packed already, and nothing swells
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=options.connections, max_retries=0)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    if credentials.token:
-        session.headers["Authorization"] = f"Bearer {credentials.token}"
-    elif credentials.user:
-        session.auth = HTTPBasicAuth(credentials.user.encode(), credentials.password.encode())
-    return session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from meta_dx.dicom.pacs.address import DimseAddress
 from meta_dx.dicom.pacs.archive import (
     INSTANCE_FIELDS,
-    MOST_MATCHES,
     SERIES_FIELDS,
     STUDY_COUNTS,
     STUDY_IDENTITY,
@@ -25,7 +23,8 @@ from meta_dx.dicom.pacs.archive import (
     listed_instance,
     listed_study,
 )
-from meta_dx.dicom.pacs.dimse_requests import SYNTAXES, Match, portions, query_of, requests_for
+from meta_dx.dicom.pacs.dimse_requests import SYNTAXES, portions, requests_for
+from meta_dx.dicom.pacs.dimse_service import DimseService
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.store import (
@@ -41,13 +40,11 @@ from meta_dx.dicom.pacs.store import (
 from meta_dx.errors import MetaDxError
 from meta_dx.home import storage_faults
 
-_FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # study root
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 _GET = "1.2.840.10008.5.1.4.1.2.2.3"
-_PENDING = (0xFF00, 0xFF01)
 
 
-class DimseArchive:
+class DimseArchive(DimseService):
     """One DIMSE archive.
 
     Parameters
@@ -61,8 +58,8 @@ class DimseArchive:
     """
 
     def __init__(self, address: DimseAddress, options: PacsOptions, landing: Landing) -> None:
-        self._address, self._options, self._landing = address, options, landing
-        self._association: Any = None
+        super().__init__(address, options)
+        self._landing = landing
 
     def studies(self) -> tuple[list[ListedStudy], int]:
         """List the studies that the filters let through, and count entries whose UID is none."""
@@ -126,44 +123,6 @@ class DimseArchive:
                 break
         yield from ((instance, reasons[uid]) for uid, instance in left.items())
 
-    def close(self) -> None:
-        """End the association."""
-        if self._association is not None and self._association.is_established:
-            self._association.release()
-        self._association = None
-
-    def _find(self, level: str, keys: dict[str, str]) -> list[Match]:
-        """Ask, and ask again where the association breaks; what was asked for is asked for whole."""
-        for attempt in attempts(self._options):
-            try:
-                if self._association is None or not self._association.is_established:
-                    self._association = self._associate([(_FIND, None)])
-                return self._matches(level, keys)
-            except MetaDxError as fault:
-                self._association = None
-                if attempt.last or fault.code not in ("pacs_unreachable", "pacs_broke_off"):
-                    raise
-        raise RuntimeError("there is at least one attempt")
-
-    def _matches(self, level: str, keys: dict[str, str]) -> list[Match]:
-        found = []
-        for status, identifier in self._association.send_c_find(query_of(level, keys), _FIND):
-            code = status.get("Status")
-            if code is None:
-                raise self._error("pacs_broke_off", "broke off in the middle of its answer: try again later")
-            if code in _PENDING and identifier is not None:
-                found.append(Match(identifier))
-                if len(found) > MOST_MATCHES:
-                    self._association.abort()
-                    raise self._error(
-                        "pacs_paging", "lists more than a million matches: narrow the filters down"
-                    )
-            elif code not in (*_PENDING, SUCCESS):
-                raise self._error(
-                    "pacs_refused", f"refuses the query (status {code:#06x}): check the filters"
-                )
-        return found
-
     def _transfer(self, wanted: list[ListedInstance], arrivals: _Arrivals) -> FetchFailure:
         """Ask for instances once; return what is the matter with those that do not arrive."""
         move = bool(self._address.move_to)
@@ -173,7 +132,7 @@ class DimseArchive:
             for classes, part in portions(wanted, move):
                 contexts: list[tuple[str, str | None]] = [(model, None), *classes]
                 try:
-                    association = self._associate(contexts, None if move else arrivals)
+                    association = self._associate(contexts, None if move else arrivals.store)
                 except MetaDxError as fault:
                     if fault.code != "pacs_unreachable":
                         raise
@@ -233,70 +192,6 @@ class DimseArchive:
             yield
         finally:
             server.shutdown()
-
-    def _associate(self, contexts: list[tuple[str, str | None]], arrivals: _Arrivals | None = None) -> Any:
-        from pynetdicom import build_role, evt
-
-        entity = quiet_entity(
-            self._options.ae_title, self._options.connect_seconds, self._options.read_seconds
-        )
-        for abstract, syntax in contexts:
-            entity.add_requested_context(abstract, *([syntax] if syntax else []))
-        storage = {abstract for abstract, syntax in contexts if syntax}
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, prepared)]
-        if arrivals is not None:
-            handlers.append((evt.EVT_C_STORE, arrivals.store))
-        association = entity.associate(
-            self._address.host,
-            self._address.port,
-            ae_title=self._address.ae_title,
-            ext_neg=[build_role(abstract, scp_role=True) for abstract in sorted(storage)] or None,
-            evt_handlers=handlers,
-            tls_args=self._tls(),
-        )
-        if not association.is_established:
-            raise self._not_established(association)
-        if contexts[0][0] not in {context.abstract_syntax for context in association.accepted_contexts}:
-            association.release()
-            raise self._error(
-                "pacs_refused",
-                "does not offer this service to us: have query and retrieve allowed for our AE title",
-            )
-        return association
-
-    def _not_established(self, association: Any) -> MetaDxError:
-        answer = association.acceptor.primitive
-        if association.is_rejected:
-            reasons: dict[tuple[object, object], str] = {
-                (1, 3): f"does not know us as {self._options.ae_title}: have this AE title entered there, "
-                "or set [pacs] ae_title",
-                (1, 7): f"is not called {self._address.ae_title}: check the AE title in the address",
-            }
-            reason = (getattr(answer, "result_source", None), getattr(answer, "diagnostic", None))
-            refused = (
-                f"refuses the association: check its AE title ({self._address.ae_title}) and ours "
-                f"({self._options.ae_title}), and whether it allows us in"
-            )
-            return self._error("pacs_refused", reasons.get(reason, refused))
-        what = "cannot be reached, or does not speak DICOM there: check host and port, or try again later"
-        if self._address.tls:
-            what = "cannot be reached with TLS: check host, port and [pacs] ca_file, or try again later"
-        return self._error("pacs_unreachable", what)
-
-    def _tls(self) -> tuple[ssl.SSLContext, str] | None:
-        if not self._address.tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self._options.ca_file or None)
-        except OSError as fault:
-            raise MetaDxError(
-                "no_ca_file",
-                f"[pacs] ca_file {self._options.ca_file} cannot be used: name certificates (PEM).",
-            ) from fault
-        return context, self._address.host
-
-    def _error(self, code: str, what: str) -> MetaDxError:
-        return MetaDxError(code, f"The archive {self._address.host}:{self._address.port} {what}.")
 
 
 class _Arrivals:

@@ -187,7 +187,7 @@ def test_the_pause_that_the_server_asks_for_is_kept_and_grows_otherwise(monkeypa
 def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     from email.utils import formatdate
 
-    from meta_dx.dicom.pacs.dicomweb import _seconds
+    from meta_dx.dicom.pacs.dicomweb_service import _seconds
 
     assert _seconds("12") == 12.0
     assert 50 < _seconds(formatdate(time.time() + 60)) <= 60

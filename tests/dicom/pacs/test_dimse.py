@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (
 )
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
-from meta_dx.dicom.pacs import dimse
+from meta_dx.dicom.pacs import dimse_service
 from meta_dx.errors import MetaDxError
 from tests.dicom.builders import write_study
 
@@ -141,11 +141,11 @@ def test_a_refused_query_is_one_sentence(home, world, quick) -> None:
 
 
 def test_an_archive_that_lists_without_end_is_not_heard_out(home, world, quick, monkeypatch) -> None:
-    monkeypatch.setattr(dimse, "MOST_MATCHES", 3)
+    monkeypatch.setattr(dimse_service, "MOST_MATCHES", 3)
     with pytest.raises(MetaDxError) as caught:
         fetch(home, world.address, options=quick)
     assert caught.value.code == "pacs_paging"
-    monkeypatch.setattr(dimse, "MOST_MATCHES", 4)
+    monkeypatch.setattr(dimse_service, "MOST_MATCHES", 4)
     assert fetch(home, world.address, options=quick).fetched == 4
 
 

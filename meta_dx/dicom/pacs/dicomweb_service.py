@@ -1,0 +1,261 @@
+"""A DICOMweb service: one request and what is the matter with its answer, and searching by QIDO-RS, page by page."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from meta_dx.dicom.pacs.address import DicomWebAddress
+from meta_dx.dicom.pacs.archive import MOST_MATCHES, FetchFailure, attempts
+from meta_dx.dicom.pacs.credentials import Credentials
+from meta_dx.dicom.pacs.dicom_json import TAGS, Entry, key_of
+from meta_dx.dicom.pacs.options import PacsOptions
+from meta_dx.errors import MetaDxError
+
+if TYPE_CHECKING:
+    import requests
+
+_CHUNK = 1 << 20
+_LISTING_BYTES = 64 << 20  # of one answer; a page of 10,000 matches has about 20 MB
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509})
+
+FOR_NOW = frozenset(
+    {FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF, FetchFailure.NOT_SENT, FetchFailure.NOT_DICOM}
+)
+
+
+class UnwellError(Exception):
+    """A request that came to nothing.
+
+    Parameters
+    ----------
+    failure : FetchFailure
+        Why.
+    retry_after : float
+        How long the server asks to be left alone, in seconds.
+    """
+
+    def __init__(self, failure: FetchFailure, retry_after: float = 0.0) -> None:
+        super().__init__(failure.value)
+        self.failure, self.retry_after = failure, retry_after
+
+
+class DicomWebService:
+    """A DICOMweb service with its session.
+
+    Parameters
+    ----------
+    address : DicomWebAddress
+        The service.
+    options : PacsOptions
+        Section ``[pacs]``.
+    credentials : Credentials
+        The login; sent to this server only.
+
+    Raises
+    ------
+    MetaDxError
+        ``no_ca_file``.
+    """
+
+    def __init__(self, address: DicomWebAddress, options: PacsOptions, credentials: Credentials) -> None:
+        self._address, self._options = address, options
+        self._session = _session(options, credentials)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._session.close()
+
+    def _search(
+        self, path: str, asked: dict[str, str], fields: Sequence[str], expected: int | None = None
+    ) -> Iterator[Entry]:
+        """Yield every match once, page by page, whatever the server makes of limit and offset."""
+        size = self._options.page_size
+        parameters: list[tuple[str, str]] = [(name, value) for name, value in asked.items() if value]
+        parameters += [("includefield", TAGS[name]) for name in fields]
+        seen: set[str] = set()
+        offset = 0
+        while expected is None or len(seen) < expected:
+            page, more = self._page(path, [*parameters, ("limit", str(size)), ("offset", str(offset))])
+            fresh = [entry for entry in page if entry.key not in seen]
+            if not fresh:
+                if page and (more or len(page) == size):
+                    raise self._error(
+                        "pacs_paging",
+                        "sends the same page again: set [pacs] page_size above its number of matches",
+                    )
+                return
+            for entry in fresh:
+                if entry.key not in seen:
+                    seen.add(entry.key)
+                    yield entry
+            if len(seen) > MOST_MATCHES:
+                raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
+            offset += len(page)
+
+    def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:
+        failure = FetchFailure.UNAVAILABLE
+        for attempt in attempts(self._options):
+            deadline = time.monotonic() + self._options.instance_seconds
+            try:
+                with self._answer(path, parameters, "application/dicom+json") as answer:
+                    return _entries(pieces(answer, deadline)), answer.headers.get("Warning", "").startswith(
+                        "299"
+                    )
+            except UnwellError as fault:
+                attempt.retry_after, failure = fault.retry_after, fault.failure
+                if failure not in FOR_NOW:
+                    break
+        if failure is FetchFailure.REFUSED:
+            raise self._error("pacs_refused", "refuses the query: check path and filters of the address")
+        if failure is FetchFailure.GONE and path == "/studies":
+            raise self._error("pacs_no_service", "has no DICOMweb service under this path: check the address")
+        if failure is FetchFailure.GONE:
+            return [], False  # deleted since it was listed
+        if failure in (FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF):
+            raise self._error("pacs_unreachable", "cannot be reached, or is too busy: try again later")
+        raise self._error(
+            "pacs_answer", "does not answer with a list of DICOM JSON: check the path of the address"
+        )
+
+    @contextmanager
+    def _answer(
+        self, path: str, parameters: list[tuple[str, str]], accept: str
+    ) -> Iterator[requests.Response]:
+        """Ask for something; answers that are none come out as :class:`UnwellError`, too."""
+        asked = urlencode(parameters, quote_via=quote, safe="*?")
+        with self._exchange("GET", path, params=asked, headers={"Accept": accept}) as answer:
+            self._judge(answer, searching=path == "/studies" or bool(parameters))
+            yield answer
+
+    @contextmanager
+    def _exchange(self, method: str, path: str, **request: Any) -> Iterator[requests.Response]:
+        """Send one request; connections that fail come out as :class:`UnwellError`."""
+        import requests
+
+        trouble: Exception | None = None
+        try:
+            with self._session.request(
+                method,
+                self._address.url + path,
+                timeout=(self._options.connect_seconds, self._options.read_seconds),
+                allow_redirects=False,  # the login goes to the server that the user named, and to no other
+                stream=True,
+                **request,
+            ) as answer:
+                yield answer
+                return
+        except requests.exceptions.SSLError:
+            trouble = self._error(
+                "pacs_tls", "has no certificate that we trust: name its authority in [pacs] ca_file"
+            )
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+            trouble = UnwellError(FetchFailure.CUT_OFF)
+        except requests.RequestException:
+            trouble = UnwellError(FetchFailure.UNAVAILABLE)
+        # Outside of the handler: the library's errors hold the address with UIDs, and would travel along.
+        raise trouble
+
+    def _judge(self, answer: requests.Response, *, searching: bool) -> None:
+        status = answer.status_code
+        if status in (200, 204, 206):
+            return
+        if status == 401 or (status == 403 and searching):
+            raise self._error(
+                "pacs_credentials",
+                f"refuses the login ({status}): check the file of [pacs] credentials, or META_DX_PACS_TOKEN, "
+                "META_DX_PACS_USER and META_DX_PACS_PASSWORD",
+            )
+        if 300 <= status < 400:
+            raise self._error("pacs_redirect", "sends us to another address: write that one as the source")
+        if status in _BUSY or status >= 500:
+            raise UnwellError(FetchFailure.UNAVAILABLE, _seconds(answer.headers.get("Retry-After", "")))
+        raise UnwellError(FetchFailure.GONE if status in (404, 410) else FetchFailure.REFUSED)
+
+    def _error(self, code: str, what: str) -> MetaDxError:
+        return MetaDxError(code, f"The archive {self._address.host} {what}.")
+
+
+def _entries(chunks: Iterable[bytes]) -> list[Entry]:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > _LISTING_BYTES:
+            raise UnwellError(FetchFailure.TOO_LARGE)
+    if not body.strip():
+        return []  # 204, or 200 with nothing: no matches
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        parsed = None
+    parsed = [parsed] if isinstance(parsed, dict) else parsed
+    if not isinstance(parsed, list) or len(parsed) > MOST_MATCHES:
+        raise UnwellError(FetchFailure.NOT_DICOM)
+    if not all(isinstance(entry, dict) for entry in parsed):
+        raise UnwellError(FetchFailure.NOT_DICOM)
+    return [Entry(entry, key_of(entry)) for entry in parsed]
+
+
+def pieces(answer: requests.Response, deadline: float) -> Iterator[bytes]:
+    """Pass the body on as it comes until the time is up.
+
+    ``iter_content`` would wait until a whole chunk is there, and a server that sends a byte a minute never runs
+    into a time-out.
+    """
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    while True:
+        try:
+            piece = answer.raw.read1(_CHUNK, decode_content=True)
+        except ReadTimeoutError:
+            raise UnwellError(FetchFailure.UNAVAILABLE) from None
+        except HTTPError:
+            raise UnwellError(FetchFailure.CUT_OFF) from None
+        if not piece:
+            return
+        yield piece
+        if time.monotonic() > deadline:
+            raise UnwellError(FetchFailure.CUT_OFF)
+
+
+def _seconds(retry_after: str) -> float:
+    if retry_after.isdecimal() and len(retry_after) < 8:
+        return float(retry_after)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _session(options: PacsOptions, credentials: Credentials) -> requests.Session:
+    import requests
+    from requests.adapters import HTTPAdapter
+    from requests.auth import HTTPBasicAuth
+
+    if options.ca_file and not Path(options.ca_file).is_file():
+        raise MetaDxError(
+            "no_ca_file", f"[pacs] ca_file {options.ca_file} is no file: name the certificates (PEM)."
+        )
+    # Its warnings name the address of the request, which holds UIDs.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
+    session = requests.Session()
+    session.trust_env = False  # no proxy, login or certificate that the user did not write into [pacs]
+    session.verify = options.ca_file or True
+    session.headers["Accept-Encoding"] = "identity"  # pictures are packed already, and nothing swells
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=options.connections, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    if credentials.token:
+        session.headers["Authorization"] = f"Bearer {credentials.token}"
+    elif credentials.user:
+        session.auth = HTTPBasicAuth(credentials.user.encode(), credentials.password.encode())
+    return session
