@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +38,7 @@ def doctor(
 ) -> None:
     """Say what this machine can do, and what to do about what is missing."""
     root = Path(home or os.environ.get("META_DX_HOME") or DEFAULT_HOME)
-    findings = [_machine(), *_training(), *_runtime(), *_decoders(), _disk(root), *_home(root)]
+    findings = [_machine(), *_training(), *_runtime(), *_decoders(), _readers(), _disk(root), *_home(root)]
     if json:
         emit_json({"findings": [vars(finding) for finding in findings]})
     else:
@@ -106,6 +108,23 @@ def _decoders() -> list[Finding]:
             )
         )
     return findings
+
+
+def _readers() -> Finding:
+    program = (
+        "from meta_dx.dicom.confinement import confine; held = confine(); print(held.landlock, held.seccomp)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
+    landlock, _, seccomp = ran.stdout.strip().partition(" ")
+    if landlock.isdigit() and landlock != "0" and seccomp == "True":
+        return Finding("readers", "ok", f"cannot write files or use a network (Landlock {landlock}, seccomp)")
+    return Finding(
+        "readers",
+        "note",
+        "this kernel does not keep the processes that read files from writing or from the network",
+        "Linux 6.7 or newer on x86-64 or ARM does, where a container's own rules allow Landlock; "
+        "else use an account with few rights for ingest",
+    )
 
 
 def _disk(root: Path) -> Finding:
