@@ -67,7 +67,7 @@ def test_help_lists_every_command_and_starts_without_heavy_libraries() -> None:
 def test_doctor_answers_json_for_a_fresh_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "--home", str(tmp_path / "home"), "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
-    assert {"machine", "training", "ONNX Runtime", "decoders", "disk", "home"} <= {
+    assert {"machine", "training", "ONNX Runtime", "decoders", "readers", "disk", "home"} <= {
         f["what"] for f in findings
     }
     assert all(f["state"] in {"ok", "note", "fault"} for f in findings)
