@@ -1,5 +1,7 @@
 """Group ``predictions``: support sets and predictions for every study without a diagnosis."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from assets.common import CLINICAL_TEAM
@@ -43,13 +45,17 @@ def support_set(meta_dx: MetaDx) -> dg.MaterializeResult:
     owners=CLINICAL_TEAM,
     kinds={"onnx", "sql"},
     code_version=_CODE_VERSION,
+    output_required=False,
 )
-def batch_predictions(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.MaterializeResult:
+def batch_predictions(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> Iterator[dg.MaterializeResult]:
     """Probabilities, entropy and nearest confirmed cases for every study of the batch without a diagnosis."""
     from meta_dx.steps import predictions
 
     made = predictions.predict_batch(meta_dx.open(), context.partition_key)
-    return dg.MaterializeResult(
+    if made is None:
+        context.log.warning(predictions.OFF)
+        return
+    yield dg.MaterializeResult(
         metadata={
             "studies": made.studies,
             "offered_diseases": made.diseases,

@@ -49,7 +49,7 @@ def serve(
         )
     hosts = {*LOOPBACK, host, *(name or ())}
     stop = threading.Event()
-    for work in (desk.teacher.warm, partial(keep_current, project, desk, stop)):
+    for work in (desk.catch_up, partial(keep_current, project, desk, stop)):
         threading.Thread(target=work, daemon=True).start()
     config = uvicorn.Config(
         create_app(desk, hosts), host=host, port=port, log_level="warning", server_header=False

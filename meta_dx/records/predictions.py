@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, insert, select
@@ -185,6 +185,13 @@ def prediction_runs(records: Records, batch: str | None = None) -> list[tuple[in
     """Return the number and lineage of every run, newest first; of one batch if named."""
     with records.reading() as session:
         return _runs(session, batch)
+
+
+def is_newest(records: Records, run: PredictionRun) -> bool:
+    """Tell whether the newest run of its batch has this lineage."""
+    with records.reading() as session:
+        newest = _runs(session, run.batch)[:1]
+    return any(replace(made, created_at=run.created_at) == run for _, made in newest)
 
 
 def latest_predictions(records: Records, batch: str | None = None) -> list[SavedRun]:

@@ -7,7 +7,7 @@ compares the two. Times are ISO 8601 text in UTC: they sort, they read, and mean
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -279,7 +279,7 @@ def plain(value: Any) -> Any:
     None, because PostgreSQL refuses ``NaN`` in JSON.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

@@ -82,7 +82,9 @@ class SupportSets:
             names = [field.name for field in fields(SupportSetSummary)]
             return [SupportSetSummary(**{name: getattr(row, name) for name in names}) for row in rows]
 
-    def add(self, cases: Iterable[SupportCase], author: str, reason: str) -> SupportSetVersion:
+    def add(
+        self, cases: Iterable[SupportCase], author: str, reason: str, within: Session | None = None
+    ) -> SupportSetVersion:
         """Add cases that a person vouches for; a case already there takes over the new particulars.
 
         A later import of the diagnosis table leaves these cases alone.
@@ -93,6 +95,8 @@ class SupportSets:
             One or more; their ``origin`` becomes ``"person"``.
         author, reason : str
             Kept with the version.
+        within : sqlalchemy.orm.Session, optional
+            A transaction to be part of: the version is there if, and only if, all else of it is.
 
         Returns
         -------
@@ -112,7 +116,7 @@ class SupportSets:
                 refuse_second_disease(case, held.get(case.study))
                 _put(book, case)
 
-        return self._change(change, author, reason)
+        return self._change(change, author, reason, within)
 
     def remove(
         self, *, code: str | None = None, study: str | None = None, author: str, reason: str
@@ -264,7 +268,9 @@ class SupportSets:
 
         return self._change(change, author, reason)
 
-    def _change(self, change: Callable[[_Book], None], author: str, reason: str) -> SupportSetVersion:
+    def _change(
+        self, change: Callable[[_Book], None], author: str, reason: str, within: Session | None = None
+    ) -> SupportSetVersion:
         if not author.strip() or not reason.strip():
             raise MetaDxError(
                 "support_reason_missing", "A support set changes only with a name and a reason: give both."
@@ -279,7 +285,7 @@ class SupportSets:
                 return _version(head, before)
             return _write(session, 1 if head is None else head.version + 1, before, after, author, reason)
 
-        return self._records.write(work)
+        return self._records.write(work) if within is None else work(within)
 
 
 def _head(session: Session) -> SupportVersionRow | None:
@@ -294,17 +300,16 @@ def _book(session: Session, version: int) -> _Book:
         .group_by(row.study, row.code)
         .subquery()
     )
-    rows = session.scalars(
-        select(row)
+    names = [field.name for field in fields(SupportCase)]
+    # Columns, not objects that the session would track: a set of thousands of cases is read with every lesson.
+    rows = session.execute(
+        select(row.state, row.study, row.code, *(getattr(row, name) for name in names))
         .join(last, (row.study == last.c.study) & (row.code == last.c.code) & (row.version == last.c.version))
         .where(row.state != "dropped")
     )
-    names = [field.name for field in fields(SupportCase)]
     return {
-        (found.study, found.code): SupportCase(**{name: getattr(found, name) for name in names})
-        if found.state == "present"
-        else None
-        for found in rows
+        (study, code): SupportCase(*particulars) if state == "present" else None
+        for state, study, code, *particulars in rows
     }
 
 

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -24,9 +23,9 @@ from meta_dx.records.predictions import (
     prediction_of,
     run_probabilities,
 )
-from meta_dx.records.schema import ReviewStateRow
 from meta_dx.records.support import SupportSets
 from meta_dx.records.support_case import SupportCase
+from meta_dx.records.switch import ModelMode, model_mode, set_model_mode
 from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
 from meta_dx.review.dashboard import Dashboard, dashboard, read_cases
@@ -34,9 +33,6 @@ from meta_dx.review.images import CaseImages
 from meta_dx.review.options import ReviewOptions
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
-ModelMode = Literal["on", "shadow", "off"]
-MODES: tuple[ModelMode, ...] = ("on", "shadow", "off")
-_SWITCH = "model"
 _MOST_QUEUED = 500
 _REFERENCE = ("pathology", "follow-up", "adjudication")  # grounds that the model cannot have influenced
 
@@ -86,13 +82,11 @@ class Desk:
 
     @property
     def mode(self) -> ModelMode:
-        """Whether the model's answers are shown (on), made and kept from everybody (shadow), or not asked (off)."""
-        with self.records.reading() as session:
-            row = session.get(ReviewStateRow, _SWITCH)
-        return row.value if row is not None and row.value in MODES else "on"
+        """Whether the model's answers are shown (on), made and shown to nobody (shadow), or not made (off)."""
+        return model_mode(self.records)
 
     def switch(self, account: Account, mode: str) -> None:
-        """Show the model's answers, keep them from everybody, or ask it nothing.
+        """Show the model's answers, keep them from everybody, or have none made.
 
         Raises
         ------
@@ -101,11 +95,9 @@ class Desk:
         """
         if not account.may("lead"):
             raise MetaDxError("not_allowed", "Only a lead may switch the model.")
-        if mode not in MODES:
-            raise MetaDxError("bad_mode", f"The model is one of {', '.join(MODES)}.")
 
         def work(session: Session, write: Write) -> None:
-            session.merge(ReviewStateRow(name=_SWITCH, value=mode))
+            set_model_mode(session, mode)
             write(AuditLine(account.name, "switch_model", details={"mode": mode}))
 
         self.trail.write(work)
@@ -118,6 +110,11 @@ class Desk:
         if self.mode != "on":
             return None
         saved = prediction_of(self.records, study)
+    def catch_up(self) -> None:
+        """Have the cases answered that waited while the model was off, or that a dead process has left."""
+        if self._teacher is not None:
+            self._teacher.warm()
+
         if saved is None:
             return None
         version = SupportSets(self.records).get(saved.run.support_version)
@@ -147,9 +144,8 @@ class Desk:
         if not 2 <= count <= _MOST_QUEUED:
             raise MetaDxError("bad_count", f"Queue from 2 to {_MOST_QUEUED} cases at once.")
         waiting = self.cases.waiting()
-        doubt = {
-            study.study: study.entropy for run in latest_predictions(self.records) for study in run.studies
-        }
+        runs = [] if self.mode == "off" else latest_predictions(self.records)
+        doubt = {study.study: study.entropy for run in runs for study in run.studies}
         ranked = sorted(waiting, key=lambda study: (-doubt.get(study, 0.0), study))
         uncertain, others = ranked[: count // 2], ranked[count // 2 :]
         random = secrets.SystemRandom().sample(others, min(count - len(uncertain), len(others)))
@@ -231,15 +227,19 @@ class Desk:
         """
         if not account.may("teach"):
             raise MetaDxError("not_allowed", "You have no right to confirm cases.")
-        version = self.teacher.teach(lesson, account.name)
-        grounds = {case.study: case.basis for case in lesson.cases}
+        cases, code = self.teacher.cases(lesson), lesson.disease.code
+        reason = f"confirmed in review: {len(cases)} case(s) of {code}"
 
-        def work(session: Session, write: Write) -> None:
-            for study, basis in grounds.items():
-                details = {"code": lesson.disease.code, "basis": basis}
-                write(AuditLine(account.name, "teach", study, support_version=version, details=details))
+        # One transaction: no version without its lines, no line without its version, whenever the process dies.
+        def work(session: Session, write: Write) -> int:
+            made = SupportSets(self.records).add(cases, account.name, reason, within=session).version
+            for case in lesson.cases:
+                details = {"code": code, "basis": case.basis}
+                write(AuditLine(account.name, "teach", case.study, support_version=made, details=details))
+            return made
 
-        self.trail.write(work)
+        version = self.trail.write(work)
+        self.teacher.answer()
         return version
 
     def identity(self, account: Account, study: str) -> dict[str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from meta_dx.records.accounts import SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.cases import BANDS
+from meta_dx.records.switch import MODES
 from meta_dx.review.app import page
-from meta_dx.review.desk import MODES
 from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.wording import named
@@ -41,9 +41,11 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
 
 
 @router.post("/lead/model", dependencies=[Depends(from_our_pages)])
-def switch(request: Request, session: Lead, mode: Annotated[str, Form()]) -> Response:
-    """Switch the model on, into shadow, or off."""
-    desk_of(request).switch(session.account, mode)
+def switch(request: Request, session: Lead, mode: Annotated[str, Form()], later: BackgroundTasks) -> Response:
+    """Switch the model on, into shadow, or off; cases that have waited for it are answered after that."""
+    desk = desk_of(request)
+    desk.switch(session.account, mode)
+    later.add_task(desk.catch_up)
     return RedirectResponse("/lead", 303)
 
 

@@ -47,10 +47,12 @@ def teach(
         lesson = desk.lesson(found, chosen, basis)
         if action == "teach":
             version = desk.teach(session.account, lesson)
-            return _show(
-                request, session, told=f"Support set {version} is live: open cases are answered with it."
-            )
-        preview = desk.teacher.preview(lesson, sorted(desk.cases.decided()))
+            off = desk.mode == "off"
+            told = "the model is off, and open cases wait" if off else "open cases are answered with it"
+            return _show(request, session, told=f"Support set {version} is live: {told}.")
+        # Which answers would change tells what they are: not where they may not be shown.
+        reviewed = sorted(desk.cases.decided()) if desk.mode == "on" else []
+        preview = desk.teacher.preview(lesson, reviewed)
     except MetaDxError as fault:
         return _show(request, session, chosen, typed, message=str(fault), status=400)
     return _show(request, session, chosen, typed, preview=(lesson, preview))

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, get_args
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.records.support_case import SupportCase
 
 Basis = Literal["pathology", "follow-up", "adjudication", "blind read"]
 BASES: tuple[Basis, ...] = get_args(Basis)
@@ -96,16 +97,19 @@ class Preview:
 
 
 class Teacher(Protocol):
-    """Knows what a lesson would change, and makes it so; no training."""
+    """Knows what a lesson would change, and answers by it; no training."""
 
     def warm(self) -> None:
-        """Do beforehand what takes long, where there is a model already."""
+        """Do beforehand what takes long, and what a process that died has left undone, where there is a model."""
 
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         """Tell what a lesson would do, and to which of the reviewed cases."""
 
-    def teach(self, lesson: Lesson, author: str) -> int:
-        """Add the cases to the support set and answer the open cases anew; return the set's version."""
+    def cases(self, lesson: Lesson) -> list[SupportCase]:
+        """Return the cases of a lesson as the support set keeps them."""
+
+    def answer(self) -> None:
+        """Answer the open cases by the support set in force, unless that has been done, or the model is off."""
 
 
 def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opinion]) -> ConfirmedCase:

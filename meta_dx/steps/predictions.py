@@ -26,6 +26,7 @@ from meta_dx.records.predictions import (
     save_prediction_run,
 )
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
+from meta_dx.records.switch import model_mode
 from meta_dx.records.vault import Vault
 from meta_dx.steps import Project
 from meta_dx.steps.answering import picture_names, predicted_studies
@@ -34,6 +35,9 @@ from meta_dx.steps.cohort import CohortData, assemble
 if TYPE_CHECKING:
     from meta_dx.inference.evidence import EmbeddedStudies
     from meta_dx.inference.predictor import Predictor
+
+
+OFF = "The model is switched off on the review pages: nothing is predicted, and the cases wait."
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,11 @@ def serving_of(project: Project, data: CohortData, confirmed: Sequence[SupportCa
     # A diagnosis that is hidden stays hidden, even if a person has added its case to the support set by hand.
     usable = set(data.store.index["study"]) - _studies_of(data, _groups(data, set(data.hidden)))
     described: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    of_study = data.studies.set_index("study")
+    columns = data.studies[["study", "modality", "body_part"]].itertuples(index=False, name=None)
+    of_study = {study: (str(modality), str(part)) for study, modality, part in columns}
     for case in confirmed:
         if case.study in usable:
-            row = of_study.loc[case.study]
-            described[case.code].append((str(row["modality"]), str(row["body_part"])))
+            described[case.code].append(of_study[case.study])
     options = project.settings.serve
     codes = offered_diseases(options, data.split.diseases, described)
     if len(codes) < 2:
@@ -139,7 +143,7 @@ def unshifted(day: str | None, days: int) -> str | None:
         return day
 
 
-def predict_batch(project: Project, batch: str) -> BatchPredictions:
+def predict_batch(project: Project, batch: str) -> BatchPredictions | None:
     """Predict every study of a batch without a known diagnosis, and keep the answers in the records.
 
     Parameters
@@ -151,15 +155,18 @@ def predict_batch(project: Project, batch: str) -> BatchPredictions:
 
     Returns
     -------
-    BatchPredictions
+    BatchPredictions or None
+        None where a lead has switched the model off: the cases of the batch wait.
 
     Raises
     ------
     MetaDxError
         ``no_bundle``, ``no_support_set``, or from :func:`serving_of`.
     """
-    data = assemble(project)
     records = Records.open(project.home)
+    if model_mode(records) == "off":
+        return None
+    data = assemble(project)
     version = SupportSets(records).current()
     if version is None:
         raise MetaDxError(

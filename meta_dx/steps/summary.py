@@ -9,9 +9,11 @@ from meta_dx.evaluation.figures import MethodResult
 from meta_dx.inference.bundle import latest_bundle
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import latest_predictions
+from meta_dx.records.switch import model_mode
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import assemble
 from meta_dx.steps.evaluation import evaluate_rare
+from meta_dx.steps.predictions import OFF
 from meta_dx.steps.reporting import data_summary, score_hidden
 
 
@@ -57,8 +59,11 @@ def summary_lines(project: Project, seconds: float) -> list[str]:
     lines += [
         _method(name, found, shown.comparison.serving) for name, found in shown.comparison.methods.items()
     ]
-    runs = latest_predictions(Records.open(project.home))
+    records = Records.open(project.home)
+    runs = latest_predictions(records)
     predicted = sum(len(saved.studies) for saved in runs)
+    if model_mode(records) == "off":
+        lines += ["", OFF]
     lines += ["", f"Predictions  {predicted} studies, in {project.home.root / 'records.sqlite'}"]
     hidden = score_hidden(project, data)
     if hidden is not None and hidden.studies:

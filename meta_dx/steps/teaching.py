@@ -23,8 +23,9 @@ from meta_dx.inference.evidence import EmbeddedStudies
 from meta_dx.inference.predictor import Predictor
 from meta_dx.inference.serving import class_prior
 from meta_dx.records.database import Records
-from meta_dx.records.predictions import PredictedStudy, save_prediction_run
+from meta_dx.records.predictions import PredictedStudy, is_newest, save_prediction_run
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
+from meta_dx.records.switch import model_mode
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect
 from meta_dx.steps import Project
 from meta_dx.steps.answering import picture_names
@@ -42,12 +43,16 @@ _SUSPECT = 0.5  # probability of another disease from which a case is named
 
 @dataclass(frozen=True)
 class _Cohort:
-    """The cohort as one bundle sees it: every usable study embedded, in the order of ``place``."""
+    """The cohort as one bundle sees it: every usable study embedded, in the order of ``place``.
+
+    ``queries`` are the studies to be predicted, by batch.
+    """
 
     data: CohortData
     predictor: Predictor
     embedded: EmbeddedStudies
     place: dict[str, int]
+    queries: dict[str, Examples]
 
     def cases(self, serving: Serving) -> EmbeddedStudies:
         return self.embedded.take([self.place[case.study] for case in serving.cases])
@@ -72,8 +77,12 @@ class ProjectTeacher:
         self._held: tuple[tuple[str, ...], _Cohort] | None = None
 
     def warm(self) -> None:
-        """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle."""
+        """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle.
+
+        Cases that a lesson has left unanswered, because the process died, are answered.
+        """
         with suppress(MetaDxError):
+            self.answer()
             self._cohort()
 
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
@@ -112,36 +121,36 @@ class ProjectTeacher:
             changes=self._changes(cohort, old, new, [study for study in reviewed if study in cohort.place]),
         )
 
-    def teach(self, lesson: Lesson, author: str) -> int:
-        """Add the cases to the support set and answer the open cases anew.
-
-        Returns
-        -------
-        int
-            The support set's version.
+    def cases(self, lesson: Lesson) -> list[SupportCase]:
+        """Return the cases of a lesson as the support set keeps them.
 
         Raises
         ------
         MetaDxError
-            As :meth:`preview`, and from :meth:`~meta_dx.records.support.SupportSets.add`.
+            ``unknown_case`` when a study is not in use.
         """
-        cohort = self._cohort()
-        cases = self._cases(cohort, lesson)
-        reason = f"confirmed in review: {len(cases)} case(s) of {lesson.disease.code}"
-        version = SupportSets(self._records).add(cases, author, reason)
-        self._answer_anew(cohort, version)
-        return version.version
+        return self._cases(self._cohort(), lesson)
+
+    def answer(self) -> None:
+        """Answer the open cases by the support set in force, unless that has been done, or the model is off.
+
+        Raises
+        ------
+        MetaDxError
+            ``no_support_set``, or from :func:`~meta_dx.steps.predictions.serving_of`.
+        """
+        if model_mode(self._records) != "off":
+            self._answer_anew(self._cohort(), self._current())
 
     def _answer_anew(self, cohort: _Cohort, version: SupportSetVersion) -> None:
         data, serving = cohort.data, self._serving(cohort, version.cases)
         taken = {case.study for case in version.cases}
-        for batch in sorted(set(data.studies["batch"])):
-            queries = data.to_predict(batch)
-            queries = queries.take(~np.isin(queries.study, sorted(taken)))
-            if len(queries):
-                run = run_of(
-                    self._project, data, serving, version.version, cohort.predictor.bundle, queries, batch
-                )
+        for batch, waiting in cohort.queries.items():
+            queries = waiting.take(~np.isin(waiting.study, sorted(taken)))
+            run = run_of(
+                self._project, data, serving, version.version, cohort.predictor.bundle, queries, batch
+            )
+            if len(queries) and not is_newest(self._records, run):
                 save_prediction_run(
                     self._records, run, self._answers(cohort, serving, queries, version.cases)
                 )
@@ -235,7 +244,8 @@ def _embedded(project: Project, made: Bundle, data: CohortData) -> _Cohort:
     predictor = Predictor(made, device=project.settings.cohort.device)
     rows = {str(study): group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
     embedded = predictor.embed_cases(data.store.images, list(rows.values()), names=picture_names(data.store))
-    return _Cohort(data, predictor, embedded, {study: n for n, study in enumerate(rows)})
+    queries = {batch: data.to_predict(batch) for batch in sorted(set(data.studies["batch"]))}
+    return _Cohort(data, predictor, embedded, {study: n for n, study in enumerate(rows)}, queries)
 
 
 def _with(before: Sequence[SupportCase], more: Sequence[SupportCase]) -> list[SupportCase]:

@@ -6,17 +6,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from assets.predictions import batch_predictions
+from assets.project import MetaDx
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.errors import MetaDxError
+from meta_dx.records.accounts import Account
 from meta_dx.records.opinions import Diagnosis
 from meta_dx.records.predictions import latest_predictions, prediction_of
 from meta_dx.records.support import SupportSets
+from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import ConfirmedCase, Lesson
-from meta_dx.steps import Project, open_project
+from meta_dx.steps import Project, cohort_file_of, open_project
 from meta_dx.steps.cohort import assemble
-from meta_dx.steps.predictions import predict_batch
+from meta_dx.steps.predictions import OFF, predict_batch
 from meta_dx.steps.review import open_desk
 from meta_dx.steps.teaching import ProjectTeacher
 from tests.pipelines.conftest import Ran
@@ -31,6 +36,15 @@ def project(ran: Ran, tmp_path: Path) -> Project:
 def undiagnosed(project: Project) -> list[str]:
     data = assemble(project)
     return [study for study in data.to_predict().study.tolist() if study not in data.hidden]
+
+
+def teach(desk: Desk, teacher: ProjectTeacher, lesson: Lesson) -> int:
+    desk._teacher = teacher
+    return desk.teach(lead_of(desk), lesson)
+
+
+def lead_of(desk: Desk) -> Account:
+    return desk.accounts.add("dr.a", "lead", password="correct horse battery", must_change=False)[0]  # noqa: S106
 
 
 def test_the_cases_of_the_review_are_the_studies_that_were_predicted(project: Project) -> None:
@@ -76,7 +90,7 @@ def test_a_new_disease_is_offered_at_once_and_the_old_answer_stays_readable(proj
     assert preview.accuracy_before is None
     assert preview.accuracy_after is not None
     assert prediction_of(desk.records, rest[0]) == old, "a preview changes nothing"
-    version = teacher.teach(lesson, "Dr A")
+    version = teach(desk, teacher, lesson)
     new = prediction_of(desk.records, rest[0])
     assert new is not None
     assert new.run.support_version == version > old.run.support_version
@@ -95,13 +109,77 @@ def test_a_new_disease_is_offered_at_once_and_the_old_answer_stays_readable(proj
     assert "NEW" in {disease.code for disease in desk.diseases()}
 
 
+def test_what_a_lesson_has_left_unanswered_is_answered_at_the_next_start(project: Project) -> None:
+    desk, teacher = open_desk(project), ProjectTeacher(project)
+    first, rest = undiagnosed(project)[0], undiagnosed(project)[1]
+    lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(first, "pathology"),))
+    version = SupportSets(desk.records).add(teacher.cases(lesson), "dr.a", "a lesson; then the process died")
+    teacher.warm()
+    made = prediction_of(desk.records, rest)
+    assert made is not None
+    assert made.run.support_version == version.version
+    teacher.warm()
+    assert prediction_of(desk.records, rest) == made, "what is answered stays"
+
+
+def test_a_model_that_is_off_predicts_nothing_and_makes_up_for_it_when_it_is_on(project: Project) -> None:
+    desk, teacher = open_desk(project), ProjectTeacher(project)
+    lead, desk._teacher = lead_of(desk), teacher
+    before = latest_predictions(desk.records)
+    desk.switch(lead, "off")
+    first, rest = undiagnosed(project)[0], undiagnosed(project)[1]
+    lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(first, "pathology"),))
+    version = desk.teach(lead, lesson)
+    assert [predict_batch(project, batch) for batch in Catalog(project.home).batches()] == [None, None]
+    assert latest_predictions(desk.records) == before
+    desk.switch(lead, "shadow")
+    desk.catch_up()
+    assert desk.answer(rest) is None, "nobody sees it"
+    made = prediction_of(desk.records, rest)
+    assert made is not None
+    assert made.run.support_version == version
+
+
+def test_the_asset_is_skipped_while_the_model_is_off_and_says_why(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(project)
+    batch = Catalog(project.home).batches()[0]
+
+    def run() -> tuple[int, list[str]]:
+        with dg.instance_for_test() as instance:
+            instance.add_dynamic_partitions("ingest_batch", [batch])
+            done = dg.materialize(
+                [batch_predictions],
+                partition_key=batch,
+                instance=instance,
+                resources={
+                    "meta_dx": MetaDx(
+                        cohort=str(cohort_file_of(project.home.root)), home=str(project.home.root)
+                    )
+                },
+            )
+            assert done.success
+            said = [entry.user_message for entry in instance.all_logs(done.run_id)]
+            return len(done.asset_materializations_for_node("batch_predictions")), said
+
+    made, said = run()
+    assert made == 1
+    assert OFF not in said
+    desk.switch(lead_of(desk), "off")
+    made, said = run()
+    assert made == 0
+    assert OFF in said
+
+
 def test_a_study_cannot_stand_for_two_diseases(project: Project) -> None:
     teacher = ProjectTeacher(project)
     version = SupportSets(open_desk(project).records).current()
     assert version is not None
     taken = version.cases[0].study
     lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(taken, "pathology"),))
-    for act in (lambda: teacher.preview(lesson, []), lambda: teacher.teach(lesson, "Dr A")):
+    desk = open_desk(project)
+    for act in (lambda: teacher.preview(lesson, []), lambda: teach(desk, teacher, lesson)):
         with pytest.raises(MetaDxError) as fault:
             act()
         assert fault.value.code == "study_in_two_diseases"

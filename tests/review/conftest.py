@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,14 +57,22 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def taken_in(tmp_path_factory: pytest.TempPathFactory, studies: Path) -> Path:
+    """A home with the studies and the diagnoses; each test works on a copy."""
+    home = Home.open(tmp_path_factory.mktemp("taken-in") / "home")
+    ingest_folder(home, studies)
+    import_diagnoses(home, studies / "diagnoses.csv")
+    return home.root
+
+
 @pytest.fixture
-def make_desk(tmp_path: Path, studies: Path) -> Callable[..., Desk]:
+def make_desk(tmp_path: Path, taken_in: Path) -> Callable[..., Desk]:
     """A factory of homes that differ only in what was predicted."""
 
     def make(probability: float = 0.8, *, readers: int = 1, name: str = "home") -> Desk:
+        shutil.copytree(taken_in, tmp_path / name)
         home = Home.open(tmp_path / name)
-        ingest_folder(home, studies)
-        import_diagnoses(home, studies / "diagnoses.csv")
         desk = Desk(home, ReviewOptions(readers=readers))
         table = Catalog(home).diagnoses()
         rows = Catalog(home).studies()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.records.support import SupportCase, SupportSets
+from meta_dx.review import app as application
 from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect, confirmed
 from tests.review.conftest import Browser
@@ -20,20 +24,29 @@ class FakeTeacher:
     """Remembers what it was taught."""
 
     def __init__(self) -> None:
-        self.taught: list[tuple[Lesson, str]] = []
+        self.taught: list[Lesson] = []
+        self.answered = 0
+        self.asked_about: Sequence[str] = ()
 
     def warm(self) -> None:
-        """Nothing to do."""
+        self.answer()
 
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
-        study = lesson.cases[0].study
+        study, self.asked_about = lesson.cases[0].study, reviewed
         return Preview(
             3, 4, 0.5, 0.75, (Suspect(study, "D1", 0.9),), ((study, study),), (Change(study, "D0", "D1"),)
         )
 
-    def teach(self, lesson: Lesson, author: str) -> int:
-        self.taught.append((lesson, author))
-        return 7
+    def cases(self, lesson: Lesson) -> list[SupportCase]:
+        self.taught.append(lesson)
+        named = lesson.disease
+        return [
+            SupportCase(named.code, named.scheme, named.meaning, c.study, "p", basis=c.basis)
+            for c in lesson.cases
+        ]
+
+    def answer(self) -> None:
+        self.answered += 1
 
 
 def said(kind: str, content: BlindOpinion | Decision, who: str = "anna", version: int = 1) -> Opinion:
@@ -104,15 +117,107 @@ def test_the_whole_way_from_a_decided_case_to_a_live_one(
     for part in ("3 → 4", "50 %", "75 %", "90 %", "Disease 0 → Disease 1", "Make them live"):
         assert part in preview, part
     assert taught.taught == []
-    assert "Support set 7 is live" in teacher.post("/teach", **form, action="teach").text
-    ((lesson, author),) = taught.taught
-    assert (lesson.disease, lesson.cases[0].study, author) == (X, study, "adjudicator")
+    told = teacher.post("/teach", **form, action="teach").text
+    assert "Support set 2 is live: open cases are answered with it" in told
+    (lesson,) = taught.taught
+    assert (lesson.disease, lesson.cases[0].study) == (X, study)
+    version = SupportSets(desk.records).current()
+    assert version is not None
+    assert (version.version, version.author) == (2, "adjudicator")
+    assert study in {case.study for case in version.cases}
     line = desk.trail.lines(study)[0]
     assert (line.action, line.support_version, line.details) == (
         "teach",
-        7,
+        2,
         {"code": "D0", "basis": "blind read"},
     )
+    assert taught.answered == 1
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("on", 1), ("shadow", 0), ("off", 0)])
+def test_a_preview_names_changed_answers_only_where_answers_may_be_seen(
+    desk: Desk, browser: Browsers, taught: FakeTeacher, mode: str, asked: int
+) -> None:
+    _, study = decided(browser)
+    lead = browser("lead")
+    lead.post("/lead/model", mode=mode)
+    lead.post("/teach", disease="D0", basis="blind read", study=study)
+    assert len(taught.asked_about) == asked
+
+
+def test_with_the_model_off_a_lesson_is_live_and_cases_wait_until_it_is_on(
+    desk: Desk, browser: Browsers, taught: FakeTeacher
+) -> None:
+    _, study = decided(browser)
+    lead = browser("lead")
+    lead.post("/lead/model", mode="off")
+    told = lead.post("/teach", disease="D0", basis="blind read", study=study, action="teach").text
+    assert "the model is off, and open cases wait" in told
+    before = taught.answered
+    lead.post("/lead/model", mode="on")
+    assert taught.answered == before + 1
+
+
+def test_a_lesson_whose_answers_were_not_made_is_in_the_trail_and_caught_up_with_later(
+    desk: Desk, browser: Browsers, taught: FakeTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, study = decided(browser)
+
+    def dies() -> None:
+        raise KeyError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(taught, "answer", dies)
+        answer = browser("lead").post("/teach", disease="D0", basis="blind read", study=study, action="teach")
+    assert answer.status_code == 500
+    assert versions(desk) == lessons(desk) == [2]
+    desk.catch_up()
+    assert taught.answered == 1
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from meta_dx.home import Home
+from meta_dx.records.opinions import Diagnosis
+from meta_dx.review.desk import Desk
+from meta_dx.review.teaching import ConfirmedCase, Lesson
+from tests.review.test_teaching import FakeTeacher
+
+home, study, place = sys.argv[1:]
+desk = Desk(Home.open(Path(home)), teacher=FakeTeacher())
+keeper, name = {"before the lines": (desk.trail, "_append"), "before the anchor": (desk.trail, "_anchor"),
+                "before the answers": (desk._teacher, "answer")}[place]
+setattr(keeper, name, lambda *_: os._exit(9))
+lead = next(account for account in desk.accounts.all() if account.name == "lead")
+desk.teach(lead, Lesson(Diagnosis("D0", "99T", "Disease 0"), (ConfirmedCase(study, "pathology"),)))
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("place", "there"), [("before the lines", []), ("before the anchor", [2]), ("before the answers", [2])]
+)
+def test_a_process_that_dies_in_a_lesson_leaves_version_and_lines_or_neither(
+    desk: Desk, browser: Browsers, monkeypatch: pytest.MonkeyPatch, place: str, there: list[int]
+) -> None:
+    monkeypatch.setattr(application, "built_files", lambda: {"js": [], "css": []})
+    browser("lead")
+    study = desk.cases.waiting()[0]
+    done = subprocess.run([sys.executable, "-c", DIES, str(desk.home.root), study, place], check=False)
+    assert done.returncode == 9
+    assert versions(desk) == lessons(desk) == there
+    assert desk.trail.verify().whole
+
+
+def versions(desk: Desk) -> list[int]:
+    """Versions of the support set that a lesson has made."""
+    return [one.version for one in SupportSets(desk.records).versions() if one.author == "lead"]
+
+
+def lessons(desk: Desk) -> list[int | None]:
+    """Versions of the support set that the audit trail knows from lessons."""
+    return [line.support_version for line in desk.trail.lines() if line.action == "teach"]
 
 
 def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> None:
@@ -121,7 +226,7 @@ def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> N
     form = {"disease": "Q1", "basis": "pathology", "study": study, "action": "teach"}
     assert teacher.post("/teach", **form).status_code == 400
     assert teacher.post("/teach", **form, new_meaning="A new disease", new_scheme="I10").status_code == 200
-    assert taught.taught[0][0].disease == Diagnosis("Q1", "I10", "A new disease")
+    assert taught.taught[0].disease == Diagnosis("Q1", "I10", "A new disease")
 
 
 @pytest.mark.parametrize("basis", ["", "adjudication", "the model"])
