@@ -29,7 +29,7 @@ from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.receive import ListenerOptions, listening
 from meta_dx.home import Home
 from tests.dicom.builders import picture, uid_of, write_instance
-from tests.dicom.pacs.orthanc import AE_TITLE, OUR_TITLE, PASSWORD, USER, Orthanc, free_port
+from tests.orthanc import AE_TITLE, OUR_TITLE, PASSWORD, USER, Orthanc, free_port
 
 STUDY = uid_of("study")
 AS_IT_IS = {

@@ -29,6 +29,7 @@ from meta_dx.evaluation.options import EvaluationOptions
 from meta_dx.inference.serving import ServeOptions
 from meta_dx.learners.options import LearnerOptions
 from meta_dx.review.options import ReviewOptions
+from meta_dx.review.report_archive import archive_address
 from meta_dx.training.options import TrainingOptions, require_even_shards, require_steps
 
 
@@ -178,6 +179,7 @@ def parse_settings(table: dict[str, Any], path: Path) -> Settings:
         cohort=anchored,
         backbone=replace(settings.backbone, weights=weights),
         pacs=_pacs(settings, path),
+        review=_review(settings, path),
     )
 
 
@@ -193,6 +195,19 @@ def _pacs(settings: Settings, path: Path) -> PacsOptions:
         credentials=_path(pacs.credentials, path, "credentials", section="pacs"),
         ca_file=_path(pacs.ca_file, path, "ca_file", section="pacs"),
     )
+
+
+def _review(settings: Settings, path: Path) -> ReviewOptions:
+    review, openid = settings.review, settings.review.openid
+    try:
+        if review.archive:
+            archive_address(review.archive, settings.pacs)
+    except MetaDxError as fault:
+        raise MetaDxError(fault.code, f"{path} [review] archive: {fault}") from fault
+    section = "review.openid"
+    secret_file = _path(openid.secret_file, path, "secret_file", section)
+    ca_file = _path(openid.ca_file, path, "ca_file", section)
+    return replace(review, openid=replace(openid, secret_file=secret_file, ca_file=ca_file))
 
 
 def _section(kind: type, content: dict[str, Any], where: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.orthanc import PASSWORD, USER, Orthanc
 from tests.processes import runs
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,3 +74,23 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield log
     end_readers()
     assert not any(runs(pid) for pid in map(int, log.read_text().split()))
+
+
+@pytest.fixture(scope="session")
+def running_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    archive = Orthanc(tmp_path_factory.mktemp("orthanc"))
+    archive.start()
+    yield archive
+    archive.stop()
+
+
+@pytest.fixture
+def orthanc(running_orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch) -> Orthanc:
+    """One Orthanc for all tests of a worker, emptied before each; its login is in the environment."""
+    from meta_dx.dicom.pacs.credentials import PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
+
+    monkeypatch.setenv(USER_VARIABLE, USER)
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    running_orthanc.empty()
+    return running_orthanc

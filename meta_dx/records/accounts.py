@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
 Role = Literal["reader", "adjudicator", "lead", "administrator"]
-Right = Literal["read", "adjudicate", "teach", "identity", "export", "lead", "accounts", "audit"]
+Right = Literal["read", "adjudicate", "teach", "identity", "export", "store", "lead", "accounts", "audit"]
 
 #: What each role may do; whoever manages accounts sees no case.
 RIGHTS: dict[str, frozenset[Right]] = {
     "reader": frozenset({"read", "export"}),
-    "adjudicator": frozenset({"read", "export", "adjudicate", "teach", "identity"}),
-    "lead": frozenset({"read", "export", "adjudicate", "teach", "identity", "lead", "audit"}),
+    "adjudicator": frozenset({"read", "export", "store", "adjudicate", "teach", "identity"}),
+    "lead": frozenset({"read", "export", "store", "adjudicate", "teach", "identity", "lead", "audit"}),
     "administrator": frozenset({"accounts", "audit"}),
 }
 FAILURES, LOCKED = 5, timedelta(minutes=15)

@@ -240,6 +240,20 @@ class OpinionRow(Base):
     __table_args__ = (UniqueConstraint("study", "account", "kind", "version"),)
 
 
+class StoredReportRow(Base):
+    """What became of the report of one decision in one archive (see :mod:`meta_dx.records.stored_reports`)."""
+
+    __tablename__ = "stored_reports"
+
+    opinion: Mapped[int] = mapped_column(ForeignKey("opinions.id"), primary_key=True)
+    archive: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[int] = mapped_column(ForeignKey("accounts.id"))  # who had it stored last
+    state: Mapped[str]  # "begun", "stored", "unconfirmed", "refused" or "not_sent"
+    why: Mapped[str]
+    begun_at: Mapped[str]
+    ended_at: Mapped[str | None]
+
+
 class ReviewStateRow(Base):
     """A switch of the review pages, such as whether the model's answers are shown."""
 

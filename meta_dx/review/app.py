@@ -33,6 +33,8 @@ _STATUS = {
     "not_disputed": 409,
     "not_opened": 409,
     "not_decided": 409,
+    "decision_changed": 409,
+    "being_stored": 409,
 }
 
 
@@ -50,13 +52,20 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     -------
     fastapi.FastAPI
     """
-    from meta_dx.review import pages_account, pages_case, pages_lead, pages_teach, pages_worklist
+    from meta_dx.review import (
+        pages_account,
+        pages_case,
+        pages_lead,
+        pages_store,
+        pages_teach,
+        pages_worklist,
+    )
 
     app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
     app.state.pages = Pages()
     app.middleware("http")(with_headers)
-    for part in (pages_account, pages_worklist, pages_case, pages_teach, pages_lead):
+    for part in (pages_account, pages_worklist, pages_case, pages_store, pages_teach, pages_lead):
         app.include_router(part.router)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")

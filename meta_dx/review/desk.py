@@ -31,6 +31,7 @@ from meta_dx.records.worklist import Worklist
 from meta_dx.review.dashboard import Dashboard, dashboard, read_cases
 from meta_dx.review.images import CaseImages
 from meta_dx.review.options import ReviewOptions
+from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
 _MOST_QUEUED = 500
@@ -67,12 +68,19 @@ class Desk:
         How cases are reviewed.
     teacher : Teacher, optional
         Makes confirmed cases answer for others; without one nothing can be taught.
+    archive : ReportArchive, optional
+        Where reports can be stored.
     """
 
     def __init__(
-        self, home: Home, options: ReviewOptions | None = None, teacher: Teacher | None = None
+        self,
+        home: Home,
+        options: ReviewOptions | None = None,
+        teacher: Teacher | None = None,
+        archive: ReportArchive | None = None,
     ) -> None:
         self.home, self.options, self._teacher = home, options or ReviewOptions(), teacher
+        self.archive = archive
         self.records = Records.open(home)
         self.trail = AuditTrail(self.records, home)
         self.accounts = Accounts(self.records, self.trail)
@@ -102,6 +110,11 @@ class Desk:
 
         self.trail.write(work)
 
+    def catch_up(self) -> None:
+        """Have the cases answered that waited while the model was off, or that a dead process has left."""
+        if self._teacher is not None:
+            self._teacher.warm()
+
     def answer(self, study: str) -> Answer | None:
         """Return what the model has said about a case; None where it was not asked, or may not be shown.
 
@@ -110,11 +123,6 @@ class Desk:
         if self.mode != "on":
             return None
         saved = prediction_of(self.records, study)
-    def catch_up(self) -> None:
-        """Have the cases answered that waited while the model was off, or that a dead process has left."""
-        if self._teacher is not None:
-            self._teacher.warm()
-
         if saved is None:
             return None
         version = SupportSets(self.records).get(saved.run.support_version)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meta_dx.errors import OptionChecks, refuse_values
+from meta_dx.review.openid_options import OpenIdOptions
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,16 @@ class ReviewOptions:
         How many readers decide about a case: 1, or 2 who do not see each other, with an adjudicator where they differ.
     cache_mb : int
         Memory for decoded pictures on the server, in megabytes.
+    archive : str
+        Where structured reports can be stored, written like a source without filters; empty: nowhere.
+    openid : OpenIdOptions
+        Who else may vouch for readers.
     """
 
     readers: int = 1
     cache_mb: int = 256
+    archive: str = ""
+    openid: OpenIdOptions = field(default_factory=OpenIdOptions)
 
     def __post_init__(self) -> None:
         checks: OptionChecks = [

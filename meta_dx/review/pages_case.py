@@ -20,6 +20,7 @@ from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.forms import RANKS, blind_of, decision_of, label
 from meta_dx.review.reports import diagnostic_report, report_of
 from meta_dx.review.security import desk_of, from_our_pages, having
+from meta_dx.review.storing import report_state
 from meta_dx.review.wording import bars, case_words, doubt, evidence, named
 
 router = APIRouter()
@@ -218,6 +219,7 @@ def _show(
         mode=desk.mode,
         said=said,
         decisions=decisions,
+        archived=report_state(desk, study) if everybody or session.account.may("store") else None,
         message=message,
     )
 

@@ -53,7 +53,7 @@ def report_of(desk: Desk, study: str) -> tuple[str, bytes]:
     MetaDxError
         ``not_decided``, or ``original_unknown`` when the vault does not know the study.
     """
-    settled = _settled(desk, study)
+    settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled[-1])
     series = _uid(desk, f"{study}/series")
     names = [_uid(desk, f"{study}/{one.account}/{one.kind}/{one.version}") for one in settled]
@@ -69,7 +69,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     MetaDxError
         As :func:`report_of`.
     """
-    settled = _settled(desk, study)
+    settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled[-1])
     concluded = [] if case.diagnosis is None else [_coding(case.diagnosis)]
     return {
@@ -149,11 +149,18 @@ def _cells(one: Opinion, names: Mapping[str, str]) -> list[Any]:
 
 def _harmless(cell: Any) -> Any:
     """Keep a spreadsheet from taking what somebody typed for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
+    # Spreadsheets skip white space, and some take the wide forms of East Asian keyboards.
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip()[:1] in tuple("=+-@＝＋－＠") else cell
 
 
-def _settled(desk: Desk, study: str) -> list[Opinion]:
-    """Return the decisions that have stood for a case, in order; the last one stands."""
+def settled_of(desk: Desk, study: str) -> list[Opinion]:
+    """Return the decisions that have stood for a case, in order; the last one stands.
+
+    Raises
+    ------
+    MetaDxError
+        ``unknown_case`` or ``not_decided``.
+    """
     desk.cases.get(study)
     said = [one for one in desk.cases.opinions(study) if one.kind != "blind"]
     if not said or desk.cases.get(study).state != "done":

@@ -122,4 +122,5 @@ def rights_of(account: Account) -> dict[str, bool]:
         "identity": account.may("identity"),
         "adjudicate": account.may("adjudicate"),
         "teach": account.may("teach"),
+        "store": account.may("store"),
     }

@@ -60,7 +60,7 @@ def fetch_new(project: Project, bar: Bar | None = None, *, patient: bool = True)
         What is wrong with an address, a login or an archive.
     """
     settings = project.settings
-    _require_one_login(settings.addresses, settings.pacs)
+    require_one_login(settings.addresses, settings.pacs)
     summaries = {}
     for address in settings.addresses:
         try:
@@ -127,14 +127,20 @@ def clear_source(project: Project, folder: Path) -> None:
         clear_landed(project.home, folder)
 
 
-def _require_one_login(addresses: list[str], options: PacsOptions) -> None:
-    """Refuse to send the one login of the environment to several servers."""
+def require_one_login(addresses: list[str], options: PacsOptions) -> None:
+    """Refuse to send the one login of the environment to several servers.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_credentials``.
+    """
     parsed = [parse_address(address, options) for address in addresses]
     hosts = {address.host for address in parsed if isinstance(address, DicomWebAddress)}
     given = any(os.environ.get(name) for name in (TOKEN_VARIABLE, USER_VARIABLE))
     if len(hosts) > 1 and given and not options.credentials:
         raise MetaDxError(
             "bad_credentials",
-            f"The sources name {len(hosts)} DICOMweb servers and the environment one login: "
+            f"The cohort file names {len(hosts)} DICOMweb servers and the environment one login: "
             "write a file with one section a server and name it in [pacs] credentials (docs/pacs.md).",
         )

@@ -12,18 +12,41 @@ from meta_dx.cohort.diagnoses import active_diagnoses
 from meta_dx.cohort.splits import current_split
 from meta_dx.records.cases import NewCase
 from meta_dx.review.desk import Desk
+from meta_dx.review.report_archive import ReportArchive, archive_address
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import assemble, usable_catalog
+from meta_dx.steps.pacs import require_one_login
 from meta_dx.steps.teaching import ProjectTeacher
 
 _SECONDS = 30.0
 
 
 def open_desk(project: Project) -> Desk:
-    """Open the review of a project, with every study that is to be read among its cases."""
-    desk = Desk(project.home, project.settings.review, ProjectTeacher(project))
+    """Open the review of a project, with every study that is to be read among its cases.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_credentials`` where the environment's one login would go to several servers.
+    """
+    desk = Desk(project.home, project.settings.review, ProjectTeacher(project), report_archive(project))
     add_cases(project, desk)
     return desk
+
+
+def report_archive(project: Project) -> ReportArchive | None:
+    """Return the archive that reports are stored in; None without one.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_credentials`` where the environment's one login would go to several servers.
+    """
+    settings = project.settings
+    if not settings.review.archive:
+        return None
+    require_one_login([*settings.addresses, settings.review.archive], settings.pacs)
+    return ReportArchive(archive_address(settings.review.archive, settings.pacs), settings.pacs)
 
 
 def add_cases(project: Project, desk: Desk) -> int:

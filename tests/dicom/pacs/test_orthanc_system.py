@@ -28,7 +28,7 @@ from meta_dx.steps import open_project
 from meta_dx.steps.incoming import pending_batches
 from meta_dx.steps.incoming import take_in as take_in_batch
 from tests.dicom.builders import picture, uid_of, write_instance, write_study
-from tests.dicom.pacs.orthanc import OUR_TITLE, PASSWORD, USER, Orthanc, free_port
+from tests.orthanc import OUR_TITLE, PASSWORD, USER, Orthanc, free_port
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[3]

@@ -51,6 +51,10 @@ class Orthanc:
             )
         storage = self.folder / "storage"
         storage.mkdir(parents=True, exist_ok=True)
+        script = self.folder / "lose.lua"
+        script.write_text(
+            "lose = false\nfunction ReceivedInstanceFilter(dicom, origin, info) return not lose end\n"
+        )
         config = {
             "Name": "test",
             "StorageDirectory": str(storage),
@@ -69,7 +73,15 @@ class Orthanc:
             "DicomModalities": {
                 "us": [OUR_TITLE, "127.0.0.1", self.listener],
                 "modality": ["SENDER", "127.0.0.1", free_port()],
+                "looker": {
+                    "AET": "LOOKER",
+                    "Host": "127.0.0.1",
+                    "Port": free_port(),
+                    "AllowStore": False,
+                },
             },
+            "LuaScripts": [str(script)],
+            "ExecuteLuaEnabled": True,
             "OverwriteInstances": True,
             "MaximumStorageCacheSize": 0,  # so that a file that is gone is gone
             "WebDavEnabled": False,
@@ -110,6 +122,31 @@ class Orthanc:
         for file in files:
             self.rest("POST", "/instances", data=file.read_bytes())
 
+    def lose(self, on: bool) -> None:
+        """Have it answer to whatever is sent that all is well, and keep nothing."""
+        requests.post(
+            f"http://127.0.0.1:{self.http}/tools/execute-script",
+            data=f"lose = {str(on).lower()}",
+            auth=(USER, PASSWORD),
+            timeout=30,
+        ).raise_for_status()
+
+    def instances(self) -> dict[str, str]:
+        """SOP instance UIDs of what it holds, with its own names for them."""
+        return {
+            self.rest("GET", f"/instances/{name}/simplified-tags")["SOPInstanceUID"]: name
+            for name in self.rest("GET", "/instances")
+        }
+
+    def file(self, name: str) -> bytes:
+        """The file of an instance, as Orthanc hands it out."""
+        answer = requests.get(
+            f"http://127.0.0.1:{self.http}/instances/{name}/file", auth=(USER, PASSWORD), timeout=30
+        )
+        answer.raise_for_status()
+        return answer.content
+
     def empty(self) -> None:
+        self.lose(False)
         for patient in self.rest("GET", "/patients"):
             self.rest("DELETE", f"/patients/{patient}")
