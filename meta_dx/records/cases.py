@@ -284,7 +284,8 @@ def _case(session: Session, study: str, lock: bool = False) -> CaseRow:
 
 
 def _reading(session: Session, account: Account, study: str) -> ReadingRow:
-    _case(session, study)
+    # Whoever says something about a case does it alone: a second click must find what the first has kept.
+    _case(session, study, lock=True)
     row = session.get(ReadingRow, (study, account.id))
     if row is None:
         raise MetaDxError("not_opened", "Open the case first.")

@@ -1,8 +1,13 @@
-"""A small home with studies, a support set and predictions, and browsers that are signed in."""
+"""A small home with studies, a support set and predictions, and browsers that are signed in.
+
+``META_DX_TEST_DATABASE_URL`` names a PostgreSQL server on which every home then gets a database of its own.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +20,7 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import import_diagnoses
 from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.home import Home
+from meta_dx.records.database import URL_VARIABLE, Records
 from meta_dx.records.predictions import EvidenceCase, PredictedStudy, PredictionRun, save_prediction_run
 from meta_dx.records.support import SupportCase, SupportSets
 from meta_dx.review import app as application
@@ -22,10 +28,12 @@ from meta_dx.review.desk import Desk
 from meta_dx.review.options import ReviewOptions
 from meta_dx.steps.review import case_of
 from tests.dicom.builders import write_instance
+from tests.review.chromium import address, open_page  # noqa: F401 # fixtures
 
 PASSWORD = "correct horse battery"  # noqa: S105
 SECRET = "NAME^OF-A-PATIENT"  # noqa: S105
 CONFIRMED, OPEN = 2, 4
+OTHER_DATABASE = os.environ.get("META_DX_TEST_DATABASE_URL")
 
 
 @pytest.fixture(autouse=True)
@@ -59,19 +67,45 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def taken_in(tmp_path_factory: pytest.TempPathFactory, studies: Path) -> Path:
-    """A home with the studies and the diagnoses; each test works on a copy."""
+    """A home with the studies, before anybody has said anything."""
     home = Home.open(tmp_path_factory.mktemp("taken-in") / "home")
     ingest_folder(home, studies)
     import_diagnoses(home, studies / "diagnoses.csv")
+    Records.open(home).close()
     return home.root
 
 
 @pytest.fixture
-def make_desk(tmp_path: Path, taken_in: Path) -> Callable[..., Desk]:
+def make_database(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Lets the next desk work on a database of its own, empty or a copy of another; nothing to do for SQLite."""
+    made: list[str] = []
+
+    def make(copy_of: str | None = None) -> None:
+        if OTHER_DATABASE is None:
+            monkeypatch.delenv(URL_VARIABLE, raising=False)
+            return
+        from sqlalchemy import create_engine, make_url, text
+
+        name = f"review_{os.getpid()}_{secrets.token_hex(4)}"
+        server = create_engine(OTHER_DATABASE, isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            source = made[-1] if copy_of else "template1"
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {source}"))
+        server.dispose()
+        made.append(name)
+        url = make_url(OTHER_DATABASE).set(database=name).render_as_string(hide_password=False)
+        monkeypatch.setenv(URL_VARIABLE, url)
+
+    return make
+
+
+@pytest.fixture
+def make_desk(tmp_path: Path, taken_in: Path, make_database: Callable[..., None]) -> Callable[..., Desk]:
     """A factory of homes that differ only in what was predicted."""
 
     def make(probability: float = 0.8, *, readers: int = 1, name: str = "home") -> Desk:
         shutil.copytree(taken_in, tmp_path / name)
+        make_database()
         home = Home.open(tmp_path / name)
         desk = Desk(home, ReviewOptions(readers=readers))
         table = Catalog(home).diagnoses()
@@ -100,6 +134,20 @@ def make_desk(tmp_path: Path, taken_in: Path) -> Callable[..., Desk]:
         ]
         save_prediction_run(desk.records, PredictionRun("b" * 64, version, "v0001", "data", "b0001"), answers)
         return desk
+
+    return make
+
+
+@pytest.fixture
+def copy_of(make_database: Callable[..., None]) -> Callable[[Desk, str], Desk]:
+    """A factory of copies: surrogates, random orders and records are the same."""
+
+    def make(desk: Desk, name: str) -> Desk:
+        desk.records.close()
+        root = desk.home.root.with_name(name)
+        shutil.copytree(desk.home.root, root)
+        make_database("the last one")
+        return Desk(Home.open(root), desk.options)
 
     return make
 

@@ -9,36 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meta_dx.records.accounts import RIGHTS
 from meta_dx.records.opinions import Decision, Diagnosis
 from meta_dx.records.predictions import latest_predictions, save_prediction_run
 from meta_dx.review.desk import Desk
 from tests.review.conftest import PASSWORD, SECRET, Browser
 
 Browsers = Callable[..., Browser]
-
-
-def test_nobody_gets_in_without_signing_in(desk: Desk, browser: Browsers) -> None:
-    stranger = browser(signed_in=False)
-    study = desk.worklist.page(desk.accounts.all()[0], "unread").rows[0][0].study
-    for path in (
-        "/",
-        "/worklist",
-        "/next",
-        f"/cases/{study}",
-        f"/cases/{study}/images",
-        "/lead",
-        "/audit",
-        "/accounts",
-    ):
-        answer = stranger.get(path)
-        assert answer.status_code == 303, path
-        assert answer.headers["location"] == "/sign-in"
-        assert study[-8:] not in answer.text
-    assert stranger.client.post(f"/cases/{study}/read", data={}).status_code == 401
-    assert (
-        stranger.client.get("/worklist", headers={"hx-request": "true"}).headers["hx-redirect"] == "/sign-in"
-    )
 
 
 def test_a_wrong_password_shows_the_form_again_and_opens_nothing(browser: Browsers) -> None:
@@ -125,49 +101,6 @@ def test_every_answer_has_the_careful_headers(browser: Browsers) -> None:
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
-
-
-ROUTES = [
-    ("get", "/worklist", {"read"}),
-    ("get", "/next", {"read"}),
-    ("get", "/cases/{study}", {"read"}),
-    ("get", "/cases/{study}/images", {"read"}),
-    ("post", "/cases/{study}/draft", {"read"}),
-    ("post", "/cases/{study}/read", {"read"}),
-    ("post", "/cases/{study}/decide", {"read"}),
-    ("post", "/cases/{study}/adjudicate", {"adjudicate"}),
-    ("post", "/cases/{study}/identity", {"identity"}),
-    ("get", "/teach", {"teach"}),
-    ("post", "/teach", {"teach"}),
-    ("get", "/cases/{study}/report.dcm", {"export"}),
-    ("get", "/cases/{study}/report.json", {"export"}),
-    ("get", "/lead/decisions.csv", {"lead"}),
-    ("get", "/lead", {"lead"}),
-    ("post", "/lead/model", {"lead"}),
-    ("post", "/lead/queue", {"lead"}),
-    ("get", "/audit", {"audit"}),
-    ("get", "/accounts", {"accounts"}),
-    ("post", "/accounts", {"accounts"}),
-    ("post", "/accounts/lead", {"accounts"}),
-]
-
-
-@pytest.mark.parametrize("role", list(RIGHTS))
-def test_a_role_reaches_its_routes_and_no_others(desk: Desk, browser: Browsers, role: str) -> None:
-    person = browser(role)
-    study = browser("reader", "other").cases()[0]
-    for method, path, rights in ROUTES:
-        address = path.format(study=study)
-        answer = person.get(address) if method == "get" else person.post(address)
-        allowed = bool(rights & RIGHTS[role])
-        assert (answer.status_code != 403) == allowed, (role, method, path, answer.status_code)
-
-
-def test_every_route_is_in_the_matrix(desk: Desk, browser: Browsers) -> None:
-    known = {path for _, path, _ in ROUTES} | {"/", "/sign-in", "/sign-out", "/password", "/session"}
-    held = {"/cases/{study}/frames/{name}/{number}", "/cases/{study}/evidence/{image}", "/accounts/{name}"}
-    paths = {route.path for route in browser().client.app.routes if hasattr(route, "endpoint")}  # type: ignore[attr-defined]
-    assert {path.replace("/accounts/lead", "/accounts/{name}") for path in paths} <= known | held
 
 
 def test_a_given_password_leads_to_the_form_for_a_new_one_and_nowhere_else(
@@ -273,17 +206,10 @@ def every_answer_before_reading(person: Browser) -> dict[str, bytes]:
 
 
 def test_two_homes_that_differ_only_in_predictions_answer_alike_before_the_first_read(
-    make_desk: Callable[..., Desk], browser: Browsers, monkeypatch: pytest.MonkeyPatch
+    make_desk: Callable[..., Desk], copy_of: Callable[[Desk, str], Desk], browser: Browsers
 ) -> None:
     one = make_desk(0.9, name="one")
-    # A copy of the first home, so that surrogates and the random orders are the same.
-    import shutil
-
-    shutil.copytree(one.home.root, one.home.root.with_name("two"))
-
-    from meta_dx.home import Home
-
-    two = Desk(Home.open(one.home.root.with_name("two")))
+    two = copy_of(one, "two")
     (saved,) = latest_predictions(two.records)
     other = [
         replace(
@@ -392,37 +318,6 @@ def test_frames_come_at_full_depth(desk: Desk, browser: Browsers, studies) -> No
     from meta_dx.dicom.pixels import physical_pixels
 
     np.testing.assert_array_equal(pixels, physical_pixels(ObjectStore(desk.home).read(name)))
-
-
-def test_frames_of_other_patients_and_paths_that_are_none_are_refused(desk: Desk, browser: Browsers) -> None:
-    person = browser()
-    first, second = person.cases()[:2]
-    url = person.get(f"/cases/{second}/images").json()["studies"][0]["series"][0]["frames"][0]["url"]
-    name = url.split("/")[-2]
-    assert person.get(f"/cases/{first}/frames/{name}/0").status_code == 404
-    for odd in (
-        f"/cases/{second}/frames/{name}/7",
-        f"/cases/{second}/frames/{name}/-1",
-        f"/cases/{second}/frames/..%2f..%2fx/0",
-        "/cases/..%2f..%2fetc/images",
-        "/cases/2.25.1",
-        f"/cases/{first}/frames/{'0' * 64}/0",
-    ):
-        assert person.get(odd).status_code in (404, 422), odd
-
-
-def test_free_text_is_shown_as_text(browser: Browsers) -> None:
-    person = browser()
-    study = person.cases()[0]
-    person.get(f"/cases/{study}")
-    nasty = "<script>alert(1)</script>\"'{{7*7}}"
-    person.post(f"/cases/{study}/draft", text=nasty, rank1=nasty)
-    assert "<script>alert" not in person.get(f"/cases/{study}").text
-    person.post(f"/cases/{study}/read", rank1="D0", confidence="10", text=nasty)
-    page = person.get(f"/cases/{study}").text
-    assert "&lt;script&gt;" in page
-    assert "49" not in page.split("&lt;script&gt;")[1][:60]
-    assert "<script>alert" not in page
 
 
 def test_two_readers_are_blind_to_each_other_until_both_have_decided(

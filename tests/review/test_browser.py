@@ -3,64 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
 
-import pytest
-
-from meta_dx.review.app import create_app
 from meta_dx.review.desk import Desk
-from tests.review.conftest import PASSWORD
+from tests.review.chromium import needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)"),
-]
-
-
-@pytest.fixture
-def address(desk: Desk) -> Iterator[str]:
-    import uvicorn
-
-    for name, role in (("anna", "reader"), ("lena", "lead")):
-        desk.accounts.add(name, role, password=PASSWORD, must_change=False)
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def open_page(address: str) -> Iterator[Callable[[str], object]]:
-    """A factory of pages on which somebody is signed in; no page may complain on its console."""
-    from playwright.sync_api import sync_playwright
-
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-
-        def sign_in(name: str):  # type: ignore[no-untyped-def]
-            page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-            page.set_default_timeout(30_000)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-            page.goto(f"{address}/sign-in")
-            page.fill("[name=name]", name)
-            page.fill("[name=password]", PASSWORD)
-            page.click(".login button[type=submit]")
-            return page
-
-        yield sign_in
-        browser.close()
-    assert complaints == []
+pytestmark = needs_chromium
 
 
 def test_a_reader_signs_in_reads_blind_sees_the_answer_and_decides(desk: Desk, open_page) -> None:  # type: ignore[no-untyped-def]
