@@ -7,7 +7,7 @@ is decided afresh over all batches each time; only pictures that are missing are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,34 +16,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydicom.dataset import Dataset
 
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.cohort.objects import ObjectStore
-from meta_dx.cohort.preprocessing import ImageOptions, Picture, preprocess
-from meta_dx.cohort.volume_images import candidate_volumes, render_volumes
+from meta_dx.cohort.preprocessing import ImageOptions, preprocess
+from meta_dx.cohort.rendering import Rendered, Renderer, renderer
+from meta_dx.cohort.volume_images import candidate_volumes
 from meta_dx.cohort.volumes import SeriesPart
-from meta_dx.dicom.display import displayed_pixels
-from meta_dx.dicom.pixels import physical_pixels
-from meta_dx.dicom.rejections import RefusedError
+from meta_dx.dicom.reading import ReadLimits
+from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.home import Home, fingerprint_of, new_folder, storage_faults, write_json
 from meta_dx.progress import Progress, silent
 
-__all__ = ["ImageOptions", "ImageStore", "ShardedImages", "prepared_frame", "preprocess", "select_images"]
+__all__ = ["ImageOptions", "ImageStore", "ShardedImages", "preprocess", "select_images"]
 
 _SHARD = 2048  # pictures in a folder; a killed run loses at most this much work
-_CHUNK = 32  # pictures between two reports of progress
-_VOLUMES, _FEW = 64, 4  # the same for volumes
+_VOLUMES = 64  # the same for volumes
+_UNREADABLE = "unreadable"
+#: Why there is no picture, by what stands in the place of its place.
+_WHY_NOT = {
+    -1: _UNREADABLE,
+    -2: RejectionCode.TIME_LIMIT.value,
+    -3: RejectionCode.MEMORY_LIMIT.value,
+    -4: RejectionCode.WORKER_CRASHED.value,
+}
+_NO_PLACE = {why: place for place, why in _WHY_NOT.items()}
 _ORDER = ["study", "series", "position", "instance_number", "instance", "frame"]
-
-
-def prepared_frame(dataset: Dataset, frame: int, options: ImageOptions) -> Picture:
-    """Return one frame of an instance as the network sees it, shape (C, size, size)."""
-    if options.intensity == "dicom":
-        shown = displayed_pixels(dataset, frame)
-        if shown is not None:
-            return preprocess(shown, options, shown=True)
-    return preprocess(physical_pixels(dataset, frame), options)
 
 
 def select_images(frames: pd.DataFrame, options: ImageOptions) -> pd.DataFrame:
@@ -143,9 +140,9 @@ class ImageStore:
         instance (``instance``, ``study``, ``series``, ``patient``, ``batch``, …); of a volume those of its middle
         slice, but ``object`` is the volume's own name.
     left_out : dict of str to int
-        Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``. With
-        ``dimensions = 3`` also why series, or parts of one, are no volume
-        (:class:`~meta_dx.dicom.volume_reasons.VolumeReason`).
+        Images that do not count: ``filtered``, ``beyond_max_images`` (frames), ``unreadable``, and those whose
+        preparing cost a process: ``time_limit``, ``memory_limit``, ``worker_crashed``. With ``dimensions = 3`` also
+        why series, or parts of one, are no volume (:class:`~meta_dx.dicom.volume_reasons.VolumeReason`).
     version : str
         Hash of the options and of every picture's object and frame.
     """
@@ -172,6 +169,8 @@ class ImageStore:
         catalog: Catalog,
         options: ImageOptions,
         *,
+        limits: ReadLimits | None = None,
+        workers: int = 0,
         progress: Progress = silent,
         executor: Executor | None = None,
     ) -> ImageStore:
@@ -185,10 +184,14 @@ class ImageStore:
             Its catalog.
         options : ImageOptions
             Which images count and how they are prepared.
+        limits : ReadLimits, optional
+            What preparing one object may take (a volume has as much memory more as it needs).
+        workers : int
+            Processes that prepare; 0: one a core, eight at most. The pictures are the same.
         progress : Progress
             Called with the number of pictures prepared.
         executor : Executor, optional
-            Prepares pictures elsewhere; default in this process.
+            Where those processes are started; default threads of this process.
 
         Returns
         -------
@@ -197,7 +200,7 @@ class ImageStore:
         Raises
         ------
         MetaDxError
-            A storage fault.
+            A storage fault, or ``object_missing``, ``object_unreadable`` or ``object_damaged``.
         """
         parts: dict[str, SeriesPart] = {}
         no_volume: dict[str, int] = {}
@@ -215,7 +218,10 @@ class ImageStore:
             write_json(folder / "options.json", options)
         known = _Shards.open(folder)
         while len(missing := known.lacking(chosen)):
-            _prepare(home, folder, missing, parts, options, progress, executor)
+            with renderer(
+                home, options, parts, limits or ReadLimits(), workers=workers, executor=executor
+            ) as pictures:
+                _prepare(folder, missing, pictures, progress)
             known = _Shards.open(folder)
         where = np.array([known.places[key] for key in _keys(chosen)], dtype=np.int64).reshape(-1, 2)
         good = where[:, 1] >= 0
@@ -225,7 +231,7 @@ class ImageStore:
         counts = {
             "filtered": filtered,
             "beyond_max_images": int(_passes(frames, options).sum()) - len(chosen),
-            "unreadable": int((~good).sum()),
+            **{why: int((where[:, 1] == place).sum()) for place, why in _WHY_NOT.items()},
             **no_volume,
         }
         version = fingerprint_of({"options": options, "images": _keys(index)})
@@ -234,7 +240,7 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class _Shards:
-    """The finished folders of one look: arrays, and (shard, place) of each picture; place -1: unreadable."""
+    """The finished folders of one look: arrays, and (shard, place) of each picture; below 0: none, see ``_WHY_NOT``."""
 
     arrays: list[npt.NDArray[np.uint8]]
     places: Mapping[tuple[str, int], tuple[int, int]]
@@ -301,31 +307,20 @@ def _spread_over_series(series: list[npt.NDArray[np.int64]], most: int) -> npt.N
     )
 
 
-def _prepare(
-    home: Home,
-    folder: Path,
-    missing: pd.DataFrame,
-    volumes: Mapping[str, SeriesPart],
-    options: ImageOptions,
-    progress: Progress,
-    executor: Executor | None,
-) -> None:
+def _prepare(folder: Path, missing: pd.DataFrame, pictures: Renderer, progress: Progress) -> None:
     """Write new shards for the missing images, batch by batch."""
-    done, most = 0, _VOLUMES if volumes else _SHARD
+    done, most = 0, _VOLUMES if pictures.volumes else _SHARD
     for batch, rows in missing.groupby("batch", sort=True):
         for start in range(0, len(rows), most):
             part = rows.iloc[start : start + most]
             with new_folder(_free_name(folder, str(batch))) as shard:
                 places: list[int] = []
                 array = np.lib.format.open_memmap(
-                    shard / "images.npy", "w+", np.uint8, (len(part), *options.shape)
+                    shard / "images.npy", "w+", np.uint8, (len(part), *pictures.options.shape)
                 )
-                for pictures in _rendered(home, _keys(part), volumes, options, executor):
-                    for picture in pictures:
-                        place = len(places)
-                        places.append(-1 if picture is None else place)
-                        if picture is not None:
-                            array[place] = picture
+                for some in pictures.rendered(_keys(part)):
+                    for picture in some:
+                        places.append(_put(array, len(places), picture))
                     progress(done + len(places), len(missing))
                 with storage_faults(shard):
                     array.flush()
@@ -334,41 +329,16 @@ def _prepare(
             done += len(part)
 
 
+def _put(array: npt.NDArray[np.uint8], place: int, picture: Rendered) -> int:
+    if isinstance(picture, RejectionCode):
+        return _NO_PLACE.get(picture.value, _NO_PLACE[_UNREADABLE])
+    array[place] = picture
+    return place
+
+
 def _free_name(folder: Path, batch: str) -> Path:
     number, path = 1, folder / batch
     while path.exists():
         number += 1
         path = folder / f"{batch}-{number}"
     return path
-
-
-def _rendered(
-    home: Home,
-    keys: list[tuple[str, int]],
-    volumes: Mapping[str, SeriesPart],
-    options: ImageOptions,
-    executor: Executor | None,
-) -> Iterator[list[Picture | None]]:
-    if volumes:
-        parts = [volumes[name] for name, _ in keys]
-        some = [parts[start : start + _FEW] for start in range(0, len(parts), _FEW)]
-        given = ([home] * len(some), some, [options] * len(some))
-        return executor.map(render_volumes, *given) if executor else map(render_volumes, *given)
-    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    arguments = ([home] * len(chunks), chunks, [options] * len(chunks))
-    return executor.map(_render, *arguments) if executor else map(_render, *arguments)
-
-
-def _render(home: Home, keys: list[tuple[str, int]], options: ImageOptions) -> list[Picture | None]:
-    """Prepare some pictures; None where the pixels cannot be read."""
-    store = ObjectStore(home)
-    pictures: list[Picture | None] = []
-    last, dataset = "", None
-    for name, frame in keys:
-        if name != last:
-            last, dataset = name, store.read(name)
-        try:
-            pictures.append(prepared_frame(dataset, frame, options))
-        except (RefusedError, IndexError):
-            pictures.append(None)
-    return pictures

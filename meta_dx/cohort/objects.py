@@ -73,7 +73,7 @@ class ObjectStore:
         return name
 
     def read(self, name: str) -> Dataset:
-        """Read one object.
+        """Parse one object in this process; what is made of many goes through a reading process.
 
         Parameters
         ----------
@@ -88,7 +88,18 @@ class ObjectStore:
         Raises
         ------
         MetaDxError
-            ``object_missing``, or ``object_damaged`` when the bytes are not the ones that were stored.
+            As :meth:`content`.
+        """
+        return dcmread(BytesIO(self.content(name)))
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of one object, the ones that were stored.
+
+        Raises
+        ------
+        MetaDxError
+            ``object_missing``, ``object_unreadable``, or ``object_damaged`` when the bytes are not the ones that were
+            stored.
         """
         path = self.path(name)
         try:
@@ -98,13 +109,18 @@ class ObjectStore:
                 "object_missing",
                 f"The object {path} is missing: restore the home from a back-up or ingest anew.",
             ) from fault
+        except OSError as fault:
+            raise MetaDxError(
+                "object_unreadable",
+                f"The object {path} cannot be read ({fault.strerror}): make it readable and run again.",
+            ) from fault
         if hashlib.sha256(data).hexdigest() != name:
             raise MetaDxError(
                 "object_damaged",
                 f"The object {path} has changed since it was stored: "
                 "restore the home from a back-up, or ingest into a new --home.",
             )
-        return dcmread(BytesIO(data))
+        return data
 
     def path(self, name: str) -> Path:
         """Return where an object lies or would lie."""

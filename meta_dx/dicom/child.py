@@ -19,7 +19,7 @@ from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.rejections import Refusal, RejectionCode
 from meta_dx.errors import MetaDxError
 
-#: What starts a reader.
+#: What starts a reader of files.
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "meta_dx.dicom.reader_process")
 
 _IDLE = 75  # status of a reader that ended because nobody asked it anything
@@ -27,7 +27,11 @@ _START_SECONDS = 120.0
 _TRIES = 3
 _PIPE_BYTES, _SET_PIPE_SIZE = 1 << 20, 1031
 _FULL = 0.8  # of the memory limit, when a reader died
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
+_PASSED_ON = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV"),
+    # They choose the code that multiplies, and with it the last bit of a sum: a reader is to count as its parent does.
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Child:
         The key of the home.
     limits : ReadLimits
         What one file may take.
+    command : tuple of str
+        What starts it; default :data:`COMMAND`.
 
     Attributes
     ----------
@@ -74,11 +80,11 @@ class Child:
         How many it has given.
     """
 
-    def __init__(self, key: bytes, limits: ReadLimits) -> None:
+    def __init__(self, key: bytes, limits: ReadLimits, command: tuple[str, ...] = ()) -> None:
         self._limits = limits
         self._ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, a fixed command
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment()
+            command or COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment()
         )
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("a process was started without pipes")
@@ -185,7 +191,9 @@ class Child:
         return os.read(self._from.fileno(), size)
 
 
-def started(key: bytes, limits: ReadLimits, spare: Child | None = None) -> Child:
+def started(
+    key: bytes, limits: ReadLimits, spare: Child | None = None, command: tuple[str, ...] = ()
+) -> Child:
     """Return a reader that is ready.
 
     Parameters
@@ -196,6 +204,8 @@ def started(key: bytes, limits: ReadLimits, spare: Child | None = None) -> Child
         What one file may take.
     spare : Child, optional
         One that was started before and may be ready.
+    command : tuple of str
+        As for :class:`Child`.
 
     Raises
     ------
@@ -203,7 +213,7 @@ def started(key: bytes, limits: ReadLimits, spare: Child | None = None) -> Child
         ``reader_start``: something of the installation or the limits keeps readers from starting.
     """
     for attempt in range(_TRIES):
-        child = spare if spare is not None and attempt == 0 else Child(key, limits)
+        child = spare if spare is not None and attempt == 0 else Child(key, limits, command)
         if child.alive and child.wait_until_ready():
             return child
         child.end()

@@ -13,7 +13,7 @@ import sys
 # pydicom would import the first to download test files and the second for a decoder that we do not use: 0.1 s for
 # each reader, which has no use for a network either.
 for _unused in ("requests", "PIL"):
-    sys.modules[_unused] = None  # type: ignore[assignment]
+    sys.modules.setdefault(_unused, None)  # type: ignore[arg-type]
 
 import ctypes
 import os
@@ -23,7 +23,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydicom import dcmread
@@ -32,7 +32,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from meta_dx.dicom import messages
 from meta_dx.dicom.confinement import confine
-from meta_dx.dicom.display import compact
+from meta_dx.dicom.display import compact, window_of
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.profile import ProfileOptions
@@ -54,8 +54,25 @@ IDLE_SECONDS, IDLE = 60.0, 75
 Send = Callable[..., None]
 
 
+#: Answers one request.
+Answer = Callable[[dict[str, Any], Send], None]
+
+_Made = TypeVar("_Made")
+
+
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests to read files until there are no more."""
+    serve(lambda key, limits: _Reader(Surrogates(key), limits).answer)
+
+
+def serve(begin: Callable[[bytes, ReadLimits], Answer]) -> None:
+    """Answer requests until there are no more; from here on this process is held by its limits.
+
+    Parameters
+    ----------
+    begin : callable
+        Given the key and the limits, returns what answers a request. It is called once.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     requests, answers = _own_pipes()
     _die_with_parent()
@@ -73,7 +90,7 @@ def main() -> None:
     limits = _limits(words["limits"])
     _restrict(limits)
     send({"ready": True})
-    reader = _Reader(Surrogates(key), limits)
+    answer = begin(key, limits)
     loud = ExitStack()
     loud.enter_context(quiet())  # once and for all is quicker than for each file
     while True:
@@ -83,7 +100,26 @@ def main() -> None:
             words, _ = messages.received(receive, 0)
         except messages.BrokenMessageError:
             return
-        reader.answer(words, send)
+        answer(words, send)
+
+
+def attempted(make: Callable[[], _Made]) -> _Made | Refusal:
+    """Return what a call makes of a stored object, or why it cannot."""
+    try:
+        return make()
+    except RefusedError as fault:
+        return fault.refusal
+    except MemoryError:
+        return Refusal(RejectionCode.MEMORY_LIMIT)
+    except Exception as fault:  # a stored object was read before: whatever is wrong now, it is damaged
+        return Refusal(RejectionCode.DAMAGED_PIXELS, f"reader raised {type(fault).__name__}")
+
+
+def send_refusal(send: Send, refusal: Refusal) -> None:
+    """Send a refusal; the process ends when it was for want of memory."""
+    send({"refused": refusal.code, "detail": refusal.detail})
+    if refusal.code is RejectionCode.MEMORY_LIMIT:
+        os._exit(0)  # what is left of the memory is in pieces: the next file shall find all of it
 
 
 def _limits(words: dict[str, Any]) -> ReadLimits:
@@ -105,6 +141,9 @@ class _Reader:
         if words["do"] == "frame":
             _send_frame(path, words["number"], send)
             return
+        if words["do"] == "window":
+            _send_window(path, words["number"], send)
+            return
         if words.get("member") is None:
             result = read_instance(path, self._surrogates, limits=self._limits)
         else:
@@ -115,7 +154,7 @@ class _Reader:
         if isinstance(result, AcceptedInstance):
             send({"row": result.row, "identities": result.identities}, result.object)
             return
-        _send_refusal(send, result)
+        send_refusal(send, result)
 
     def _list(self, path: Path, send: Send) -> None:
         from meta_dx.dicom.archives import is_archive_file, references
@@ -129,11 +168,11 @@ class _Reader:
             else:
                 _send_members(references(path, self._limits), send)
         except RefusedError as fault:
-            _send_refusal(send, fault.refusal)
+            send_refusal(send, fault.refusal)
         except MemoryError:
-            _send_refusal(send, Refusal(RejectionCode.MEMORY_LIMIT))
+            send_refusal(send, Refusal(RejectionCode.MEMORY_LIMIT))
         except OSError as fault:
-            _send_refusal(send, Refusal(RejectionCode.UNREADABLE_FILE, type(fault).__name__))
+            send_refusal(send, Refusal(RejectionCode.UNREADABLE_FILE, type(fault).__name__))
         else:
             send({"end": True})
 
@@ -148,18 +187,17 @@ class _Reader:
 
 
 def _send_frame(path: Path, number: int, send: Send) -> None:
-    try:
-        with quiet():
-            pixels = compact(physical_pixels(dcmread(path), number))
-    except RefusedError as fault:
-        _send_refusal(send, fault.refusal)
-    except MemoryError:
-        _send_refusal(send, Refusal(RejectionCode.MEMORY_LIMIT))
-    except Exception as fault:  # a stored object was read before: whatever is wrong now, it is damaged
-        _send_refusal(send, Refusal(RejectionCode.DAMAGED_PIXELS, f"reader raised {type(fault).__name__}"))
-    else:
-        little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-        send({"dtype": pixels.dtype.name, "shape": list(pixels.shape)}, little.tobytes())
+    pixels = attempted(lambda: compact(physical_pixels(dcmread(path), number)))
+    if isinstance(pixels, Refusal):
+        send_refusal(send, pixels)
+        return
+    little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+    send({"dtype": pixels.dtype.name, "shape": list(pixels.shape)}, little.tobytes())
+
+
+def _send_window(path: Path, number: int, send: Send) -> None:
+    found = attempted(lambda: window_of(dcmread(path, stop_before_pixels=True), number))
+    send({"window": None if isinstance(found, Refusal) else found})
 
 
 def _send_members(members: Iterator[Member], send: Send) -> None:
@@ -173,12 +211,6 @@ def _send_members(members: Iterator[Member], send: Send) -> None:
     finally:
         if some:
             send({"members": some})
-
-
-def _send_refusal(send: Send, refusal: Refusal) -> None:
-    send({"refused": refusal.code, "detail": refusal.detail})
-    if refusal.code is RejectionCode.MEMORY_LIMIT:
-        os._exit(0)  # what is left of the memory is in pieces: the next file shall find all of it
 
 
 def _own_pipes() -> tuple[int, int]:

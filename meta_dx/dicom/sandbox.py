@@ -12,11 +12,11 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from meta_dx.dicom.rejections import Refusal, RejectionCode
 from meta_dx.dicom.sources import FoundFile, is_archive_name, member_of, referenced_file
 
 Result = AcceptedInstance | Refusal
+Words = dict[str, Any]
+_Answer = TypeVar("_Answer")
 
 _AHEAD = 2  # requests that wait in the pipe of 64 KiB; a path has 4 KiB, in JSON 24 KiB at worst
 _HEADER_BYTES = 1 << 24  # by which an object may be larger than its file, unpacked
@@ -72,6 +74,8 @@ class Reader:
         The key of the home.
     limits : ReadLimits
         What one file may take.
+    command : tuple of str
+        What starts the process, where that is not the reader of files.
 
     Notes
     -----
@@ -79,18 +83,39 @@ class Reader:
     or that the system killed (it does so when memory is short), the file is read once more, alone in a new one.
     """
 
-    def __init__(self, key: bytes, limits: ReadLimits) -> None:
-        self._key, self._limits = key, limits
+    def __init__(self, key: bytes, limits: ReadLimits, command: tuple[str, ...] = ()) -> None:
+        self._key, self._limits, self._command = key, limits, command
         self._most = max(limits.file_bytes, limits.decoded_bytes) + _HEADER_BYTES
         self._child: Child | None = None
         self._spare: Child | None = None
 
     def read(self, files: Sequence[FoundFile]) -> list[Result]:
         """Read files in order; every one has a result, whatever the others do to the process."""
-        results: list[Result] = []
-        while len(results) < len(files):
-            self._read_until_lost(files[len(results) :], results)
-        return results
+        results = iter(self.ask([_request(file) for file in files if file.refused is None], _accepted))
+        return [next(results) if file.refused is None else Refusal(file.refused) for file in files]
+
+    def ask(
+        self, requests: Sequence[Words], believed: Callable[[Words, bytes], _Answer]
+    ) -> list[_Answer | Refusal]:
+        """Ask for several things; every one has an answer, whatever the others do to the process.
+
+        Parameters
+        ----------
+        requests : sequence of dict
+            What is asked, in order. ``steps`` says how often the reader may report that it goes on, each time with
+            its full time again; 0 where it is absent.
+        believed : callable
+            Makes a result of an answer, and raises ``ValueError`` where its form is not right.
+
+        Returns
+        -------
+        list
+            Results, and refusals for what was refused or cost a reader.
+        """
+        answers: list[_Answer | Refusal] = []
+        while len(answers) < len(requests):
+            self._ask_until_lost(requests[len(answers) :], believed, answers)
+        return answers
 
     def contents(self, container: FoundFile) -> Listing:
         """List what lies in an archive, or what a table of contents names."""
@@ -136,17 +161,12 @@ class Reader:
         ndarray or Refusal
             As :func:`meta_dx.dicom.display.compact` returns it.
         """
-        child = self._ready()
-        child.ask({"do": "frame", "path": str(path), "number": number})
-        try:
-            words, content = child.answer(self._most)
-            return _refusal(words) if "refused" in words else _pixels(words, content)
-        except LostError as lost:
-            self._replace()
-            return lost.loss.refusal
-        except ValueError:
-            self._replace()
-            return _nonsense().refusal
+        return self.ask([{"do": "frame", "path": str(path), "number": number}], _pixels)[0]
+
+    def window(self, path: Path, number: int) -> tuple[float, float] | None:
+        """Return the window that a frame of a stored object names: centre and width, in physical units."""
+        (found,) = self.ask([{"do": "window", "path": str(path), "number": number}], _window)
+        return None if isinstance(found, Refusal) else found
 
     def close(self) -> None:
         """End the processes."""
@@ -155,51 +175,42 @@ class Reader:
                 child.end()
         self._child = self._spare = None
 
-    def _read_until_lost(self, files: Sequence[FoundFile], results: list[Result]) -> None:
+    def _ask_until_lost(
+        self,
+        requests: Sequence[Words],
+        believed: Callable[[Words, bytes], _Answer],
+        answers: list[_Answer | Refusal],
+    ) -> None:
         child, asked = self._ready(), 0
-        to_ask = (file for file in files if file.refused is None)
-        for file in files:
-            if file.refused is not None:
-                results.append(Refusal(file.refused))
-                continue
-            while asked <= _AHEAD and (one := next(to_ask, None)) is not None:
-                child.ask(_request(one))
+        for number, request in enumerate(requests):
+            ahead = 0 if "steps" in request else _AHEAD
+            while asked <= min(number + ahead, len(requests) - 1):
+                child.ask(requests[asked])
                 asked += 1
+            old = child.answers > 0
             try:
-                results.append(self._answer(child))
-                asked -= 1
+                answers.append(_answer(child, request, believed, self._most))
             except LostError as lost:
-                again = lost.loss.excuses(child.answers > 0)
+                again = lost.loss.excuses(old)
                 self._replace()
-                results.append(self._read_alone(file) if again else lost.loss.refusal)
+                answers.append(self._ask_alone(request, believed) if again else lost.loss.refusal)
                 return
 
-    def _read_alone(self, file: FoundFile) -> Result:
+    def _ask_alone(self, request: Words, believed: Callable[[Words, bytes], _Answer]) -> _Answer | Refusal:
         child = self._ready()
-        child.ask(_request(file))
+        child.ask(request)
         try:
-            return self._answer(child)
+            return _answer(child, request, believed, self._most)
         except LostError as lost:
             self._replace()
             return lost.loss.refusal
-
-    def _answer(self, child: Child) -> Result:
-        words, content = child.answer(self._most)
-        try:
-            if "refused" not in words:
-                return _accepted(words, content)
-            refusal = _refusal(words)
-        except ValueError as fault:
-            raise LostError(_nonsense()) from fault
-        if refusal.code is RejectionCode.MEMORY_LIMIT:
-            raise LostError(Loss(refusal))
-        return refusal
 
     def _ready(self) -> Child:
         if self._child is None or not self._child.alive:
             if self._child is not None:
                 self._child.end()
-            self._child, self._spare = started(self._key, self._limits, self._spare), None
+            self._child = started(self._key, self._limits, self._spare, self._command)
+            self._spare = None
         self._child.wait_until_ready()
         return self._child
 
@@ -207,40 +218,61 @@ class Reader:
         """Give the reader up; the next one is at hand, and one after it is started meanwhile."""
         if self._child is not None:
             self._child.end()
-        self._child = started(self._key, self._limits, self._spare)
-        self._spare = Child(self._key, self._limits)
+        self._child = started(self._key, self._limits, self._spare, self._command)
+        self._spare = Child(self._key, self._limits, self._command)
 
 
-_resting: list[tuple[bytes, ReadLimits, Reader]] = []
+_resting: list[tuple[tuple[bytes, ReadLimits, tuple[str, ...]], Reader]] = []
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_resting.clear)  # they are the parent's
 
 
 @contextmanager
-def borrowed_reader(key: bytes, limits: ReadLimits) -> Iterator[Reader]:
+def borrowed_reader(key: bytes, limits: ReadLimits, command: tuple[str, ...] = ()) -> Iterator[Reader]:
     """Lend a reader of this process; it rests afterwards, until :func:`end_readers` or a minute passes."""
+    kind = (key, limits, command)
     with _lock:
-        place = next((n for n, (k, most, _) in enumerate(_resting) if (k, most) == (key, limits)), None)
-        reader = Reader(key, limits) if place is None else _resting.pop(place)[2]
+        place = next((n for n, (other, _) in enumerate(_resting) if other == kind), None)
+        reader = Reader(*kind) if place is None else _resting.pop(place)[1]
     try:
         yield reader
     except BaseException:
         reader.close()
         raise
     with _lock:
-        _resting.append((key, limits, reader))
+        _resting.append((kind, reader))
 
 
-def end_readers() -> None:
-    """End all readers of this process that rest."""
+def end_readers(command: tuple[str, ...] | None = None) -> None:
+    """End all readers of this process that rest, or only those that a command has started."""
     with _lock:
-        ended = [reader for _, _, reader in _resting]
-        _resting.clear()
-    for reader in ended:
+        ended = [one for one in _resting if command in (None, one[0][2])]
+        _resting[:] = [one for one in _resting if one not in ended]
+    for _, reader in ended:
         reader.close()
 
 
-def _request(file: FoundFile) -> dict[str, Any]:
+def _answer(
+    child: Child, request: Words, believed: Callable[[Words, bytes], _Answer], most: int
+) -> _Answer | Refusal:
+    """Return the answer to a request; a loss is raised, and so is one that another process may not have."""
+    words, content = child.answer(most)
+    for _ in range(request.get("steps", 0)):
+        if "working" not in words:
+            break
+        words, content = child.answer(most)
+    try:
+        if "refused" not in words:
+            return believed(words, content)
+        refusal = _refusal(words)
+    except ValueError as fault:
+        raise LostError(_nonsense()) from fault
+    if refusal.code is RejectionCode.MEMORY_LIMIT:
+        raise LostError(Loss(refusal))
+    return refusal
+
+
+def _request(file: FoundFile) -> Words:
     return {"do": "read", "path": file.place, "member": file.member, "size": file.size}
 
 
@@ -248,14 +280,14 @@ def _nonsense() -> Loss:
     return Loss(Refusal(RejectionCode.WORKER_CRASHED, "it answered what is no answer"))
 
 
-def _refusal(words: dict[str, Any]) -> Refusal:
+def _refusal(words: Words) -> Refusal:
     detail = words.get("detail")
     if not isinstance(detail, str) or not _DETAIL.fullmatch(detail):
         raise ValueError("a reason is in our words")
     return Refusal(RejectionCode(words["refused"]), detail)
 
 
-def _accepted(words: dict[str, Any], content: bytes) -> AcceptedInstance:
+def _accepted(words: Words, content: bytes) -> AcceptedInstance:
     row, identities = words.get("row"), words.get("identities")
     if not isinstance(row, dict) or not isinstance(identities, dict):
         raise ValueError("an accepted file has a row and identities")
@@ -276,7 +308,7 @@ def _accepted(words: dict[str, Any], content: bytes) -> AcceptedInstance:
     return AcceptedInstance(row, content, identities)
 
 
-def _pixels(words: dict[str, Any], content: bytes) -> npt.NDArray[Any]:
+def _pixels(words: Words, content: bytes) -> npt.NDArray[Any]:
     shape, name = words.get("shape"), words.get("dtype")
     if name not in ("uint8", "int16", "uint16", "float32") or not isinstance(shape, list):
         raise ValueError("a frame has a type and a shape")
@@ -287,6 +319,18 @@ def _pixels(words: dict[str, Any], content: bytes) -> npt.NDArray[Any]:
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise ValueError("a frame has as many pixels as it says")
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _window(words: Words, _: bytes) -> tuple[float, float] | None:
+    value = words.get("window")
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2 and all(type(one) is float for one in value)):
+        raise ValueError("a window has a centre and a width")
+    center, width = value
+    if not (math.isfinite(center) and math.isfinite(width)):
+        raise ValueError("a window is finite")
+    return center, width
 
 
 def _members(value: Any, most: int) -> list[tuple[int, str, int, RejectionCode | None]]:

@@ -18,7 +18,6 @@ import pandas as pd
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.volumes import SeriesPart, series_parts
-from meta_dx.dicom.display import window_of
 from meta_dx.dicom.geometry import Stack
 from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.rejections import Refusal
@@ -165,7 +164,8 @@ class CaseImages:
     def _window(self, part: SeriesPart) -> dict[str, float] | None:
         """Return the window that the middle frame's object names."""
         middle = part.instances.iloc[len(part.instances) // 2]
-        found = window_of(self._store.read(middle["object"]), int(middle["frame"]))
+        with self._turns, borrowed_reader(self._key, ReadLimits()) as reader:
+            found = reader.window(self._store.path(middle["object"]), int(middle["frame"]))
         return None if found is None else {"center": found[0], "width": found[1]}
 
     def _series(self, study: str, part: SeriesPart, number: int) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class CohortData:
 
 def build_images(project: Project, progress: Progress = silent) -> ImageStore:
     """Preprocess every image of new batches; finished shards are kept."""
-    return ImageStore.build(project.home, Catalog(project.home), project.settings.images, progress=progress)
+    return _prepared(project, Catalog(project.home), progress)
 
 
 def usable_catalog(project: Project) -> Catalog:
@@ -290,11 +290,23 @@ def _images_version(store: ImageStore, rows: npt.NDArray[np.int64]) -> str:
 
 def _stored(project: Project) -> tuple[ImageStore, dict[str, str], Catalog]:
     catalog = usable_catalog(project)
-    store = ImageStore.build(project.home, catalog, project.settings.images)
+    store = _prepared(project, catalog)
     path = _groups_file(project, store)
     if not path.exists():
         group_near_duplicates(project)
     return store, json.loads(path.read_text())["groups"], catalog
+
+
+def _prepared(project: Project, catalog: Catalog, progress: Progress = silent) -> ImageStore:
+    reading = project.settings.ingest
+    return ImageStore.build(
+        project.home,
+        catalog,
+        project.settings.images,
+        limits=reading.limits,
+        workers=reading.workers,
+        progress=progress,
+    )
 
 
 def _groups_file(project: Project, store: ImageStore) -> Path:

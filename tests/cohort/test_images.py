@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meta_dx.cohort import images as module
+from meta_dx.cohort import rendering
 from meta_dx.cohort.images import ImageStore, ShardedImages, select_images
 from meta_dx.cohort.preprocessing import ImageOptions, preprocess
 from meta_dx.home import Home
@@ -106,9 +107,9 @@ def test_of_a_film_a_few_frames_count_each_as_an_image(catalog: HandMadeCatalog)
 
 def test_only_what_is_new_is_prepared(catalog: HandMadeCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    render = module._render
+    rendered = rendering.Renderer.rendered
     monkeypatch.setattr(
-        module, "_render", lambda home, keys, options: made.extend(keys) or render(home, keys, options)
+        rendering.Renderer, "rendered", lambda self, keys: made.extend(keys) or rendered(self, keys)
     )
     for n in range(3):
         catalog.add(photo(n), "S0")
@@ -134,7 +135,7 @@ def test_long_batches_are_cut_so_that_a_killed_run_loses_little(
     catalog: HandMadeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SHARD", 4)
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(rendering, "_CHUNK", 3)
     for n in range(10):
         catalog.add(photo(n), f"S{n}")
     seen: list[tuple[int, int]] = []

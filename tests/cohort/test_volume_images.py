@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.images import ImageOptions, ImageStore
 from meta_dx.cohort.ingest import ingest_folder
-from meta_dx.cohort.volume_images import preprocess_volume
+from meta_dx.cohort.volume_preprocessing import preprocess_volume
 from meta_dx.dicom.volumes import Volume
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home

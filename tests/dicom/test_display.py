@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.sequence import Sequence
 
-from meta_dx.cohort.images import prepared_frame
+from meta_dx.cohort.picture_process import prepared_frame
 from meta_dx.cohort.preprocessing import ImageOptions, preprocess
 from meta_dx.dicom.display import displayed_pixels, window_of
 from meta_dx.dicom.pixels import physical_pixels
