@@ -53,7 +53,11 @@ class Orthanc:
         storage.mkdir(parents=True, exist_ok=True)
         script = self.folder / "lose.lua"
         script.write_text(
-            "lose = false\nfunction ReceivedInstanceFilter(dicom, origin, info) return not lose end\n"
+            "function ReceivedInstanceFilter(dicom, origin, info)\n"
+            f"  local told = io.open('{self.folder / 'lose'}')\n"
+            "  if told then told:close() end\n"
+            "  return not told\n"
+            "end\n"
         )
         config = {
             "Name": "test",
@@ -81,7 +85,6 @@ class Orthanc:
                 },
             },
             "LuaScripts": [str(script)],
-            "ExecuteLuaEnabled": True,
             "OverwriteInstances": True,
             "MaximumStorageCacheSize": 0,  # so that a file that is gone is gone
             "WebDavEnabled": False,
@@ -124,12 +127,8 @@ class Orthanc:
 
     def lose(self, on: bool) -> None:
         """Have it answer to whatever is sent that all is well, and keep nothing."""
-        requests.post(
-            f"http://127.0.0.1:{self.http}/tools/execute-script",
-            data=f"lose = {str(on).lower()}",
-            auth=(USER, PASSWORD),
-            timeout=30,
-        ).raise_for_status()
+        told = self.folder / "lose"
+        told.touch() if on else told.unlink(missing_ok=True)
 
     def instances(self) -> dict[str, str]:
         """SOP instance UIDs of what it holds, with its own names for them."""

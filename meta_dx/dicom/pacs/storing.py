@@ -160,6 +160,11 @@ class CStore(DimseService):
         finally:
             if association.is_established:
                 association.release()
+        if status is None and association.is_aborted:
+            title = self._options.ae_title
+            raise BrokenOffError(
+                f"The archive broke off without an answer: it may not allow {title} to store."
+            )
         if status is None:
             raise BrokenOffError
         if status != SUCCESS and status not in _WARNINGS:
@@ -227,8 +232,8 @@ def deliver(store: Store, content: bytes, pause: Callable[[float], None] = time.
         store.send(instance, content)
     except RefusedError as fault:
         refused, why = True, f"{str(fault)[:1].upper()}{str(fault)[1:]}."
-    except BrokenOffError:
-        why = "The archive was too busy to answer, or the connection broke."
+    except BrokenOffError as fault:
+        why = str(fault) or "The archive was too busy to answer, or the connection broke."
     except MetaDxError as fault:
         refused, why = True, str(fault)
     shown, trouble = _look(store, instance, _PAUSES[:1] if refused else _PAUSES, pause)

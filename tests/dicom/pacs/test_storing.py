@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
@@ -11,11 +12,13 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian
 
 from meta_dx.dicom.pacs.address import ReceivedAddress, parse_address
 from meta_dx.dicom.pacs.credentials import Credentials
+from meta_dx.dicom.pacs.dimse_service import FIND
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.storing import (
     BrokenOffError,
     Delivery,
     RefusedError,
+    Store,
     StowStore,
     _failures,
     _words,
@@ -123,7 +126,62 @@ def test_a_status_is_said_in_words(code: int, words: str) -> None:
     assert f"{code:#06x}" in _words(code)
 
 
-# Against a server that does what real ones should not
+# Against servers that do what real ones should not
+
+
+@pytest.fixture
+def dimse() -> Iterator[Callable[..., Store]]:
+    """A factory of a DIMSE archive that answers to C-STORE with a status, and keeps the instance or not."""
+    from pynetdicom import AE, evt
+
+    servers = []
+
+    def make(status: int, keeps: bool = False) -> Store:
+        kept: list[str] = []
+
+        def store(event: Any) -> int:
+            if keeps:
+                kept.append(str(event.request.AffectedSOPInstanceUID))
+            return status
+
+        def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
+            for uid in kept:
+                match = Dataset()
+                match.SOPInstanceUID = uid
+                yield 0xFF00, match
+            yield 0x0000, None
+
+        entity = AE("ARCHIVE")
+        entity.add_supported_context(ComprehensiveSRStorage)
+        entity.add_supported_context(FIND)
+        handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, find)]
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        servers.append(server)
+        address = parse_address(f"dimse://ARCHIVE@127.0.0.1:{server.socket.getsockname()[1]}")
+        return open_store(address, PacsOptions(retries=0))
+
+    yield make
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "keeps", "delivery", "why"),
+    [
+        (0x0000, True, Delivery.STORED, ""),
+        (0xB000, True, Delivery.STORED, ""),  # stored, with a warning
+        (0x0000, False, Delivery.UNCONFIRMED, ""),
+        (0xA700, False, Delivery.REFUSED, "It is out of resources (0xa700)."),
+        (0xA900, False, Delivery.REFUSED, "does not fit the class"),
+        (0x0111, True, Delivery.STORED, ""),
+    ],
+)
+def test_a_status_of_c_store_and_what_is_made_of_it(dimse, content, status, keeps, delivery, why) -> None:
+    store = dimse(status, keeps)
+    receipt = deliver(store, content, pause=lambda _: None)
+    store.close()
+    assert receipt.delivery == delivery
+    assert why in receipt.why
 
 
 @pytest.fixture
