@@ -77,7 +77,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         home = Home.open(Path(scratch))
         ingest_folder(home, asked.folder, options=IngestOptions(allow=tuple(QUARANTINED)))
-        instances, volumes = Catalog(home).instances(), {}
+        instances = Catalog(home).instances()
+        volumes: dict[str, SeriesPart] = {}
         frames = candidate_frames(instances, options)
         if options.dimensions == 3:
             frames, volumes, _ = candidate_volumes(instances, options)

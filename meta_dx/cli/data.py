@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -114,16 +114,17 @@ def ingest(
     json: JsonOption = False,
 ) -> None:
     """Take in DICOM files: objects and catalog, a code and a reason for every file not taken."""
-    from meta_dx.cli.pacs import say_fetched, take_in_from
+    from meta_dx.cli.pacs import pacs_options, say_fetched, take_in_from
     from meta_dx.cohort.fetch import FetchSummary
-    from meta_dx.cohort.ingest import IngestOptions, ingest_folder
+    from meta_dx.cohort.ingest import ingest_folder
     from meta_dx.dicom.pacs.address import is_address
     from meta_dx.dicom.quarantine import QUARANTINED
     from meta_dx.home import Home
     from meta_dx.progress import bar
 
     opened = Home.open(home_root(home))
-    options = IngestOptions(allow=tuple(allow or ()))
+    known = pacs_options(cohort, opened.root)[1]
+    options = replace(known, allow=tuple(allow or known.allow))
     fetched: FetchSummary | None = None
     if is_address(source):
         fetched, summary = take_in_from(source, opened, options, cohort)

@@ -112,3 +112,26 @@ def test_names_in_an_archive_neither_write_to_the_terminal_nor_stop_the_list(
     out = capsys.readouterr().out
     assert {row["path"].rpartition("!/")[2] for row in json.loads(out)} == set(names)
     assert out.encode()
+
+
+def test_ingest_keeps_to_the_limits_of_the_cohort_file_and_allows_what_it_allows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_instance(tmp_path / "s", patient="P1", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    large = np.zeros((200, 200), np.uint16)
+    write_instance(
+        tmp_path / "s", patient="P2", study="1.2.7", series="1.2.8", instance="1.2.9", pixels=large
+    )
+    file = tmp_path / "of" / "cohort.toml"
+    file.parent.mkdir()
+    limits = '[ingest]\nmax_file_bytes = 40000\nallow = ["secondary_capture"]\n'
+    file.write_text('[cohort]\nname = "x"\nsources = ["../s"]\ndiagnoses = "d.csv"\n' + limits)
+
+    def rejected(home: str, *more: str) -> dict[str, int]:
+        assert meta_dx(["ingest", str(tmp_path / "s"), "--home", str(tmp_path / home), "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)["rejected"]
+
+    assert rejected("h1") == {"secondary_capture": 1}
+    assert rejected("h2", "--cohort", str(file)) == {"file_too_large": 1}
+    monkeypatch.setenv("META_DX_COHORT", str(file))
+    assert rejected("h3", "--allow", "ultrasound") == {"file_too_large": 1, "secondary_capture": 1}
