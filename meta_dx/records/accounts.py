@@ -155,6 +155,9 @@ class Accounts:
         hashed = None if subject else _hashed(secret)
 
         def work(session: Session, write: Write) -> Account:
+            taken = select(AccountRow.id).where(AccountRow.subject == subject)
+            if subject is not None and session.scalar(taken) is not None:
+                raise MetaDxError("account_exists", "There is an account with this subject already.")
             if session.scalar(select(AccountRow).where(AccountRow.name == name)) is not None:
                 raise MetaDxError(
                     "account_exists", f"There is an account '{name}' already: choose another name."
@@ -221,13 +224,17 @@ class Accounts:
         Raises
         ------
         MetaDxError
-            ``unknown_account`` or ``bad_password``.
+            ``unknown_account``, ``bad_password``, or ``no_password`` for an account with a subject.
         """
         secret = password or secrets.token_urlsafe(12)
         hashed = _hashed(secret)
 
         def work(session: Session, write: Write) -> None:
             row = _row(session, name)
+            if row.subject is not None:
+                raise MetaDxError(
+                    "no_password", f"'{row.name}' signs in through OpenID Connect and has no password here."
+                )
             row.password_hash, row.failures, row.locked_until = hashed, 0, None
             row.must_change = by != row.name
             session.execute(delete(SignInRow).where(SignInRow.account == row.id))
@@ -260,6 +267,16 @@ class Accounts:
             self._fail(row if known else None)
             raise MetaDxError("sign_in_failed", "The name or the password is wrong.")
         return self._open(row.id, "password")
+
+    def of_subject(self, subject: str) -> Account | None:
+        """Return whose subject of OpenID Connect this is; None where nobody's."""
+        with self._records.reading() as session:
+            row = session.scalar(select(AccountRow).where(AccountRow.subject == subject))
+        return None if row is None else _account(row)
+
+    def failed(self, how: str, why: str) -> None:
+        """Write down a sign-in that came to nothing elsewhere, with the code of the reason."""
+        self._trail.add(AuditLine("-", "sign_in_failed", details={"how": how, "why": why}))
 
     def sign_in_as(self, subject: str) -> SignIn:
         """Open a session for whom OpenID Connect vouches.

@@ -63,10 +63,15 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
 
     app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
-    app.state.pages = Pages()
+    app.state.pages, app.state.openid = Pages(), None
     app.middleware("http")(with_headers)
     for part in (pages_account, pages_worklist, pages_case, pages_store, pages_teach, pages_lead):
         app.include_router(part.router)
+    if desk.options.openid.issuer:
+        from meta_dx.review import openid, pages_openid
+
+        app.state.openid = openid.OpenIdProvider(desk.options.openid)
+        app.include_router(pages_openid.router)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_faults(app)

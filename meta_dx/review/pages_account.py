@@ -33,10 +33,12 @@ Session = Annotated[SignIn, Depends(signed_in)]
 
 @router.get("/sign-in")
 def sign_in_form(
-    request: Request, target: Annotated[str, Query(alias="next", max_length=500)] = ""
+    request: Request,
+    target: Annotated[str, Query(alias="next", max_length=500)] = "",
+    left: bool = False,
 ) -> HTMLResponse:
     """Show the form."""
-    return _form(request, "", target=target)
+    return sign_in_page(request, "", target=target, left=left)
 
 
 @router.post("/sign-in")
@@ -50,12 +52,12 @@ def sign_in(
     """Open a session, and go where the reader was when the last one ended."""
     refuse_other_origins(request)
     if not same_form(request, form):
-        return _form(request, "The form was out of date: try again.", target=target)
+        return sign_in_page(request, "The form was out of date: try again.", target=target)
     try:
         opened = desk_of(request).accounts.sign_in(name, password)
     except MetaDxError as fault:
-        return _form(request, str(fault), 403, target)
-    wanted = target if _OWN_PAGE.fullmatch(target) else _first_page(opened)
+        return sign_in_page(request, str(fault), 403, target)
+    wanted = own_page(target) or first_page(opened)
     response = RedirectResponse("/password" if opened.account.must_change else wanted, 303)
     keep_session(response, request, opened.token)
     return response
@@ -71,7 +73,7 @@ def stay(session: Session) -> Response:
 def sign_out(request: Request) -> Response:
     """End the session."""
     desk_of(request).accounts.sign_out(request.cookies.get(COOKIE, ""))
-    response = RedirectResponse("/sign-in", 303)
+    response = RedirectResponse("/sign-in?left=1", 303)
     drop_session(response)
     return response
 
@@ -102,7 +104,7 @@ def password(
     except MetaDxError as fault:
         return page(request, "password", session, 400, message=str(fault))
     opened = accounts.sign_in(name, new)
-    response = RedirectResponse(_first_page(opened), 303)
+    response = RedirectResponse(first_page(opened), 303)
     keep_session(response, request, opened.token)
     return response
 
@@ -115,11 +117,17 @@ def accounts_page(request: Request, session: Administrator) -> HTMLResponse:
 
 @router.post("/accounts", dependencies=[Depends(from_our_pages)])
 def add_account(
-    request: Request, session: Administrator, name: Annotated[str, Form()], role: Annotated[str, Form()]
+    request: Request,
+    session: Administrator,
+    name: Annotated[str, Form()],
+    role: Annotated[str, Form()],
+    subject: Annotated[str, Form(max_length=255)] = "",
 ) -> HTMLResponse:
-    """Make an account and show its first password, once."""
+    """Make an account and show its first password, once; one with a subject has none."""
     try:
-        account, secret = desk_of(request).accounts.add(name, role, by=session.account.name)
+        account, secret = desk_of(request).accounts.add(
+            name, role, subject=subject.strip() or None, by=session.account.name
+        )
     except MetaDxError as fault:
         return _accounts(request, session, 400, message=str(fault))
     return _accounts(request, session, told=(account.name, secret))
@@ -159,17 +167,45 @@ def _accounts(
 ) -> HTMLResponse:
     listed = desk_of(request).accounts.all()
     return page(
-        request, "accounts", session, status, accounts=listed, roles=list(RIGHTS), message=message, told=told
+        request,
+        "accounts",
+        session,
+        status,
+        accounts=listed,
+        roles=list(RIGHTS),
+        message=message,
+        told=told,
+        openid=desk_of(request).options.openid.label if request.app.state.openid else "",
     )
 
 
-def _form(request: Request, message: str, status: int = 200, target: str = "") -> HTMLResponse:
-    holder = Response()
+def sign_in_page(
+    request: Request, message: str, status: int = 200, target: str = "", left: bool = False
+) -> HTMLResponse:
+    """Answer with the form, and with the button of another provider where there is one."""
+    holder, openid = Response(), request.app.state.openid
     number = fresh_form(holder, request)
-    response = page(request, "sign_in", None, status, message=message, form=number, target=target)
+    response = page(
+        request,
+        "sign_in",
+        None,
+        status,
+        message=message,
+        form=number,
+        target=own_page(target),
+        left=left,
+        openid=desk_of(request).options.openid.label if openid else "",
+        leaving=openid.leaving() if openid else "",
+    )
     response.headers["set-cookie"] = holder.headers["set-cookie"]
     return response
 
 
-def _first_page(session: SignIn) -> str:
+def own_page(target: str) -> str:
+    """Return where somebody wants to go, if that is a page of ours; else nothing."""
+    return target if _OWN_PAGE.fullmatch(target) else ""
+
+
+def first_page(session: SignIn) -> str:
+    """Return where somebody begins who wanted to go nowhere else."""
     return "/worklist" if session.account.may("read") else "/accounts"

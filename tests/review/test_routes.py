@@ -42,6 +42,7 @@ NEEDED = {
     ("POST", "/cases/{study}/decide"): "read",
     ("POST", "/cases/{study}/adjudicate"): "adjudicate",
     ("POST", "/cases/{study}/identity"): "identity",
+    ("POST", "/cases/{study}/store"): "store",
     ("GET", "/teach"): "teach",
     ("POST", "/teach"): "teach",
     ("GET", "/lead"): "lead",
