@@ -56,6 +56,7 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
         pages_account,
         pages_case,
         pages_lead,
+        pages_saliency,
         pages_store,
         pages_teach,
         pages_worklist,
@@ -65,7 +66,15 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
     app.state.pages, app.state.openid = Pages(), None
     app.middleware("http")(with_headers)
-    for part in (pages_account, pages_worklist, pages_case, pages_store, pages_teach, pages_lead):
+    for part in (
+        pages_account,
+        pages_worklist,
+        pages_case,
+        pages_saliency,
+        pages_store,
+        pages_teach,
+        pages_lead,
+    ):
         app.include_router(part.router)
     if desk.options.openid.issuer:
         from meta_dx.review import openid, pages_openid

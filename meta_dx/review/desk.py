@@ -30,6 +30,7 @@ from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
 from meta_dx.review.dashboard import Dashboard, dashboard, read_cases
 from meta_dx.review.images import CaseImages
+from meta_dx.review.insight import Insight
 from meta_dx.review.options import ReviewOptions
 from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
@@ -70,6 +71,8 @@ class Desk:
         Makes confirmed cases answer for others; without one nothing can be taught.
     archive : ReportArchive, optional
         Where reports can be stored.
+    insight : Insight, optional
+        Looks into the model; without one nothing is shown of it beyond its answers.
     """
 
     def __init__(
@@ -78,15 +81,21 @@ class Desk:
         options: ReviewOptions | None = None,
         teacher: Teacher | None = None,
         archive: ReportArchive | None = None,
+        insight: Insight | None = None,
     ) -> None:
         self.home, self.options, self._teacher = home, options or ReviewOptions(), teacher
-        self.archive = archive
+        self.archive, self._insight = archive, insight
         self.records = Records.open(home)
         self.trail = AuditTrail(self.records, home)
         self.accounts = Accounts(self.records, self.trail)
         self.cases = Cases(self.records, self.trail, self.options.readers)
         self.worklist = Worklist(self.records)
         self.images = CaseImages(home, self.options.cache_mb << 20)
+
+    @property
+    def insight(self) -> Insight | None:
+        """Who tells what moved an answer; None unless ``[review] saliency`` is on."""
+        return self._insight if self.options.saliency else None
 
     @property
     def mode(self) -> ModelMode:

@@ -20,6 +20,8 @@ class ReviewOptions:
         Memory for decoded pictures on the server, in megabytes.
     archive : str
         Where structured reports can be stored, written like a source without filters; empty: nowhere.
+    saliency : bool
+        After the reveal, on request: which part of a picture moved a probability. Needs ``captum``.
     openid : OpenIdOptions
         Who else may vouch for readers.
     """
@@ -27,6 +29,7 @@ class ReviewOptions:
     readers: int = 1
     cache_mb: int = 256
     archive: str = ""
+    saliency: bool = False
     openid: OpenIdOptions = field(default_factory=OpenIdOptions)
 
     def __post_init__(self) -> None:

@@ -70,7 +70,7 @@ def frame(request: Request, session: Reader, study: str, name: str, number: int)
 def evidence_picture(request: Request, session: Reader, study: str, image: str) -> Response:
     """Answer with a small picture of a confirmed case that carried the answer; only after the reveal."""
     desk = desk_of(request)
-    answer = _revealed(desk, desk.cases.reading(session.account, study), study)
+    answer = revealed(desk, desk.cases.reading(session.account, study), study)
     if answer is None or image not in {case.image for case in answer.answer.evidence or ()}:
         raise HTTPException(404, "There is no such picture.")
     return Response(_thumbnail(desk.images.picture(image).pixels), media_type="image/png")
@@ -147,7 +147,7 @@ def _decide(
 ) -> Response:
     desk = desk_of(request)
     known = desk.diseases()
-    answer = _revealed(desk, desk.cases.reading(session.account, study), study)
+    answer = revealed(desk, desk.cases.reading(session.account, study), study)
     try:
         decision = decision_of(form, known, _top(answer, known))
     except MetaDxError as fault:
@@ -158,7 +158,7 @@ def _decide(
     return RedirectResponse(f"/cases/{study}", 303)
 
 
-def _revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | None:
+def revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | None:
     """Return the model's answer for a reader whose own opinion stands, else None."""
     if reading is None or reading.stage == "started":
         return None
@@ -179,7 +179,7 @@ def _show(
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     known = desk.diseases()
     names = named(known)
-    answer = _revealed(desk, reading, study)
+    answer = revealed(desk, reading, study)
     stage = reading.stage if reading else "started"
     disputed = case.state == "disputed" and session.account.may("adjudicate") and stage != "decided"
     everybody = disputed or (case.state == "done" and stage == "decided")
@@ -200,6 +200,7 @@ def _show(
             "top": label(top) if top else "",
             "bundle": answer.shown.bundle[:12],
             "support_version": answer.shown.support_version,
+            "saliency": desk.insight is not None,
         }
     return page(
         request,

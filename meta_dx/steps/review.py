@@ -10,11 +10,14 @@ import pandas as pd
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses
 from meta_dx.cohort.splits import current_split
+from meta_dx.inference.saliency import require_captum
 from meta_dx.records.cases import NewCase
 from meta_dx.review.desk import Desk
 from meta_dx.review.report_archive import ReportArchive, archive_address
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import assemble, usable_catalog
+from meta_dx.steps.embedded import KeptCohort
+from meta_dx.steps.insight import ProjectInsight
 from meta_dx.steps.pacs import require_one_login
 from meta_dx.steps.teaching import ProjectTeacher
 
@@ -27,9 +30,18 @@ def open_desk(project: Project) -> Desk:
     Raises
     ------
     MetaDxError
-        ``bad_credentials`` where the environment's one login would go to several servers.
+        ``bad_credentials`` where the environment's one login would go to several servers, ``no_captum``.
     """
-    desk = Desk(project.home, project.settings.review, ProjectTeacher(project), report_archive(project))
+    kept, options = KeptCohort(project), project.settings.review
+    if options.saliency:
+        require_captum()
+    desk = Desk(
+        project.home,
+        options,
+        ProjectTeacher(project, kept),
+        report_archive(project),
+        ProjectInsight(project, kept),
+    )
     add_cases(project, desk)
     return desk
 

@@ -1,26 +1,19 @@
 """What a lesson would change, and teaching it: a confirmed case answers for others within a second, without training.
 
-All studies of the cohort are embedded once for each bundle and kept in memory; a support set is then only adapted to.
+All studies of the cohort are embedded once for each bundle (:mod:`meta_dx.steps.embedded`); a support set is then only
+adapted to.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_dx.cohort.catalog import Catalog
-from meta_dx.cohort.diagnoses import diagnoses_version
 from meta_dx.cohort.examples import Examples
-from meta_dx.cohort.splits import current_split
 from meta_dx.errors import MetaDxError
-from meta_dx.inference.bundle import Bundle, latest_bundle
-from meta_dx.inference.evidence import EmbeddedStudies
-from meta_dx.inference.predictor import Predictor
 from meta_dx.inference.serving import class_prior
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import PredictedStudy, is_newest, save_prediction_run
@@ -28,8 +21,7 @@ from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
 from meta_dx.records.switch import model_mode
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect
 from meta_dx.steps import Project
-from meta_dx.steps.answering import picture_names
-from meta_dx.steps.cohort import CohortData, assemble
+from meta_dx.steps.embedded import EmbeddedCohort, KeptCohort
 from meta_dx.steps.predictions import (
     Serving,
     answered,
@@ -41,26 +33,6 @@ from meta_dx.steps.predictions import (
 _SUSPECT = 0.5  # probability of another disease from which a case is named
 
 
-@dataclass(frozen=True)
-class _Cohort:
-    """The cohort as one bundle sees it: every usable study embedded, in the order of ``place``.
-
-    ``queries`` are the studies to be predicted, by batch.
-    """
-
-    data: CohortData
-    predictor: Predictor
-    embedded: EmbeddedStudies
-    place: dict[str, int]
-    queries: dict[str, Examples]
-
-    def cases(self, serving: Serving) -> EmbeddedStudies:
-        return self.embedded.take([self.place[case.study] for case in serving.cases])
-
-    def vectors(self, studies: Sequence[str]) -> npt.NDArray[np.float32]:
-        return self.embedded.x[[self.place[study] for study in studies]]
-
-
 class ProjectTeacher:
     """Teaches the support set of a project.
 
@@ -68,13 +40,14 @@ class ProjectTeacher:
     ----------
     project : Project
         Cohort and home; a bundle has to be there.
+    kept : KeptCohort, optional
+        Its embedded cohort, where others use it too.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, kept: KeptCohort | None = None) -> None:
         self._project = project
         self._records = Records.open(project.home)
-        self._lock = threading.Lock()
-        self._held: tuple[tuple[str, ...], _Cohort] | None = None
+        self._kept = kept or KeptCohort(project)
 
     def warm(self) -> None:
         """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle.
@@ -83,7 +56,7 @@ class ProjectTeacher:
         """
         with suppress(MetaDxError):
             self.answer()
-            self._cohort()
+            self._kept.get()
 
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         """Tell what a lesson would do.
@@ -104,7 +77,7 @@ class ProjectTeacher:
         MetaDxError
             ``unknown_case`` when a study is not in use, ``study_in_two_diseases``.
         """
-        cohort = self._cohort()
+        cohort = self._kept.get()
         before = self._current().cases
         after = _with(before, self._cases(cohort, lesson))
         old, new = (self._serving(cohort, cases) for cases in (before, after))
@@ -129,7 +102,7 @@ class ProjectTeacher:
         MetaDxError
             ``unknown_case`` when a study is not in use.
         """
-        return self._cases(self._cohort(), lesson)
+        return self._cases(self._kept.get(), lesson)
 
     def answer(self) -> None:
         """Answer the open cases by the support set in force, unless that has been done, or the model is off.
@@ -140,9 +113,9 @@ class ProjectTeacher:
             ``no_support_set``, or from :func:`~meta_dx.steps.predictions.serving_of`.
         """
         if model_mode(self._records) != "off":
-            self._answer_anew(self._cohort(), self._current())
+            self._answer_anew(self._kept.get(), self._current())
 
-    def _answer_anew(self, cohort: _Cohort, version: SupportSetVersion) -> None:
+    def _answer_anew(self, cohort: EmbeddedCohort, version: SupportSetVersion) -> None:
         data, serving = cohort.data, self._serving(cohort, version.cases)
         taken = {case.study for case in version.cases}
         for batch, waiting in cohort.queries.items():
@@ -156,26 +129,11 @@ class ProjectTeacher:
                 )
 
     def _answers(
-        self, cohort: _Cohort, serving: Serving, queries: Examples, cases: Sequence[SupportCase]
+        self, cohort: EmbeddedCohort, serving: Serving, queries: Examples, cases: Sequence[SupportCase]
     ) -> list[PredictedStudy]:
         known = confirmed_patients(cohort.data, cases)
         support, query_x = cohort.cases(serving), cohort.vectors(queries.study.tolist())
         return answered(self._project, cohort.predictor, serving, support, query_x, queries, known)
-
-    def _cohort(self) -> _Cohort:
-        home = self._project.home
-        with self._lock:
-            made = latest_bundle(home)
-            # To assemble the cohort takes a second: only when something of it has changed.
-            key = (
-                made.id,
-                Catalog(home).version,
-                str(diagnoses_version(home)),
-                split.version if (split := current_split(home)) else "",
-            )
-            if self._held is None or self._held[0] != key:
-                self._held = (key, _embedded(self._project, made, assemble(self._project)))
-            return self._held[1]
 
     def _current(self) -> SupportSetVersion:
         version = SupportSets(self._records).current()
@@ -185,10 +143,10 @@ class ProjectTeacher:
             )
         return version
 
-    def _serving(self, cohort: _Cohort, cases: Sequence[SupportCase]) -> Serving:
+    def _serving(self, cohort: EmbeddedCohort, cases: Sequence[SupportCase]) -> Serving:
         return serving_of(self._project, cohort.data, cases)
 
-    def _cases(self, cohort: _Cohort, lesson: Lesson) -> list[SupportCase]:
+    def _cases(self, cohort: EmbeddedCohort, lesson: Lesson) -> list[SupportCase]:
         patients = dict(zip(cohort.data.studies["study"], cohort.data.studies["patient"], strict=True))
         missing = [case.study for case in lesson.cases if case.study not in cohort.place]
         if missing:
@@ -203,7 +161,7 @@ class ProjectTeacher:
         ]
 
     def _probabilities(
-        self, cohort: _Cohort, serving: Serving, studies: Sequence[str], without: str = ""
+        self, cohort: EmbeddedCohort, serving: Serving, studies: Sequence[str], without: str = ""
     ) -> npt.NDArray[np.float64]:
         """Return the probabilities (n, N) of studies, resting on all cases but those of one patient."""
         cases = [case for case in serving.cases if case.patient != without]
@@ -214,7 +172,7 @@ class ProjectTeacher:
         return predictor.predict(state, cohort.vectors(studies), prior, serving.codes)
 
     def _left_out(
-        self, cohort: _Cohort, serving: Serving, code: str
+        self, cohort: EmbeddedCohort, serving: Serving, code: str
     ) -> tuple[float | None, tuple[Suspect, ...]]:
         own = [case for case in serving.cases if case.code == code]
         if len({case.patient for case in own}) < 2:
@@ -229,7 +187,7 @@ class ProjectTeacher:
         return right / len(own), tuple(sorted(suspects, key=lambda one: -one.probability))
 
     def _changes(
-        self, cohort: _Cohort, old: Serving, new: Serving, studies: Sequence[str]
+        self, cohort: EmbeddedCohort, old: Serving, new: Serving, studies: Sequence[str]
     ) -> tuple[Change, ...]:
         if not studies:
             return ()
@@ -238,14 +196,6 @@ class ProjectTeacher:
             for serving in (old, new)
         )
         return tuple(Change(s, b, a) for s, b, a in zip(studies, before, after, strict=True) if b != a)
-
-
-def _embedded(project: Project, made: Bundle, data: CohortData) -> _Cohort:
-    predictor = Predictor(made, device=project.settings.cohort.device)
-    rows = {str(study): group["row"].to_numpy(np.int64) for study, group in data.store.index.groupby("study")}
-    embedded = predictor.embed_cases(data.store.images, list(rows.values()), names=picture_names(data.store))
-    queries = {batch: data.to_predict(batch) for batch in sorted(set(data.studies["batch"]))}
-    return _Cohort(data, predictor, embedded, {study: n for n, study in enumerate(rows)}, queries)
 
 
 def _with(before: Sequence[SupportCase], more: Sequence[SupportCase]) -> list[SupportCase]:
@@ -259,7 +209,7 @@ def _with(before: Sequence[SupportCase], more: Sequence[SupportCase]) -> list[Su
 
 
 def _near_duplicates(
-    cohort: _Cohort, lesson: Lesson, before: Sequence[SupportCase]
+    cohort: EmbeddedCohort, lesson: Lesson, before: Sequence[SupportCase]
 ) -> tuple[tuple[str, str], ...]:
     data = cohort.data
     patients = dict(zip(data.studies["study"], data.studies["patient"], strict=True))

@@ -66,7 +66,7 @@ def test_answering_anew_from_kept_embeddings_is_what_the_pipeline_answers(projec
     teacher = ProjectTeacher(project)
     version = SupportSets(desk.records).current()
     assert version is not None
-    teacher._answer_anew(teacher._cohort(), version)
+    teacher._answer_anew(teacher._kept.get(), version)
     after = {s.study: s for run in latest_predictions(desk.records) for s in run.studies}
     assert after.keys() == before.keys()
     for study, answer in after.items():
@@ -204,7 +204,7 @@ def test_a_wrong_label_makes_itself_suspect(project: Project) -> None:
     sets = SupportSets(open_desk(project).records)
     version = sets.current()
     assert version is not None
-    serving = teacher._serving(teacher._cohort(), version.cases)
+    serving = teacher._serving(teacher._kept.get(), version.cases)
     right, wrong = serving.codes[:2]
     moved = next(case for case in serving.cases if case.code == wrong)
     sets.correct([moved.study], author="x", reason="a mistake", code=right)
