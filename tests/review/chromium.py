@@ -37,9 +37,11 @@ def served(desk: Desk) -> Iterator[str]:
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def opening(address: str) -> Iterator[Callable[..., Any]]:
             context.add_cookies([{"name": "theme", "value": theme, "url": address}])
             page = context.new_page()
             page.expected = []
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(15_000)
 
             def complain(words: str) -> None:
                 if not any(word in words for word in page.expected):
@@ -76,8 +78,10 @@ def opening(address: str) -> Iterator[Callable[..., Any]]:
                 page.click(".login button[type=submit]")
             return page
 
-        yield sign_in
-        browser.close()
+        try:
+            yield sign_in
+        finally:
+            browser.close()
     assert complaints == []
 
 

@@ -280,6 +280,7 @@ export function undoMeasurement(): boolean {
 /** A length between two points of a pane, given in CSS pixels of its element (for the keyboard). */
 export function addLength(viewport: Types.IStackViewport, from: Types.Point2, to: Types.Point2): void {
   const [a, b] = [viewport.canvasToWorld(from), viewport.canvasToWorld(to)];
-  LengthTool.hydrate(viewport.id, [a, b]);
+  // Where slices have no place in the patient, Cornerstone's search for the nearest one would name any of them.
+  LengthTool.hydrate(viewport.id, [a, b], { referencedImageId: viewport.getCurrentImageId() });
   engine?.render();
 }
