@@ -188,3 +188,30 @@ def test_weights_to_start_from_lie_beside_the_cohort_file(tmp_path: Path) -> Non
     path = tmp_path / "cohort.toml"
     path.write_text('[cohort]\nname = "a"\nsources = ["."]\n[backbone]\nweights = "w.pt"\n')
     assert load_settings(path).backbone.weights == str(tmp_path / "w.pt")
+
+
+def test_an_archive_for_reports_is_an_address_without_filters(tmp_path: Path) -> None:
+    for address in ("dicomweb+https://pacs.example.org/web", "dimse://ARCHIVE@10.0.0.5:104"):
+        assert read(tmp_path, f'{MINIMAL}[review]\narchive = "{address}"\n').review.archive == address
+    for address in (
+        "received:",
+        "/a/folder",
+        "dicomweb+https://pacs.example.org/web?modality=CT",
+        "dicomweb+http://pacs.example.org/web",
+        "dicomweb+https://user:secret@pacs.example.org/web",
+        "dimse://10.0.0.5:104",
+    ):
+        fault = refusal(tmp_path, f'{MINIMAL}[review]\narchive = "{address}"\n')
+        assert "[review] archive" in str(fault)
+        assert "secret@" not in str(fault)
+
+
+def test_files_of_openid_lie_beside_the_cohort_file(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text(
+        '[cohort]\nname = "a"\nsources = ["."]\n[review.openid]\nissuer = "https://id.example.org"\nclient_id = "x"\n'
+        'secret_file = "secret"\nca_file = "ca.pem"\nrole_claim = "groups"\n[review.openid.roles]\nlead = ["dx"]\n'
+    )
+    openid = load_settings(path).review.openid
+    assert (openid.secret_file, openid.ca_file) == (str(tmp_path / "secret"), str(tmp_path / "ca.pem"))
+    assert openid.roles.lead == ("dx",)

@@ -11,8 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -20,10 +19,8 @@ from sqlalchemy.orm import Session
 from meta_dx.errors import MetaDxError
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
+from meta_dx.records.passwords import hashed_password, password_matches
 from meta_dx.records.schema import AccountRow, SignInRow, now
-
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
 
 Role = Literal["reader", "adjudicator", "lead", "administrator"]
 Right = Literal["read", "adjudicate", "teach", "identity", "export", "store", "lead", "accounts", "audit"]
@@ -37,7 +34,6 @@ RIGHTS: dict[str, frozenset[Right]] = {
 }
 FAILURES, LOCKED = 5, timedelta(minutes=15)
 IDLE, LONGEST = timedelta(minutes=30), timedelta(hours=10)
-_SHORTEST = 12
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
@@ -152,7 +148,7 @@ class Accounts:
                 f"is one of {', '.join(get_args(Role))}.",
             )
         secret = "" if subject else password or secrets.token_urlsafe(12)
-        hashed = None if subject else _hashed(secret)
+        hashed = None if subject else hashed_password(secret)
 
         def work(session: Session, write: Write) -> Account:
             taken = select(AccountRow.id).where(AccountRow.subject == subject)
@@ -227,7 +223,7 @@ class Accounts:
             ``unknown_account``, ``bad_password``, or ``no_password`` for an account with a subject.
         """
         secret = password or secrets.token_urlsafe(12)
-        hashed = _hashed(secret)
+        hashed = hashed_password(secret)
 
         def work(session: Session, write: Write) -> None:
             row = _row(session, name)
@@ -256,7 +252,7 @@ class Accounts:
         with self._records.reading() as session:
             row = session.scalar(select(AccountRow).where(AccountRow.name == name))
         known = row is not None and row.enabled and row.password_hash is not None
-        right = _matches(row.password_hash if row is not None and known else None, password)
+        right = password_matches(row.password_hash if row is not None and known else None, password)
         if row is not None and known and row.locked_until is not None and row.locked_until > now():
             self._trail.add(AuditLine(name, "sign_in_locked"))
             raise MetaDxError(
@@ -381,32 +377,3 @@ def _touch(session: Session, digest: str) -> None:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-@cache
-def _hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher()
-
-
-def _hashed(password: str) -> str:
-    if len(password) < _SHORTEST or len(password) > 1024:
-        raise MetaDxError("bad_password", f"A password has {_SHORTEST} to 1024 characters.")
-    return _hasher().hash(password)
-
-
-@cache
-def _decoy() -> str:
-    return _hasher().hash(secrets.token_urlsafe(16))
-
-
-def _matches(hashed: str | None, password: str) -> bool:
-    """Compare; a name that nobody has costs the same time as one that somebody has."""
-    from argon2.exceptions import VerificationError
-
-    try:
-        _hasher().verify(hashed or _decoy(), password[:1024])
-    except VerificationError:
-        return False
-    return hashed is not None

@@ -35,7 +35,7 @@ def leave(request: Request, target: Annotated[str, Query(alias="next", max_lengt
     # Lax: the way back begins on another site, where a strict cookie would stay behind.
     response.set_cookie(
         _COOKIE,
-        f"{attempt.secret}.{quote(own_page(target), safe='')}",
+        f"{attempt.secret}.{quote(target, safe='')}",
         max_age=60 * _MINUTES,
         httponly=True,
         samesite="lax",

@@ -23,4 +23,4 @@ def store(
 ) -> Response:
     """Store it, and go back to the case, which says what became of it."""
     store_report(desk_of(request), session.account, study, decision)
-    return RedirectResponse(f"/cases/{study}#archive", 303)
+    return RedirectResponse(f"/cases/{study}", 303)

@@ -120,7 +120,7 @@ def test_a_session_by_openid_is_like_any_other(desk: Desk, guest) -> None:
     assert person.client.post("/sign-out", data={"csrf": csrf[1]}).headers["location"] == "/sign-in?left=1"
     assert not person.inside
     left = re.sub(r"\s+", " ", person.client.get("/sign-in?left=1").text)
-    assert "signed out here, but not from the hospital" in left
+    assert "Whoever came with the hospital is still signed in there" in left
     assert f'<a href="{person.provider.issuer}/leave">' in left
     assert last(desk)[1] == "sign_out"
 
@@ -280,6 +280,17 @@ def test_nobody_is_sent_to_another_site(guest, target: str) -> None:
     assert "evil" not in answer.text
 
 
+def test_a_cookie_that_somebody_else_has_planted_leads_nowhere_else(guest) -> None:
+    person = guest()
+    back = person.way_back()
+    secret = person.client.cookies["meta_dx_openid"].partition(".")[0]
+    person.client.cookies.clear()
+    person.client.cookies.set("meta_dx_openid", f"{secret}.https%3A%2F%2Fevil.example")
+    answer = person.client.get(back)
+    assert 'content="0;url=/worklist"' in answer.text
+    assert "evil" not in answer.text
+
+
 def test_a_sign_in_is_not_begun_from_another_site(guest) -> None:
     answer = guest().client.get("/sign-in/openid", headers={"sec-fetch-site": "cross-site"})
     assert answer.status_code == 403
@@ -397,7 +408,7 @@ def test_an_administrator_makes_an_account_with_a_subject(desk: Desk, provider: 
     openid = OpenIdOptions(provider.issuer, CLIENT, label="the hospital")
     desk.options = replace(desk.options, openid=openid)
     otto = browser("administrator", "otto")
-    assert "Subject at the hospital" in otto.get("/accounts").text
+    assert "OpenID subject" in otto.get("/accounts").text
     told = otto.post("/accounts", name="anna", role="reader", subject=" u-1 ").text
     assert "signs in with the hospital and has no password" in told
     assert "already" in otto.post("/accounts", name="bert", role="reader", subject="u-1").text

@@ -34,6 +34,6 @@ def test_there_and_back_and_out(address: str) -> None:
         assert page.get_by_text("nina · lead").is_visible()
         page.get_by_role("button", name="Sign out").click()
         page.wait_for_url(f"{address}/sign-in?left=1")
-        assert page.get_by_text("not from your hospital account").is_visible()
+        assert page.get_by_text("is still signed in there").is_visible()
         page.goto(f"{address}/worklist")
         page.wait_for_url(f"{address}/sign-in")

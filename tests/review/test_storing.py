@@ -83,7 +83,7 @@ def lines(desk: Desk, study: str) -> list[dict[str, object]]:
 def test_a_stored_report_is_kept_audited_and_said(desk: Desk, decided: str, lead: Browser) -> None:
     desk.archive = archive = FakeArchive(STORED)
     assert "is not in <b>pacs.example.org</b>" in lead.get(f"/cases/{decided}").text
-    assert click(lead, decided).headers["location"] == f"/cases/{decided}#archive"
+    assert click(lead, decided).headers["location"] == f"/cases/{decided}"
     (report,) = StoredReports(desk.records, desk.trail).of(decided)
     assert (report.state, report.by, report.reader, report.version) == ("stored", "lena", "anna", 1)
     assert (report.archive, report.why) == ("dicomweb:https://pacs.example.org/web", "")
