@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-import check
 from playwright.sync_api import sync_playwright
+from session import FLAGS, OTHER, Session, serving
 
 SIZES = {"1280": (1280, 800), "4k": (3840, 2160)}
 
@@ -18,9 +18,9 @@ SIZES = {"1280": (1280, 800), "4k": (3840, 2160)}
 def main(folder: Path) -> None:
     """Take all of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    with check.serving() as address, sync_playwright() as browsers:
+    with serving() as address, sync_playwright() as browsers:
         browser = browsers.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=check.FLAGS
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=FLAGS
         )
         for size, (width, height) in SIZES.items():
             for theme in ("dark", "light"):
@@ -31,11 +31,11 @@ def main(folder: Path) -> None:
                     page.wait_for_timeout(400)
                     whole = name == "styleguide" and size == "1280"
                     page.screenshot(path=folder / f"{name}-{size}-{theme}.png", full_page=whole)
-                s = check.Session(page, address)
+                s = Session(page, address)
                 s.open("/case.html")
                 page.screenshot(path=folder / f"case-{size}-{theme}.png")
                 s.press("c")
-                s.ready(check.OTHER)
+                s.ready(OTHER)
                 page.wait_for_timeout(500)
                 page.screenshot(path=folder / f"compare-{size}-{theme}.png")
                 s.press("?")
