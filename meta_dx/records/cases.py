@@ -259,6 +259,12 @@ class Cases:
         with self._records.reading() as session:
             return sorted(session.scalars(query))
 
+    def arrivals(self) -> dict[str, str]:
+        """Return when every case was added, newest first."""
+        query = select(CaseRow.study, CaseRow.added_at).order_by(CaseRow.added_at.desc(), CaseRow.study)
+        with self._records.reading() as session:
+            return {study: moment for study, moment in session.execute(query)}
+
     def spans(self) -> list[tuple[str, str | None, str | None]]:
         """Return when every reading was started, read blind and decided; None where it has not come so far."""
         columns = ReadingRow.started_at, ReadingRow.read_at, ReadingRow.decided_at

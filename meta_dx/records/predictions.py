@@ -248,6 +248,20 @@ def run_probabilities(records: Records, runs: Iterable[int]) -> dict[tuple[int, 
         return {(run, study): probabilities for run, study, probabilities in rows}
 
 
+def unseen_answers(records: Records, studies: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Return the probabilities of the newest run for each study, whoever may see them."""
+    wanted = sorted(set(studies))
+    row, made = PredictionRow, PredictionRunRow
+    query = (
+        select(row.study, row.probabilities)
+        .join(made, row.run == made.id)
+        .where(row.study.in_(wanted))
+        .order_by(made.created_at, made.id)
+    )
+    with records.reading() as session:
+        return {study: probabilities for study, probabilities in session.execute(query)}
+
+
 def _same(run: PredictionRun) -> list[ColumnElement[bool]]:
     row = PredictionRunRow
     return [

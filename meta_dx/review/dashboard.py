@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import NormalDist, median
 
@@ -60,11 +60,13 @@ class ReadCase:
     outcome : str, optional
         What was decided; None before.
     answer : mapping of str to float
-        The model's probabilities; empty where none was shown.
+        The model's probabilities; empty where it was not asked.
     day : str
         Of the blind opinion, as an ISO date.
     served : (str, int), optional
         Bundle and version of the support set.
+    seen : bool
+        Whether the reader was shown the answer; in shadow mode nobody is.
     """
 
     study: str
@@ -74,6 +76,7 @@ class ReadCase:
     answer: Mapping[str, float]
     day: str
     served: tuple[str, int] | None = None
+    seen: bool = True
 
     @property
     def top(self) -> str | None:
@@ -194,28 +197,38 @@ def dashboard(
     """
     answered = [case for case in cases if case.answer]
     told = [case for case in answered if case.blind is not None]
-    differed = [case for case in told if case.blind != case.top and case.outcome is not None]
+    seen = [case for case in answered if case.seen and case.outcome is not None]
+    differed = [case for case in seen if case.blind is not None and case.blind != case.top]
     known = [case for case in answered if case.study in references]
     once = {case.study: case for case in known}  # the model answers a case once, however many read it
     return Dashboard(
         cases=len(cases),
         decided=sum(case.outcome is not None for case in cases),
         blind_agreement=_share(told, lambda case: case.blind == case.top),
-        agreement=_share(
-            [c for c in answered if c.outcome is not None], lambda case: case.outcome == case.top
-        ),
+        agreement=_share(seen, lambda case: case.outcome == case.top),
         persuaded=_share(differed, lambda case: case.outcome == case.top),
         accuracy=_share(list(once.values()), lambda case: case.top == references[case.study]),
         readers_accuracy=_share(known, lambda case: case.blind == references[case.study]),
         reliability=_reliability(told),
         by_disease=_by(told, lambda case: str(case.blind)),
-        by_week=_by(
-            told, lambda case: "{}-W{:02d}".format(*datetime.fromisoformat(case.day).isocalendar()[:2])
-        ),
+        by_week=_by(told, lambda case: week_of(case.day)),
         minutes_to_read=_minutes((started, read) for started, read, _ in spans),
         minutes_to_decide=_minutes((read, decided) for _, read, decided in spans),
         served=[(*key, n) for key, n in sorted(Counter(c.served for c in cases if c.served).items())],
     )
+
+
+def with_unseen(cases: Iterable[ReadCase], answers: Mapping[str, Mapping[str, float]]) -> list[ReadCase]:
+    """Add what the model says about cases whose readers were not shown it: they count, but persuaded nobody."""
+    return [
+        replace(case, answer=answers.get(case.study, {}), seen=False) if not case.answer else case
+        for case in cases
+    ]
+
+
+def week_of(moment: str) -> str:
+    """Return the ISO week of an ISO date or time."""
+    return "{}-W{:02d}".format(*datetime.fromisoformat(moment).isocalendar()[:2])
 
 
 def _share(cases: Sequence[ReadCase], right: Callable[[ReadCase], bool]) -> Share:

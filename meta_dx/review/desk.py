@@ -16,19 +16,21 @@ from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.cases import Cases, Shown
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.records.opinions import Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import (
     PredictedStudy,
     latest_predictions,
     prediction_of,
     run_probabilities,
+    unseen_answers,
 )
 from meta_dx.records.support import SupportSets
 from meta_dx.records.support_case import SupportCase
 from meta_dx.records.switch import ModelMode, model_mode, set_model_mode
 from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
-from meta_dx.review.dashboard import Dashboard, dashboard, read_cases
+from meta_dx.review.dashboard import Dashboard, ReadCase, dashboard, read_cases, week_of, with_unseen
+from meta_dx.review.drift import AnsweredCase, Drift, Inputs, drift
 from meta_dx.review.images import CaseImages
 from meta_dx.review.insight import Insight
 from meta_dx.review.options import ReviewOptions
@@ -36,6 +38,7 @@ from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
 _MOST_QUEUED = 500
+_RECENT = 400  # newest cases that are looked at for drift
 _REFERENCE = ("pathology", "follow-up", "adjudication")  # grounds that the model cannot have influenced
 
 
@@ -84,18 +87,13 @@ class Desk:
         insight: Insight | None = None,
     ) -> None:
         self.home, self.options, self._teacher = home, options or ReviewOptions(), teacher
-        self.archive, self._insight = archive, insight
+        self.archive, self.insight = archive, insight
         self.records = Records.open(home)
         self.trail = AuditTrail(self.records, home)
         self.accounts = Accounts(self.records, self.trail)
         self.cases = Cases(self.records, self.trail, self.options.readers)
         self.worklist = Worklist(self.records)
         self.images = CaseImages(home, self.options.cache_mb << 20)
-
-    @property
-    def insight(self) -> Insight | None:
-        """Who tells what moved an answer; None unless ``[review] saliency`` is on."""
-        return self._insight if self.options.saliency else None
 
     @property
     def mode(self) -> ModelMode:
@@ -171,7 +169,6 @@ class Desk:
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""
         said = self.cases.everything()
-        answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
         references = {
             one.study: one.content.outcome
             for one in said
@@ -181,7 +178,32 @@ class Desk:
         for case in current.cases if current else ():
             if (case.basis or "").startswith(_REFERENCE):
                 references[case.study] = case.code
-        return dashboard(read_cases(said, answers), references, self.cases.spans())
+        return dashboard(self._read_cases(said), references, self.cases.spans())
+
+    def drift(self) -> Drift:
+        """Return what has changed in what comes in, in what the model answers and in how readers agree with it."""
+        arrived = self.cases.arrivals()
+        inputs = self.insight.inputs(list(arrived)[:_RECENT]) if self.insight is not None else Inputs()
+        answers = [one for run in latest_predictions(self.records) for one in run.studies]
+        answered = [
+            AnsweredCase(
+                week_of(arrived[one.study]),
+                max(one.probabilities.items(), key=lambda pair: (pair[1], pair[0]))[0],
+                one.epistemic,
+                one.aleatoric,
+            )
+            for one in answers
+            if one.study in arrived
+        ]
+        read = self._read_cases(self.cases.everything())
+        agreed = [(week_of(c.day), c.blind == c.top) for c in read if c.answer and c.blind is not None]
+        return drift(inputs, answered, agreed)
+
+    def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
+        answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
+        read = read_cases(said, answers)
+        unseen = {case.study for case in read if not case.answer}
+        return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
 
     def diseases(self) -> list[Diagnosis]:
         """Return the diseases that readers may choose from, sorted by name: those of the table and the support set.

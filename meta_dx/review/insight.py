@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from meta_dx.inference.saliency import SaliencyMap
 from meta_dx.records.cases import Shown
+from meta_dx.review.drift import Inputs
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class CaseSaliency:
 
 class Insight(Protocol):
     """Looks into the model."""
+
+    def inputs(self, recent: Sequence[str]) -> Inputs:
+        """Put studies of lately, newest first, beside those that the model knows."""
 
     def saliency(self, study: str, shown: Shown, code: str, which: int) -> CaseSaliency:
         """Tell which part of a picture moved the probability of a disease, in the answer that was shown."""

@@ -200,7 +200,7 @@ def _show(
             "top": label(top) if top else "",
             "bundle": answer.shown.bundle[:12],
             "support_version": answer.shown.support_version,
-            "saliency": desk.insight is not None,
+            "saliency": desk.options.saliency and desk.insight is not None,
         }
     return page(
         request,

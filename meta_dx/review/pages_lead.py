@@ -36,6 +36,7 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
         counts=counts,
         bands=BANDS,
         shown=shown,
+        drift=desk.drift(),
         names=names,
     )
 

@@ -85,7 +85,7 @@ def saliency_picture(
 def _allowed(desk: Desk, session: SignIn, study: str) -> tuple[Insight, Answer]:
     # One answer to whoever may not see it, so that none tells what the model has said before the reveal.
     answer = revealed(desk, desk.cases.reading(session.account, study), study)
-    if desk.insight is None or answer is None:
+    if not desk.options.saliency or desk.insight is None or answer is None:
         raise HTTPException(404, _NO_MAP)
     return desk.insight, answer
 

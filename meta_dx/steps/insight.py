@@ -1,9 +1,10 @@
-"""What moved an answer: the bundle that gave it looks at the case again, with one place after another hidden."""
+"""What moved an answer, and what has come in lately: looks into the model that the answers do not show."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from meta_dx.inference.support import adapted_state
 from meta_dx.records.cases import Shown
 from meta_dx.records.database import Records
 from meta_dx.records.support import SupportSets
+from meta_dx.review.drift import Inputs
 from meta_dx.review.insight import CaseSaliency
 from meta_dx.steps import Project
+from meta_dx.steps.drift import inputs_of
 from meta_dx.steps.embedded import KeptCohort
 from meta_dx.steps.predictions import serving_of
 
@@ -38,6 +41,15 @@ class ProjectInsight:
         self._records = Records.open(project.home)
         self._turn = threading.Lock()
         self._maps: OrderedDict[tuple[str, Shown, str, int], CaseSaliency] = OrderedDict()
+
+    def inputs(self, recent: Sequence[str]) -> Inputs:
+        """Put studies of lately beside those that the model knows; nothing before there is a bundle."""
+        try:
+            return inputs_of(self._project, self._kept.get(), recent)
+        except MetaDxError as fault:
+            if fault.code in ("no_bundle", "no_split"):
+                return Inputs()
+            raise
 
     def saliency(self, study: str, shown: Shown, code: str, which: int) -> CaseSaliency:
         """Tell which part of a picture moved the probability of a disease; one map is made at a time.

@@ -35,6 +35,8 @@ NEEDED = {
     ("GET", "/cases/{study}/images"): "read",
     ("GET", "/cases/{study}/frames/{name}/{number}"): "read",
     ("GET", "/cases/{study}/evidence/{image}"): "read",
+    ("GET", "/cases/{study}/saliency"): "read",
+    ("GET", "/cases/{study}/saliency.png"): "read",
     ("GET", "/cases/{study}/report.dcm"): "export",
     ("GET", "/cases/{study}/report.json"): "export",
     ("POST", "/cases/{study}/draft"): "read",

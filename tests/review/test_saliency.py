@@ -38,8 +38,8 @@ class FakeInsight:
 @pytest.fixture
 def insight(desk: Desk) -> FakeInsight:
     desk.options = ReviewOptions(saliency=True)
-    desk._insight = FakeInsight()
-    return desk._insight
+    desk.insight = FakeInsight()
+    return desk.insight
 
 
 def paths(study: str, disease: str = "D0") -> list[str]:
@@ -71,7 +71,7 @@ def test_a_map_is_out_of_reach_where_answers_are(browser: Browsers, insight: Fak
 
 def test_it_is_off_unless_the_options_say_so(desk: Desk, browser: Browsers) -> None:
     assert not ReviewOptions().saliency
-    desk._insight = FakeInsight()
+    desk.insight = FakeInsight()
     person = browser()
     study = person.cases()[0]
     person.read(study)
@@ -123,7 +123,7 @@ def test_the_picture_is_orange_where_hiding_lowers_and_blue_where_it_raises(
 def test_of_a_volume_the_slice_is_chosen_and_the_middle_one_comes_first(
     desk: Desk, browser: Browsers, insight: FakeInsight
 ) -> None:
-    desk._insight = FakeInsight(6, 8, 8)
+    desk.insight = FakeInsight(6, 8, 8)
     person = browser()
     study = person.cases()[0]
     person.read(study)
