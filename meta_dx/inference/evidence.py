@@ -16,6 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 _LENGTH_FLOOR = 1e-12  # a vector shorter than this has no direction, and is similar to nothing
 _SHOWN = 0.999  # evidence is listed until it holds this share of the weight …
+_FEWEST = 20  # confirmed cases, with fewer of which a share of them says little
 _MOST = 100  # … or this many cases
 
 
@@ -156,6 +157,33 @@ def nearest_support(support_x: npt.ArrayLike, query_x: npt.ArrayLike, k: int) ->
     cosine = _unit(query_x) @ _unit(support_x).T  # (Q, S)
     order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(cosine, order, axis=1)
+
+
+def remoteness(support_x: npt.ArrayLike, query_x: npt.ArrayLike) -> Floats | None:
+    """Tell how far each query lies from every confirmed case, by how far those lie from one another.
+
+    Parameters
+    ----------
+    support_x : array_like, shape (S, D)
+        Embeddings of the confirmed cases, centred.
+    query_x : array_like, shape (Q, D)
+        Embeddings of the queries, centred.
+
+    Returns
+    -------
+    ndarray of float64, shape (Q,), or None
+        Share of the confirmed cases whose most similar other confirmed case is more similar to them than any is to the
+        query: 1 where the query is farther away than each of them. None with fewer than 20 cases.
+    """
+    support = _unit(support_x)
+    if len(support) < _FEWEST:
+        return None
+    among = support @ support.T  # (S, S)
+    np.fill_diagonal(among, -np.inf)
+    own = np.sort(among.max(axis=1))
+    nearest = (_unit(query_x) @ support.T).max(axis=1)  # (Q,)
+    farther: Floats = 1 - np.searchsorted(own, nearest, "right") / len(own)
+    return farther
 
 
 def _unit(x: npt.ArrayLike) -> Floats:

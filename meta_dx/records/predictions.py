@@ -100,6 +100,9 @@ class PredictedStudy:
         Ends of the 95 % credible interval of each offered disease's probability; None where the head has none.
     evidence : tuple of EvidenceCase, optional
         Heaviest first; None where the head does not weigh its support cases.
+    remoteness : float, optional
+        Share of the confirmed cases that lie nearer to another confirmed one than the study does to any; None where too
+        few cases are confirmed to say.
     """
 
     study: str
@@ -111,6 +114,7 @@ class PredictedStudy:
     aleatoric: float | None = None
     interval: Mapping[str, tuple[float, float]] | None = None
     evidence: tuple[EvidenceCase, ...] | None = None
+    remoteness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,8 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
             )
     if not all(0 <= case.weight <= 1 + 1e-6 for case in study.evidence or ()):
         raise ValueError(f"study {study.study}: a weight of the evidence is not between 0 and 1")
+    if study.remoteness is not None and not 0 <= study.remoteness <= 1:
+        raise ValueError(f"study {study.study}: a share of {study.remoteness} of the confirmed cases")
     return {
         "study": study.study,
         "entropy": float(study.entropy),
@@ -307,6 +313,7 @@ def _row(study: PredictedStudy) -> dict[str, Any]:
         "nearest": plain(study.nearest),
         "epistemic": None if study.epistemic is None else float(study.epistemic),
         "aleatoric": None if study.aleatoric is None else float(study.aleatoric),
+        "remoteness": None if study.remoteness is None else float(study.remoteness),
         "interval": plain(study.interval),
         "evidence": plain(study.evidence),
     }
@@ -328,6 +335,7 @@ def _studies(session: Session, run: int, study: str | None = None) -> tuple[Pred
             if row.interval is None
             else {code: (low, high) for code, (low, high) in row.interval.items()},
             None if row.evidence is None else tuple(EvidenceCase(**case) for case in row.evidence),
+            row.remoteness,
         )
         for row in rows
     )

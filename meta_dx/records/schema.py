@@ -107,6 +107,7 @@ class PredictionRow(Base):
     # NULL where the head that answered cannot give them.
     epistemic: Mapped[float | None]
     aleatoric: Mapped[float | None]
+    remoteness: Mapped[float | None]  # NULL also where too few cases are confirmed
     interval: Mapped[dict[str, list[float]] | None] = mapped_column(JSON(none_as_null=True))
     evidence: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
 

@@ -13,6 +13,7 @@ from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.desk import Answer
 
 _CLOSE = 0.15  # difference of two probabilities that is called close
+_FAR = 0.95  # share of the confirmed cases that lie nearer to one another, from which a case is called far
 _SHOWN = 6
 
 
@@ -75,19 +76,32 @@ def bars(answer: Answer, names: Mapping[str, str]) -> list[Bar]:
 def doubt(answer: Answer, names: Mapping[str, str]) -> str:
     """Say where the model's doubt comes from.
 
-    A rule of ours, not a measurement: two diseases whose probabilities lie within 0.15 are a doubt *between* them;
-    else the larger part of the entropy decides, the epistemic one (little to go by) or the aleatoric one.
+    That a case lies far from every confirmed one is measured: hardly any of those lies as far from its own nearest.
+    The rest is a rule of ours: two diseases whose probabilities lie within 0.15 are a doubt *between* them; else the
+    larger part of the entropy decides, the epistemic one (little to go by) or the aleatoric one.
     """
     said = answer.answer
+    measured = _distance(said.remoteness)
     ordered = sorted(said.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
-    first, second = (names.get(code) or code for code, _ in ordered[:2]) if len(ordered) > 1 else ("", "")
-    if second and ordered[0][1] - ordered[1][1] < _CLOSE:
-        return f"Mostly between {first} and {second}."
-    if said.epistemic is None or said.aleatoric is None:
-        return "This head does not tell where its doubt comes from."
-    if said.epistemic >= said.aleatoric:
-        return "Mostly far from every confirmed case, or too few of them."
-    return "Spread over several diseases."
+    if len(ordered) > 1 and ordered[0][1] - ordered[1][1] < _CLOSE:
+        first, second = (code for code, _ in ordered[:2])
+        both = {first, second} <= {case.code for case in said.nearest}
+        beside = ", of each of which a case is among the nearest" if both else ""
+        rule = f"Mostly between {names.get(first) or first} and {names.get(second) or second}{beside}."
+    elif said.epistemic is None or said.aleatoric is None:
+        rule = "" if measured else "This head does not tell where its doubt comes from."
+    elif said.epistemic >= said.aleatoric:
+        rule = "Mostly from too few confirmed cases, or none that is near."
+    else:
+        rule = "Spread over several diseases."
+    return " ".join(part for part in (measured, rule) if part)
+
+
+def _distance(remoteness: float | None) -> str:
+    if remoteness is None:
+        return ""
+    share = f"{100 * remoteness:.0f} % of the confirmed cases lie nearer to another one than this case does to any"
+    return f"Far from every confirmed case: {share}." if remoteness >= _FAR else f"{share}."
 
 
 def evidence(answer: Answer, names: Mapping[str, str], most: int = 6) -> list[Evidence]:

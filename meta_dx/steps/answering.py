@@ -60,13 +60,14 @@ def predicted_studies(
     list of PredictedStudy
         One a query, in their order; None in the fields that the served head cannot give.
     """
-    from meta_dx.inference.evidence import entropy, evidence, nearest_support
+    from meta_dx.inference.evidence import entropy, evidence, nearest_support, remoteness
 
     answer = predictor.answer(state, query_x, prior, codes)
     entropies = entropy(answer.probabilities)
     nearest, similarity = nearest_support(
         predictor.centred(support.x), predictor.centred(query_x), min(_NEAREST, len(support_studies))
     )
+    far = remoteness(predictor.centred(support.x), predictor.centred(query_x))
     weighed = evidence(answer, labels, query_x, support, predictor.bundle.embedding_mean)
     code_of = [codes[label] for label in labels]
     found = []
@@ -94,6 +95,7 @@ def predicted_studies(
                     EvidenceCase(support_studies[one.case], code_of[one.case], one.picture, one.weight)
                     for one in cases
                 ),
+                remoteness=None if far is None else float(far[at]),
             )
         )
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from sklearn.metrics import pairwise_distances
 
 from meta_dx.inference.answers import Answer
-from meta_dx.inference.evidence import EmbeddedStudies, evidence
+from meta_dx.inference.evidence import EmbeddedStudies, evidence, remoteness
 from meta_dx.inference.predictor import Predictor
 from tests.inference.uncertain import PIXELS, cases
 
@@ -101,3 +103,23 @@ def test_a_real_answer_rests_on_its_cases(uncertain: Predictor) -> None:
         for one in cases_of:
             held[labels[one.case]] += one.weight
         np.testing.assert_allclose(held, answer.probabilities[q], atol=2e-3)
+
+
+def test_remoteness_is_the_share_of_cases_that_lie_nearer_to_another_one() -> None:
+    rng = np.random.default_rng(3)
+    support, queries = rng.normal(size=(40, 8)), rng.normal(size=(25, 8))
+    found = remoteness(support, queries)
+    assert found is not None
+    distance = pairwise_distances(support, metric="cosine")
+    own = [np.delete(row, n).min() for n, row in enumerate(distance)]
+    nearest = pairwise_distances(queries, support, metric="cosine").min(1)
+    assert found == pytest.approx([np.mean([each < query for each in own]) for query in nearest])
+    assert 0.2 < found.mean() < 0.8  # drawn alike
+
+
+def test_what_lies_apart_is_remote_a_confirmed_case_is_not_and_few_cases_say_nothing() -> None:
+    rng = np.random.default_rng(4)
+    support = np.array([1.0, 0, 0, 0]) + rng.normal(0, 0.1, (30, 4))
+    assert remoteness(support, [[-1.0, 0, 0, 0]]) == [1.0]
+    assert remoteness(support, support[:3]) == pytest.approx([0, 0, 0])
+    assert remoteness(support[:19], support[:1]) is None

@@ -110,7 +110,7 @@ def test_records_of_the_first_version_are_brought_up_to_date_and_their_predictio
     row = PredictedStudy("s", {"X": 0.25, "Y": 0.75}, 0.5, (NearestCase("a", "X", 0.9),), True)
     save_prediction_run(old, run, [row])
     with raw(home) as connection:  # as the first version left them
-        for name in ("epistemic", "aleatoric", "interval", "evidence"):
+        for name in ("epistemic", "aleatoric", "interval", "evidence", "remoteness"):
             connection.execute(f"ALTER TABLE predictions DROP COLUMN {name}")
         for name in ("stored_reports", "sign_ins", "readings", "opinions", "audit", "review_state", "cases", "accounts"):
             connection.execute(f"DROP TABLE {name}")

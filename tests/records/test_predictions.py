@@ -67,6 +67,7 @@ def test_what_was_saved_is_read_back_to_the_last_bit(served: Records, data: st.D
         | st.lists(
             st.builds(EvidenceCase, st.text("12"), st.text("AB"), st.text("34"), part), max_size=3
         ).map(tuple),
+        remoteness=st.none() | part,
     )
     widths = st.none() | st.tuples(part, part)
     rows = data.draw(st.lists(studies, unique_by=lambda row: row.study, max_size=5))
@@ -155,6 +156,7 @@ def test_predictions_name_a_support_set_that_the_records_hold(served: Records) -
         [replace(answer("s"), interval={"X": (0.2, math.nan), "Y": (0.7, 0.8)})],
         [replace(answer("s"), interval={"Z": (0.0, 1.0)})],
         [replace(answer("s"), evidence=(EvidenceCase("a", "X", "i", 1.5),))],
+        [replace(answer("s"), remoteness=1.5)],
     ],
 )
 def test_answers_that_are_no_probabilities_are_refused_and_the_old_ones_stay(

@@ -1,0 +1,45 @@
+"""What the pages say about the model's doubt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meta_dx.records.cases import Shown
+from meta_dx.records.predictions import NearestCase, PredictedStudy
+from meta_dx.review.desk import Answer
+from meta_dx.review.wording import doubt
+
+NAMES = {"A": "Alpha", "B": "Beta"}
+
+
+def said(a: float, b: float, **more: Any) -> str:
+    rest = {"C": 1 - a - b} if a + b < 1 else {}
+    return doubt(
+        Answer(Shown(1, "b", 1), PredictedStudy("s", {"A": a, "B": b, **rest}, 0.5, **more), {}), NAMES
+    )
+
+
+def test_a_case_that_lies_farther_than_nearly_all_confirmed_ones_is_called_far() -> None:
+    assert said(0.9, 0.1, remoteness=0.97).startswith("Far from every confirmed case: 97 % of the confirmed")
+    assert "Far" not in said(0.9, 0.1, remoteness=0.94)
+    assert said(0.9, 0.1, remoteness=0.4).startswith("40 % of the confirmed cases lie nearer")
+
+
+def test_without_a_measured_distance_none_is_claimed() -> None:
+    assert "lie nearer" not in said(0.9, 0.1)
+    assert said(0.9, 0.1) == "This head does not tell where its doubt comes from."
+
+
+@pytest.mark.parametrize(("codes", "both"), [("AB", True), ("AA", False), ("BC", False)])
+def test_two_close_diseases_are_named_with_what_the_nearest_cases_show(codes: str, both: bool) -> None:
+    near = tuple(NearestCase(f"s{n}", code, 0.5) for n, code in enumerate(codes))
+    found = said(0.45, 0.4, nearest=near)
+    assert found.startswith("Mostly between Alpha and Beta")
+    assert ("among the nearest" in found) is both
+
+
+def test_the_larger_part_of_the_doubt_decides_otherwise() -> None:
+    assert "too few confirmed cases" in said(0.6, 0.2, epistemic=0.4, aleatoric=0.1)
+    assert "several diseases" in said(0.6, 0.2, epistemic=0.1, aleatoric=0.4)
