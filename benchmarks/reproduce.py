@@ -5,7 +5,8 @@
     python benchmarks/reproduce.py list
 
 ``run`` goes on where it was stopped, across days and kills; when its steps (or the minutes) are spent it tests,
-keeps the result in ``docs/reproduction/`` and writes the page anew. Checkpoints lie in ``.meta_dx/reproduction``.
+keeps the result in ``docs/reproduction/`` and writes the page anew, one pool of test classes after the other.
+Checkpoints lie in ``.meta_dx/reproduction``.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def _run(arguments: argparse.Namespace) -> None:
         "1692": load(data, "test", side, cache),
         "423": load(data, "test", side, cache, rotations=False),
     }
-    write_result(test(job, run, state, pools), RESULTS)
-    sys.stdout.write(f"{_page()}\n")
+    for ready in range(1, len(pools) + 1):  # a pool may take hours: what is known is on the page before the next
+        write_result(test(job, run, state, dict(list(pools.items())[:ready])), RESULTS)
+        sys.stdout.write(f"{_page()}\n")
 
 
 def _page() -> Path:
