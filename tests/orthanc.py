@@ -35,6 +35,7 @@ class Orthanc:
     dimse: int = field(default_factory=free_port)
     listener: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def dicomweb(self) -> str:
@@ -51,14 +52,6 @@ class Orthanc:
             )
         storage = self.folder / "storage"
         storage.mkdir(parents=True, exist_ok=True)
-        script = self.folder / "lose.lua"
-        script.write_text(
-            "function ReceivedInstanceFilter(dicom, origin, info)\n"
-            f"  local told = io.open('{self.folder / 'lose'}')\n"
-            "  if told then told:close() end\n"
-            "  return not told\n"
-            "end\n"
-        )
         config = {
             "Name": "test",
             "StorageDirectory": str(storage),
@@ -84,7 +77,7 @@ class Orthanc:
                     "AllowStore": False,
                 },
             },
-            "LuaScripts": [str(script)],
+            **self.more,
             "OverwriteInstances": True,
             "MaximumStorageCacheSize": 0,  # so that a file that is gone is gone
             "WebDavEnabled": False,
@@ -125,11 +118,6 @@ class Orthanc:
         for file in files:
             self.rest("POST", "/instances", data=file.read_bytes())
 
-    def lose(self, on: bool) -> None:
-        """Have it answer to whatever is sent that all is well, and keep nothing."""
-        told = self.folder / "lose"
-        told.touch() if on else told.unlink(missing_ok=True)
-
     def instances(self) -> dict[str, str]:
         """SOP instance UIDs of what it holds, with its own names for them."""
         return {
@@ -146,6 +134,12 @@ class Orthanc:
         return answer.content
 
     def empty(self) -> None:
-        self.lose(False)
         for patient in self.rest("GET", "/patients"):
             self.rest("DELETE", f"/patients/{patient}")
+
+
+def forgetful(folder: Path) -> Orthanc:
+    """An Orthanc that answers to whatever is sent that all is well, and keeps nothing."""
+    script = folder / "forget.lua"
+    script.write_text("function ReceivedInstanceFilter(dicom, origin, info) return false end\n")
+    return Orthanc(folder, more={"LuaScripts": [str(script)]})

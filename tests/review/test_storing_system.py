@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from meta_dx.records.stored_reports import StoredReports
 from meta_dx.review.desk import Desk
 from meta_dx.review.report_archive import ReportArchive, archive_address
 from meta_dx.review.reports import report_of
-from tests.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc, forgetful, free_port
 from tests.review.conftest import Browser
 from tests.review.test_storing import click, decided, lead, states  # noqa: F401
 
@@ -71,23 +71,29 @@ def test_what_orthanc_hands_out_is_what_was_sent(
     assert "Error" not in done.stderr + done.stdout
 
 
+@pytest.fixture(scope="module")
+def forgetful_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    archive = forgetful(tmp_path_factory.mktemp("forgetful"))
+    archive.start()
+    yield archive
+    archive.stop()
+
+
+@pytest.mark.parametrize("way", ["dicomweb", "dimse_address"])
 def test_an_answer_of_success_that_stored_nothing_is_not_believed(
     desk: Desk,
     decided: str,  # noqa: F811
     lead: Browser,  # noqa: F811
     orthanc: Orthanc,
-    connect: Connect,
+    forgetful_orthanc: Orthanc,
+    way: str,
 ) -> None:
-    desk.archive = connect()
-    orthanc.lose(True)
+    pacs = PacsOptions(connect_seconds=5, read_seconds=10)
+    desk.archive = ReportArchive(archive_address(getattr(forgetful_orthanc, way), pacs), pacs)
     click(lead, decided)
-    assert said(desk, decided)[0] == "unconfirmed"
-    assert orthanc.instances() == {}
+    assert said(desk, decided) == ("unconfirmed", "")
+    assert forgetful_orthanc.instances() == {}
     assert "the archive does not show it" in lead.get(f"/cases/{decided}").text
-    orthanc.lose(False)
-    click(lead, decided)
-    assert said(desk, decided)[0] == "stored"
-    assert len(orthanc.instances()) == 1
 
 
 def test_a_kill_between_sending_and_asking_leaves_no_second_one(
@@ -109,7 +115,7 @@ def test_a_kill_between_sending_and_asking_leaves_no_second_one(
         with pytest.raises(KeyboardInterrupt):
             desk.archive.take(report_of(desk, decided)[1])
     assert set(orthanc.instances()) == {report_of(desk, decided)[0]}
-    orthanc.lose(True)  # what would be sent now would be lost: so nothing is
+    assert not desk.archive.take(report_of(desk, decided)[1]).sent
     click(lead, decided)
     assert said(desk, decided) == ("stored", "")
     assert set(orthanc.instances()) == {report_of(desk, decided)[0]}
