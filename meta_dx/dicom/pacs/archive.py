@@ -17,6 +17,9 @@ from meta_dx.home import fingerprint_of
 #: What lists more matches than this is not heard out.
 MOST_MATCHES = 1_000_000
 
+#: Nor is one answer of more bytes; a page of 10,000 matches has about 20 MB.
+LISTING_BYTES = 64 << 20
+
 # Leading zeros are against the standard and in use; the archive must be asked with the name that it gave.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 

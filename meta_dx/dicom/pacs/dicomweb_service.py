@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from meta_dx.dicom.pacs.address import DicomWebAddress
-from meta_dx.dicom.pacs.archive import MOST_MATCHES, FetchFailure, attempts
+from meta_dx.dicom.pacs.archive import LISTING_BYTES, MOST_MATCHES, FetchFailure, attempts
 from meta_dx.dicom.pacs.credentials import Credentials
-from meta_dx.dicom.pacs.dicom_json import TAGS, Entry, key_of
+from meta_dx.dicom.pacs.dicom_json import TAGS, Entry, entries
+from meta_dx.dicom.pacs.http_session import session_of, within
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     import requests
 
 _CHUNK = 1 << 20
-_LISTING_BYTES = 64 << 20  # of one answer; a page of 10,000 matches has about 20 MB
+_MOST_IN_ONE_ANSWER = 100_000  # matches; a page has 10,000 at most, but some servers send everything at once
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509})
 
 FOR_NOW = frozenset(
@@ -66,7 +64,7 @@ class DicomWebService:
 
     def __init__(self, address: DicomWebAddress, options: PacsOptions, credentials: Credentials) -> None:
         self._address, self._options = address, options
-        self._session = _session(options, credentials)
+        self._session = session_of(options, credentials)
 
     def close(self) -> None:
         """End the connections."""
@@ -118,6 +116,12 @@ class DicomWebService:
             raise self._error("pacs_no_service", "has no DICOMweb service under this path: check the address")
         if failure is FetchFailure.GONE:
             return [], False  # deleted since it was listed
+        if failure is FetchFailure.TOO_LARGE:
+            raise self._error(
+                "pacs_paging",
+                f"answers one query with more than {LISTING_BYTES >> 20} MiB or {_MOST_IN_ONE_ANSWER:,} matches: "
+                "set [pacs] page_size lower, or narrow the filters down",
+            )
         if failure in (FetchFailure.UNAVAILABLE, FetchFailure.CUT_OFF):
             raise self._error("pacs_unreachable", "cannot be reached, or is too busy: try again later")
         raise self._error(
@@ -183,45 +187,47 @@ class DicomWebService:
 
 
 def _entries(chunks: Iterable[bytes]) -> list[Entry]:
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > _LISTING_BYTES:
-            raise UnwellError(FetchFailure.TOO_LARGE)
-    if not body.strip():
-        return []  # 204, or 200 with nothing: no matches
+    found = []
     try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        parsed = None
-    parsed = [parsed] if isinstance(parsed, dict) else parsed
-    if not isinstance(parsed, list) or len(parsed) > MOST_MATCHES:
-        raise UnwellError(FetchFailure.NOT_DICOM)
-    if not all(isinstance(entry, dict) for entry in parsed):
-        raise UnwellError(FetchFailure.NOT_DICOM)
-    return [Entry(entry, key_of(entry)) for entry in parsed]
+        for entry in entries(_listing(chunks)):
+            found.append(entry)
+            if len(found) > _MOST_IN_ONE_ANSWER:
+                raise UnwellError(FetchFailure.TOO_LARGE)
+    except ValueError:
+        raise UnwellError(FetchFailure.NOT_DICOM) from None  # the fault holds what was sent
+    return found
+
+
+def _listing(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    left = LISTING_BYTES
+    for chunk in chunks:
+        left -= len(chunk)
+        if left < 0:
+            raise UnwellError(FetchFailure.TOO_LARGE)
+        yield chunk
 
 
 def pieces(answer: requests.Response, deadline: float) -> Iterator[bytes]:
     """Pass the body on as it comes until the time is up.
 
     ``iter_content`` would wait until a whole chunk is there, and a server that sends a byte a minute never runs
-    into a time-out.
+    into a time-out, neither in the body nor in the lengths and trailers between its chunks.
     """
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-    while True:
-        try:
-            piece = answer.raw.read1(_CHUNK, decode_content=True)
-        except ReadTimeoutError:
-            raise UnwellError(FetchFailure.UNAVAILABLE) from None
-        except HTTPError:
-            raise UnwellError(FetchFailure.CUT_OFF) from None
-        if not piece:
-            return
-        yield piece
-        if time.monotonic() > deadline:
-            raise UnwellError(FetchFailure.CUT_OFF)
+    with within(deadline - time.monotonic(), answer.raw.shutdown):
+        while True:
+            try:
+                piece = answer.raw.read1(_CHUNK, decode_content=True)
+            except ReadTimeoutError:
+                raise UnwellError(FetchFailure.UNAVAILABLE) from None
+            except HTTPError:
+                raise UnwellError(FetchFailure.CUT_OFF) from None
+            if time.monotonic() > deadline:  # then an end is none
+                raise UnwellError(FetchFailure.CUT_OFF)
+            if not piece:
+                return
+            yield piece
 
 
 def _seconds(retry_after: str) -> float:
@@ -233,29 +239,3 @@ def _seconds(retry_after: str) -> float:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return 0.0
-
-
-def _session(options: PacsOptions, credentials: Credentials) -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from requests.auth import HTTPBasicAuth
-
-    if options.ca_file and not Path(options.ca_file).is_file():
-        raise MetaDxError(
-            "no_ca_file", f"[pacs] ca_file {options.ca_file} is no file: name the certificates (PEM)."
-        )
-    # Its warnings name the address of the request, which holds UIDs.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
-    session = requests.Session()
-    session.trust_env = False  # no proxy, login or certificate that the user did not write into [pacs]
-    session.verify = options.ca_file or True
-    session.headers["Accept-Encoding"] = "identity"  # pictures are packed already, and nothing swells
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=options.connections, max_retries=0)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    if credentials.token:
-        session.headers["Authorization"] = f"Bearer {credentials.token}"
-    elif credentials.user:
-        session.auth = HTTPBasicAuth(credentials.user.encode(), credentials.password.encode())
-    return session

@@ -23,6 +23,7 @@ from meta_dx.dicom.pacs.archive import (
     listed_instance,
     listed_study,
 )
+from meta_dx.dicom.pacs.connections import Places, prepared
 from meta_dx.dicom.pacs.dimse_requests import SYNTAXES, portions, requests_for
 from meta_dx.dicom.pacs.dimse_service import DimseService
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
@@ -31,7 +32,6 @@ from meta_dx.dicom.pacs.store import (
     CANNOT_UNDERSTAND,
     OUT_OF_RESOURCES,
     SUCCESS,
-    prepared,
     quiet_entity,
     storage_classes,
     stored,
@@ -42,6 +42,7 @@ from meta_dx.home import storage_faults
 
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 _GET = "1.2.840.10008.5.1.4.1.2.2.3"
+_PLACES = 8, 20  # connections of one host and of all: an archive sends over one or a few
 
 
 class DimseArchive(DimseService):
@@ -178,7 +179,11 @@ class DimseArchive(DimseService):
             entity.add_supported_context(sop_class, list(SYNTAXES))
         entity.require_called_aet = True
         entity.require_calling_aet = [self._address.ae_title]
-        handlers = [(evt.EVT_C_STORE, arrivals.store), (evt.EVT_CONN_OPEN, prepared)]
+        handlers = [
+            (evt.EVT_C_STORE, arrivals.store),
+            (evt.EVT_CONN_OPEN, prepared),
+            (evt.EVT_CONN_OPEN, Places(*_PLACES)),
+        ]
         place = (options.listen_host, options.listen_port)
         try:
             server = entity.start_server(place, block=False, evt_handlers=handlers)

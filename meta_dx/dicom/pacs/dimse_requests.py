@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from meta_dx.dicom.pacs.archive import ListedInstance
@@ -44,26 +44,36 @@ _USUAL_CLASSES = (
 
 
 class Match:
-    """One answer of C-FIND."""
+    """One answer of C-FIND: the values of what was asked for, and nothing else that was sent.
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    Parameters
+    ----------
+    dataset : Dataset
+        The answer.
+    keywords : iterable of str
+        What was asked for.
+    """
+
+    def __init__(self, dataset: Dataset, keywords: Iterable[str]) -> None:
+        self._values = {keyword: _text(dataset, keyword) for keyword in keywords}
 
     def value(self, keyword: str) -> str:
         """Return a value as text, several joined as DICOM does, empty where there is none or nonsense."""
-        from pydicom import config
+        return self._values[keyword]
 
-        try:
-            with config.disable_value_validation():  # its warnings repeat the value
-                value = self._dataset.get(keyword, "")
-        except Exception:  # pydicom decodes a value when it is asked for, and a server can send anything
-            return ""
-        if value is None or value == "":
-            return ""
-        several = (
-            value if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
-        )
-        return "\\".join(str(one) for one in several)[:1024]
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    from pydicom import config
+
+    try:
+        with config.disable_value_validation():  # its warnings repeat the value
+            value = dataset.get(keyword, "")
+    except Exception:  # pydicom decodes a value when it is asked for, and a server can send anything
+        return ""
+    if value is None or value == "":
+        return ""
+    several = value if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
+    return "\\".join(str(one) for one in several)[:1024]
 
 
 def query_of(level: str, keys: dict[str, str | list[str]] | dict[str, str]) -> Dataset:

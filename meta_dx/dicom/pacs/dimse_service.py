@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from meta_dx.dicom.pacs.address import DimseAddress
-from meta_dx.dicom.pacs.archive import MOST_MATCHES, attempts
+from meta_dx.dicom.pacs.archive import LISTING_BYTES, MOST_MATCHES, attempts
+from meta_dx.dicom.pacs.connections import measure, prepared
 from meta_dx.dicom.pacs.dimse_requests import Match, query_of
 from meta_dx.dicom.pacs.options import PacsOptions
-from meta_dx.dicom.pacs.store import SUCCESS, prepared, quiet_entity
+from meta_dx.dicom.pacs.store import SUCCESS, quiet_entity
 from meta_dx.errors import MetaDxError
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # study root
@@ -53,12 +54,19 @@ class DimseService:
 
     def _matches(self, level: str, keys: dict[str, str]) -> list[Match]:
         found = []
+        measured = measure(self._association)
+        measured.begin(LISTING_BYTES)
         for status, identifier in self._association.send_c_find(query_of(level, keys), FIND):
             code = status.get("Status")
+            if code is None and measured.exceeded:
+                raise self._error(
+                    "pacs_paging",
+                    f"answers one query with more than {LISTING_BYTES >> 20} MiB: narrow the filters down",
+                )
             if code is None:
                 raise self._error("pacs_broke_off", "broke off in the middle of its answer: try again later")
             if code in _PENDING and identifier is not None:
-                found.append(Match(identifier))
+                found.append(Match(identifier, keys))
                 if len(found) > MOST_MATCHES:
                     self._association.abort()
                     raise self._error(

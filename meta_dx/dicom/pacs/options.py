@@ -41,7 +41,7 @@ class PacsOptions:
     page_size : int
         DICOMweb: matches asked for in one answer.
     connect_seconds, read_seconds : float
-        How long to wait for a connection, and for the next bytes of an answer.
+        How long to wait for a connection; for the head of an answer, for a PDU, and for the next bytes.
     instance_seconds : float
         DICOMweb: how long the transfer of one instance, or of one answer to a query, may take.
     retries : int

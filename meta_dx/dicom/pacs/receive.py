@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meta_dx.dicom.pacs.address import is_loopback
+from meta_dx.dicom.pacs.connections import Places, prepared
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import is_ae_title
 from meta_dx.dicom.pacs.store import (
     SUCCESS,
-    prepared,
     quiet_entity,
     storage_classes,
     stored,
@@ -42,8 +42,12 @@ class ListenerOptions:
         How it calls itself; senders that call another title are turned away.
     allowed : tuple of str
         AE titles that may send. Empty means any, which is possible on the loopback only.
+    begin_seconds : float
+        A connection that has not asked for an association by then is closed.
     idle_seconds : float
-        An association on which nothing happens for that long is ended.
+        An association on which nothing happens for that long is ended, and so is one that takes longer for a PDU.
+    places, places_a_host : int
+        Connections at the same time, and those of one host, by its address: the others keep the rest.
 
     Raises
     ------
@@ -55,7 +59,10 @@ class ListenerOptions:
     port: int = 11112
     ae_title: str = "META_DX"
     allowed: tuple[str, ...] = ()
+    begin_seconds: float = 10.0
     idle_seconds: float = 60.0
+    places: int = 20
+    places_a_host: int = 8
 
     def __post_init__(self) -> None:
         for title in (self.ae_title, *self.allowed):
@@ -113,7 +120,7 @@ def listening(landing: Landing, options: ListenerOptions) -> Iterator[Listener]:
     from pynetdicom import ALL_TRANSFER_SYNTAXES, evt
     from pynetdicom.sop_class import Verification
 
-    entity = quiet_entity(options.ae_title, options.idle_seconds, options.idle_seconds)
+    entity = quiet_entity(options.ae_title, options.begin_seconds, options.idle_seconds)
     entity.add_supported_context(Verification)
     for sop_class in storage_classes():
         entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
@@ -127,7 +134,11 @@ def listening(landing: Landing, options: ListenerOptions) -> Iterator[Listener]:
             listener.counts["received" if status == SUCCESS else "refused"] += 1
         return status
 
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_CONN_OPEN, prepared)]
+    handlers = [
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_CONN_OPEN, prepared),
+        (evt.EVT_CONN_OPEN, Places(options.places_a_host, options.places)),
+    ]
     landing.clear_unfinished()
     with streaming_to(landing):
         try:

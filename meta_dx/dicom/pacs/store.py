@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from meta_dx.dicom.pacs.landing import Landing, PartialFile, TooLargeError
 
@@ -23,7 +23,6 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 _PDU_BYTES = 1 << 17
-_LARGEST_PDU = 1 << 20  # a request for an association names classes without regard to what we announce
 _ONE_LANDING = threading.RLock()
 
 Kept = Callable[[str, PartialFile], int]
@@ -131,6 +130,7 @@ def quiet_entity(ae_title: str, connect_seconds: float, read_seconds: float) -> 
     entity.connection_timeout = entity.acse_timeout = connect_seconds
     entity.dimse_timeout = entity.network_timeout = read_seconds
     entity.maximum_pdu_size = _PDU_BYTES
+    entity.maximum_associations = 1 << 16  # Places counts them
     return entity
 
 
@@ -139,27 +139,3 @@ def storage_classes() -> list[UID]:
     from pynetdicom import AllStoragePresentationContexts
 
     return [context.abstract_syntax for context in AllStoragePresentationContexts]
-
-
-def prepared(event: Any) -> None:
-    """Prepare a new connection, a handler of pynetdicom: nothing waits in it, and no PDU fills the memory.
-
-    pynetdicom reads a PDU whole, of whatever length it announces, before it knows from whom it is.
-    """
-    import socket
-
-    connection = event.assoc.dul.socket
-    if connection is None or connection.socket is None:
-        return
-    # Each answer would wait 40 ms for the one before.
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    receive = connection.recv
-
-    def receive_some(size: int) -> bytearray:
-        if size <= _LARGEST_PDU:
-            return cast("bytearray", receive(size))
-        with suppress(OSError):
-            connection.socket.shutdown(socket.SHUT_RDWR)
-        return bytearray()  # as of a connection that broke off
-
-    connection.recv = receive_some

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
-from meta_dx.dicom.pacs import archive
+from meta_dx.dicom.pacs import archive, dicomweb_service
 from meta_dx.dicom.pacs.credentials import PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
@@ -330,7 +331,7 @@ def drip(handler: Handler, heard_out: list[bool]) -> None:
     handler.end_headers()
     for _ in range(1000):
         try:
-            handler.wfile.write(b"x")
+            handler.wfile.write(b" ")
             time.sleep(0.01)
         except OSError:
             break
@@ -354,6 +355,67 @@ def test_a_listing_of_a_byte_a_minute_does_not_hold_the_night_up(home, web) -> N
     with pytest.raises(MetaDxError) as caught:
         fetch(home, web.address, options=options)
     assert caught.value.code == "pacs_unreachable" and not heard_out
+
+
+def forever(handler: Handler, head: bytes, bite: bytes, heard_out: list[bool]) -> bool:
+    """Send a head, and then a bite now and then for as long as somebody listens (20 s at most)."""
+    handler.close_connection = True
+    try:
+        handler.wfile.write(head)
+        for _ in range(1000):
+            handler.wfile.write(bite)
+            time.sleep(0.02)
+    except OSError:
+        return True
+    heard_out.append(True)
+    return True
+
+
+OK, JSON = b"HTTP/1.1 200 OK\r\n", b"Content-Type: application/dicom+json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "bite"),
+    [
+        (b"", b"H"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"X-Word: ", b"x"),
+        (OK + JSON + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        (OK + JSON + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\nX-Word: ", b"x"),
+        (OK + JSON + b"Content-Length: 100000\r\n\r\n", b" "),
+    ],
+    ids=["status", "continue", "header", "chunk length", "trailer", "body"],
+)
+def test_no_part_of_an_answer_that_comes_byte_by_byte_holds_the_night_up(home, web, head, bite) -> None:
+    heard_out: list[bool] = []
+    web.trouble = lambda handler: forever(handler, head, bite, heard_out)
+    options = PacsOptions(retries=0, read_seconds=0.3, instance_seconds=0.3)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, web.address, options=options)
+    assert caught.value.code == "pacs_unreachable" and not heard_out
+
+
+def test_an_instance_whose_end_is_only_our_hanging_up_does_not_count_as_whole(home, web) -> None:
+    web.content, heard_out = few(images=1), []
+    head = OK + b"Content-Type: application/dicom\r\n\r\n" + b"\0" * 128 + b"DICM"
+    web.trouble = always(lambda handler: forever(handler, head, b"x", heard_out))
+    summary = fetch(home, web.address, options=PacsOptions(retries=0, instance_seconds=0.3))
+    assert summary.failed == {"cut_off": 1} and not landed(home, web) and not heard_out
+
+
+def test_an_answer_that_takes_long_to_begin_is_waited_for(home, web, quick) -> None:
+    web.trouble = lambda handler: time.sleep(0.05)
+    fetch(home, web.address, options=replace(quick, read_seconds=5.0))
+    assert landed(home, web) == sent(web)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("LISTING_BYTES", 100), ("_MOST_IN_ONE_ANSWER", 2)])
+def test_an_answer_with_too_much_in_it_is_one_sentence(home, web, quick, monkeypatch, limit, most) -> None:
+    web.content = few(studies=3)
+    monkeypatch.setattr(dicomweb_service, limit, most)
+    with pytest.raises(MetaDxError, match="page_size") as caught:
+        fetch(home, web.address, options=quick)
+    assert caught.value.code == "pacs_paging"
 
 
 def test_no_log_line_holds_a_uid_or_a_secret(home, web, quick, monkeypatch, caplog) -> None:

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
 from meta_dx.dicom.pacs import dimse_service
+from meta_dx.dicom.pacs.dimse_requests import Match
 from meta_dx.errors import MetaDxError
 from tests.dicom.builders import write_study
 
@@ -31,6 +32,7 @@ class World:
     sends: Any = None
     status: int = 0x0000
     find_status: int = 0x0000
+    answers: Any = None
     port: int = 0
     asked: list[str] = field(default_factory=list)
 
@@ -43,6 +45,9 @@ class World:
         key = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level]
         if self.find_status:
             yield self.find_status, None
+            return
+        if self.answers is not None:
+            yield from self.answers(event)
             return
         for uid in dict.fromkeys(getattr(file, key) for file in self.files):
             first = next(file for file in self.files if getattr(file, key) == uid)
@@ -180,3 +185,32 @@ def test_nothing_is_logged_or_warned_of_what_is_spoken(home, world, quick, caplo
         assert fetch(home, world.address, options=quick).found == 4
     assert world.files[0].StudyInstanceUID not in caplog.text
     assert not [warning for warning in recwarn if "Doe" in str(warning.message)]
+
+
+def test_an_answer_to_a_query_that_does_not_end_is_not_gathered(home, world, quick, monkeypatch) -> None:
+    def find(_: Any) -> Iterator[tuple[int, Dataset]]:
+        entry = Dataset()
+        entry.StudyInstanceUID = "1.2.3"
+        entry.PixelData = bytes(2 << 20)  # longer than any answer to a query has reason to be
+        entry["PixelData"].VR = "OB"
+        yield 0xFF00, entry
+
+    monkeypatch.setattr(world, "answers", find)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, world.address, options=quick)
+    assert caught.value.code == "pacs_paging"
+
+
+def test_a_listing_with_more_bytes_than_allowed_is_one_sentence(home, world, quick, monkeypatch) -> None:
+    monkeypatch.setattr(dimse_service, "LISTING_BYTES", 200)
+    with pytest.raises(MetaDxError, match="narrow") as caught:
+        fetch(home, world.address, options=quick)
+    assert caught.value.code == "pacs_paging"
+
+
+def test_of_an_answer_only_what_was_asked_for_is_kept() -> None:
+    dataset = Dataset()
+    dataset.StudyInstanceUID, dataset.PatientName = "1.2.3", "Doe^Jane"
+    match = Match(dataset, ["StudyInstanceUID", "PatientID"])
+    assert (match.value("StudyInstanceUID"), match.value("PatientID")) == ("1.2.3", "")
+    assert "Doe" not in repr(vars(match))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import select
 import socket
 import struct
 import time
@@ -183,3 +184,89 @@ def test_a_pdu_of_gigabytes_is_not_read_and_the_next_sender_is_heard(landing, so
                     flood.sendall(bytes(1 << 20))
         with sending(listener) as association:
             assert association.send_c_store(dcmread(write_instance(source))).Status == 0
+
+
+def silent(listener: Listener, count: int, host: str) -> list[socket.socket]:
+    """Open connections from an address of the loopback and say nothing."""
+    place = ("127.0.0.1", listener.port)
+    return [socket.create_connection(place, timeout=20, source_address=(host, 0)) for _ in range(count)]
+
+
+def hung_up(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(100) in (b"", ABORT)
+    except ConnectionResetError:
+        return True
+
+
+def still_open(connection: socket.socket) -> bool:
+    return not select.select([connection], [], [], 0)[0] or not hung_up(connection)
+
+
+ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 2, 0])  # A-ABORT by the provider
+
+
+def test_one_host_that_holds_all_the_places_it_can_get_leaves_some_to_others(landing, source, caplog) -> None:
+    options = ListenerOptions(port=0, places=5, places_a_host=3)
+    with listening(landing, options) as listener:
+        held = silent(listener, 13, "127.0.0.9")
+        until = time.monotonic() + 8
+        while len(held) > 3 and time.monotonic() < until:
+            held = [one for one in held if still_open(one)]
+        assert len(held) == 3
+        with sending(listener) as association:
+            assert association.send_c_store(dcmread(write_instance(source))).Status == 0
+        assert all(still_open(one) for one in held)
+        for one in held:
+            one.close()
+    assert caplog.text.count("wants more") == 1
+
+
+def test_a_place_that_a_host_gives_back_is_its_own_again(landing) -> None:
+    with listening(landing, ListenerOptions(port=0, places_a_host=1)) as listener:
+        for _ in range(3):
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                with sending(listener) as association:
+                    if association.is_established:
+                        break
+            assert association.is_released
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01", b"\x01\0\0\0\0\xff"], ids=["nothing", "a byte", "a head"])
+def test_who_asks_for_nothing_is_hung_up_on(landing, said) -> None:
+    options = ListenerOptions(port=0, begin_seconds=0.3, places_a_host=1)
+    with listening(landing, options) as listener:
+        (one,) = silent(listener, 1, "127.0.0.1")
+        one.sendall(said)
+        assert hung_up(one)
+
+
+def test_an_association_on_which_nothing_happens_is_ended(landing) -> None:
+    with listening(landing, ListenerOptions(port=0, idle_seconds=0.3)) as listener:
+        with sending(listener) as association:
+            assert association.is_established
+            until = time.monotonic() + 20
+            while association.is_established and time.monotonic() < until:
+                time.sleep(0.02)
+            assert association.is_aborted
+
+
+def test_a_pdu_that_comes_byte_by_byte_holds_no_place(landing, source) -> None:
+    options = ListenerOptions(port=0, idle_seconds=0.3, places_a_host=1)
+    with listening(landing, options) as listener, sending(listener) as association:
+        connection = association.dul.socket.socket
+        with pytest.raises(OSError):
+            connection.sendall(struct.pack(">BBI", 4, 0, 100_000))
+            for _ in range(1000):
+                connection.sendall(b"\0")
+                time.sleep(0.02)
+
+
+def test_a_message_of_any_number_of_pieces_does_not_fill_the_memory(landing) -> None:
+    with listening(landing, ListenerOptions(port=0)) as listener, sending(listener) as association:
+        connection = association.dul.socket.socket
+        more = struct.pack(">BBIIBB", 4, 0, 100_006, 100_002, 1, 1) + bytes(100_000)  # a command that goes on
+        with pytest.raises(OSError):
+            for _ in range(400):
+                connection.sendall(more)
