@@ -109,6 +109,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Test a bundle, through ONNX Runtime, on diseases that it has never seen."""
+    from meta_dx.cli.pacs import pacs_options
     from meta_dx.inference.bundle import Bundle
     from meta_dx.steps.external import evaluate_folder
 
@@ -128,6 +129,7 @@ def evaluate(
             device=device,
             progress=progress,
             allow=allow or (),
+            limits=pacs_options(None, home)[1],
         )
     if json:
         emit_json(found)
@@ -148,6 +150,7 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Diagnose the studies of a folder from a handful of confirmed ones."""
+    from meta_dx.cli.pacs import pacs_options
     from meta_dx.inference.bundle import Bundle
     from meta_dx.steps.external import predict_folder
 
@@ -160,6 +163,7 @@ def predict(
             device=device,
             progress=progress,
             allow=allow or (),
+            limits=pacs_options(None, home)[1],
         )
     if json:
         emit_json(found)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("meta_dx")
 
+#: What reading and preparing may take, where nobody says.
+DEFAULT_LIMITS = IngestOptions()
+
 _CAP = 10  # confirmed patients of a disease, where the bundle does not say
 
 
@@ -64,6 +67,7 @@ def taken_folder(
     home: Path | None = None,
     progress: Progress = silent,
     allow: Sequence[str] = (),
+    limits: IngestOptions = DEFAULT_LIMITS,
 ) -> Iterator[Taken]:
     """Take in a folder with a bundle's preprocessing.
 
@@ -79,6 +83,8 @@ def taken_folder(
         Called while files are read.
     allow : sequence of str
         Kinds of pictures to take although they may show whose they are (``[ingest] allow``).
+    limits : IngestOptions
+        What reading and preparing may take; its ``allow`` is not used.
 
     Yields
     ------
@@ -92,11 +98,11 @@ def taken_folder(
     with tempfile.TemporaryDirectory(prefix="meta_dx-") as scratch:
         # A pipeline's home is refused: its label table and its batches are not to be mixed with a test's.
         opened = Home.open(home or Path(scratch) / "home", "external-evaluation")
-        options = IngestOptions(allow=tuple(dict.fromkeys(allow)))
+        options = replace(limits, allow=tuple(dict.fromkeys(allow)))
         summary = ingest_folder(opened, folder, progress=progress, options=options)
         _tell_quarantined(summary, folder)
         catalog = Catalog(opened)
-        store = ImageStore.build(opened, catalog, bundle.image_options)
+        store = _prepared(opened, catalog, bundle, limits)
         # A home that was kept may hold other folders too: only what lies in this one is asked about.
         index = store.index[store.index["instance"].isin(instances_under(opened, folder))]
         store = replace(store, index=index)
@@ -122,6 +128,7 @@ def evaluate_folder(
     device: str = "auto",
     progress: Progress = silent,
     allow: Sequence[str] = (),
+    limits: IngestOptions = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
     """Test a bundle on the diseases of a folder that it has never seen.
 
@@ -147,6 +154,8 @@ def evaluate_folder(
         Called while files are read and episodes answered.
     allow : sequence of str
         Kinds of pictures to take although they may show whose they are, besides those of the bundle's cohort.
+    limits : IngestOptions
+        As for :func:`taken_folder`.
 
     Returns
     -------
@@ -165,7 +174,7 @@ def evaluate_folder(
 
     predictor = Predictor(bundle, device=device)
     heads = serving_first(bundle)
-    with taken_folder(studies, bundle, home, progress, (*bundle.allowed_pictures, *allow)) as taken:
+    with taken_folder(studies, bundle, home, progress, (*bundle.allowed_pictures, *allow), limits) as taken:
         examples = _unseen(bundle, taken, diagnoses, studies)
         vectors = predictor.embed_studies(taken.store.images, examples.images)
         result = evaluate_episodes(
@@ -192,6 +201,10 @@ def evaluate_folder(
                 heads=heads,
             )
     return contract(result, view)
+
+
+def _prepared(home: Home, catalog: Catalog, bundle: Bundle, limits: IngestOptions) -> ImageStore:
+    return ImageStore.build(home, catalog, bundle.image_options, limits=limits.limits, workers=limits.workers)
 
 
 def serving_first(bundle: Bundle) -> tuple[str, ...]:
@@ -254,6 +267,7 @@ def predict_folder(
     device: str = "auto",
     progress: Progress = silent,
     allow: Sequence[str] = (),
+    limits: IngestOptions = DEFAULT_LIMITS,
 ) -> list[dict[str, Any]]:
     """Diagnose the studies of a folder from a handful of confirmed ones.
 
@@ -273,6 +287,8 @@ def predict_folder(
         Called while files are read.
     allow : sequence of str
         Kinds of pictures to take although they may show whose they are, besides those of the bundle's cohort.
+    limits : IngestOptions
+        As for :func:`taken_folder`.
 
     Returns
     -------
@@ -288,7 +304,7 @@ def predict_folder(
 
     wanted = read_support(support)
     predictor = Predictor(bundle, device=device)
-    with taken_folder(studies, bundle, None, progress, (*bundle.allowed_pictures, *allow)) as taken:
+    with taken_folder(studies, bundle, None, progress, (*bundle.allowed_pictures, *allow), limits) as taken:
         no_diagnoses = pd.DataFrame({"study": [], "patient": [], "code": []}, dtype="str")
         found, _ = unlabelled_examples(taken.studies, taken.store.index, no_diagnoses, groups=taken.groups)
         original = taken.originals("study")
@@ -304,7 +320,7 @@ def predict_folder(
     # Sorted, so that the order of the table's rows does not reach the last digit of an answer.
     confirmed = sorted(wanted)
     missing = [name for name in confirmed if name not in row_of]
-    elsewhere, extra_patients = _from_home(missing, home, bundle, predictor, support)
+    elsewhere, extra_patients = _from_home(missing, home, bundle, predictor, support, limits)
     place = {**row_of, **{name: len(uid) + at for at, name in enumerate(missing)}}
     cases = here.joined(elsewhere).take([place[name] for name in confirmed])
     codes = sorted(set(wanted.values()))
@@ -365,7 +381,12 @@ def read_support(path: Path) -> dict[str, str]:
 
 
 def _from_home(
-    missing: Sequence[str], home: Path | None, bundle: Bundle, predictor: Predictor, table: Path
+    missing: Sequence[str],
+    home: Path | None,
+    bundle: Bundle,
+    predictor: Predictor,
+    table: Path,
+    limits: IngestOptions,
 ) -> tuple[EmbeddedStudies, list[str]]:
     """Embed support studies that lie in the home; return them and their original patient ids."""
     if not missing:
@@ -381,7 +402,7 @@ def _from_home(
     vault = Vault.open(opened)
     surrogates = Surrogates(vault.key)
     catalog = Catalog(opened)
-    store = ImageStore.build(opened, catalog, bundle.image_options)
+    store = _prepared(opened, catalog, bundle, limits)
     rows = {study: group["row"].to_numpy(np.int64) for study, group in store.index.groupby("study")}
     studies = [surrogates.uid(name) for name in missing]
     if any(study not in rows for study in studies):

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meta_dx.cohort.images import ImageOptions
+from meta_dx.cli.app import run as meta_dx
+from meta_dx.cohort.images import ImageOptions, ImageStore
+from meta_dx.cohort.ingest_options import IngestOptions
 from meta_dx.errors import MetaDxError
+from meta_dx.inference.bundle import Bundle
 from meta_dx.steps import external
 from meta_dx.steps.external import taken_folder
 from tests.dicom.builders import write_instance
@@ -77,3 +80,44 @@ def test_pictures_that_may_show_a_name_are_left_out_aloud_unless_they_are_allowe
     ):
         pass
     assert fault.value.code == "nothing_accepted"
+
+
+def test_reading_and_preparing_keep_to_the_limits_that_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies(tmp_path / "a", range(0, 2))
+    write_instance(tmp_path / "a", patient="L", study="1.2.9", pixels=np.zeros((200, 200), np.uint16))
+    prepared: list[Any] = []
+    build = ImageStore.build
+
+    def watched(*args: Any, **kwargs: Any) -> ImageStore:
+        prepared.append((kwargs["limits"], kwargs["workers"]))
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(ImageStore, "build", watched)
+    given = IngestOptions(workers=1, max_file_bytes=40_000, max_seconds=77, allow=("ultrasound",))
+    with taken_folder(tmp_path / "a", BUNDLE, limits=given) as taken:
+        assert len(taken.studies) == 2
+    assert prepared == [(given.limits, 1)]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_bundle_on_a_folder_keeps_to_the_limits_of_the_cohort_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    given: list[IngestOptions] = []
+
+    def asked(*_: Any, limits: IngestOptions, **__: Any) -> None:
+        given.append(limits)
+        raise MetaDxError("enough", "That was all.")
+
+    monkeypatch.setattr(external, f"{command}_folder", asked)
+    monkeypatch.setattr(Bundle, "load", lambda _: BUNDLE)
+    file = tmp_path / "cohort.toml"
+    file.write_text(
+        '[cohort]\nname = "x"\nsources = ["s"]\ndiagnoses = "d.csv"\n[ingest]\nmax_seconds = 77\n'
+    )
+    monkeypatch.setenv("META_DX_COHORT", str(file))
+    table = {"evaluate": "--diagnoses", "predict": "--support"}[command]
+    meta_dx([command, "--bundle", str(tmp_path), "--studies", str(tmp_path), table, str(file)])
+    assert [limits.max_seconds for limits in given] == [77]
