@@ -112,7 +112,16 @@ def test_records_of_the_first_version_are_brought_up_to_date_and_their_predictio
     with raw(home) as connection:  # as the first version left them
         for name in ("epistemic", "aleatoric", "interval", "evidence", "remoteness"):
             connection.execute(f"ALTER TABLE predictions DROP COLUMN {name}")
-        for name in ("stored_reports", "sign_ins", "readings", "opinions", "audit", "review_state", "cases", "accounts"):
+        for name in (
+            "stored_reports",
+            "sign_ins",
+            "readings",
+            "opinions",
+            "audit",
+            "review_state",
+            "cases",
+            "accounts",
+        ):
             connection.execute(f"DROP TABLE {name}")
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")  # noqa: S608
     (saved,) = latest_predictions(Records.open(home))
