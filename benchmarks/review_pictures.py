@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def serving(desk: Desk) -> Iterator[str]:
 
 
 def review_some(desk: Desk, count: int) -> None:
-    """Let two readers decide about cases, mostly alike and mostly as the model says, so that the pages are not empty."""
+    """Let two readers decide about cases, mostly alike and as the model says, so that no page is empty."""
     rng = np.random.default_rng(0)
     people = {account.name: account for account in desk.accounts.all()}
     known = {disease.code: disease for disease in desk.diseases()}
@@ -211,7 +212,8 @@ def volume_home(folder: Path) -> tuple[Desk, str]:
         earlier.StudyInstanceUID, earlier.SeriesInstanceUID = uids
         earlier.SOPInstanceUID = generate_uid(entropy_srcs=[chosen.name, str(number)])
         earlier.file_meta.MediaStorageSOPInstanceUID = earlier.SOPInstanceUID
-        earlier.StudyDate, earlier.AccessionNumber = "20200101", "EARLIER"
+        earlier.StudyDate = (date.fromisoformat(earlier.StudyDate) - timedelta(days=98)).strftime("%Y%m%d")
+        earlier.AccessionNumber = "EARLIER"
         earlier.save_as(chosen / f"earlier{number:03d}.dcm")
     home = Home.open(folder / "home")
     ingest_folder(home, folder / "phantom" / "studies")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ _STATUS = {
     "decision_changed": 409,
     "being_stored": 409,
 }
+
+_SENTENCES = {404: "There is no such page.", 405: "This address does not take that kind of request."}
 
 
 def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
@@ -157,7 +160,9 @@ def _answer_faults(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     def _http(request: Request, fault: HTTPException) -> Response:
-        return _told(request, fault.status_code, str(fault.detail))
+        own = str(fault.detail) != HTTPStatus(fault.status_code).phrase
+        sentence = str(fault.detail) if own else _SENTENCES.get(fault.status_code, str(fault.detail))
+        return _told(request, fault.status_code, sentence)
 
     @app.exception_handler(Exception)
     def _unforeseen(request: Request, _: Exception) -> Response:

@@ -248,7 +248,8 @@ class _Tables:
 def _label(part: SeriesPart, stack: Stack | None) -> str:
     first, count = part.instances.iloc[0], len(part.instances)
     words = [str(first["modality"])]
-    words += [str(first[name]).title() for name in ("body_part", "view") if isinstance(first[name], str)]
+    words += [str(first["body_part"]).title()] if isinstance(first["body_part"], str) else []
+    words += [str(first["view"])] if isinstance(first["view"], str) else []
     if stack is not None and count > 1:
         words.append(f"{float(stack.spacing[0]):.1f} mm")
     words.append(f"{count} images" if count > 1 else "1 image")

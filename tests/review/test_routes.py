@@ -12,6 +12,8 @@ from httpx2 import Response
 
 from meta_dx.records.accounts import RIGHTS
 from meta_dx.review.desk import Desk
+from meta_dx.review.openid_options import OpenIdOptions
+from meta_dx.review.options import ReviewOptions
 from tests.review.conftest import Browser
 
 Browsers = Callable[..., Browser]
@@ -58,6 +60,10 @@ NEEDED = {
 }
 
 
+#: Of a provider that vouches for readers, where one is configured; open, as they lead to a sign-in.
+VOUCHED = {("GET", "/sign-in/openid"), ("GET", "/sign-in/openid/back")}
+
+
 def routes_of(desk: Desk) -> set[tuple[str, str]]:
     from meta_dx.review.app import create_app
 
@@ -83,6 +89,9 @@ def case(desk: Desk, browser: Browsers) -> tuple[str, str]:
 
 def test_every_route_has_its_entry(desk: Desk) -> None:
     assert routes_of(desk) == OPEN | OWN | set(NEEDED)
+    openid = OpenIdOptions("https://provider.example", "client")
+    everything = ReviewOptions(archive="folder", saliency=True, openid=openid)
+    assert routes_of(Desk(desk.home, everything)) == OPEN | OWN | VOUCHED | set(NEEDED)
 
 
 def test_what_is_not_a_route_is_a_folder_of_built_files(desk: Desk) -> None:

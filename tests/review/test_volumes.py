@@ -161,6 +161,24 @@ def test_slices_scroll_by_key_wheel_and_slider(viewer: Viewer) -> None:
     viewer.wait(lambda: viewer.number("slice") == 3)
 
 
+def test_a_slice_that_is_held_is_not_fetched_again(viewer: Viewer) -> None:
+    asked: set[str] = set()
+    again: list[str] = []
+    page, last = viewer.page, int(viewer.number("slices")) - 1
+    page.on("requestfinished", lambda request: asked.add(request.url) if "/frames/" in request.url else None)
+    page.reload()
+    viewer.ready()
+    viewer.wait(lambda: len(asked) == last + 1)
+    page.on("request", lambda request: again.append(request.url) if "/frames/" in request.url else None)
+    page.locator(PANE).focus()
+    for key, end in (("Home", 0), ("End", last), ("Home", 0)):
+        viewer.press(key)
+        viewer.wait(lambda end=end: viewer.number("slice") == end)
+    viewer.press(*["ArrowDown"] * last)
+    viewer.wait(lambda: viewer.number("slice") == last)
+    assert again == []
+
+
 def test_windows_inversion_zoom_and_reset(viewer: Viewer) -> None:
     viewer.page.locator(PANE).focus()
     own, zoom = (viewer.number("center"), viewer.number("width")), viewer.number("zoom")
