@@ -169,9 +169,11 @@ def dispute(desk: Desk, study: str) -> None:
 def teach_and_lead(camera: Camera, carl: Page) -> None:
     """Take the pages of adjudicators, leads and administrators."""
     camera.go(carl, "/teach")
-    for box in carl.locator("[name=study]").all()[:3]:
-        box.check()
-    outcome = carl.locator("tbody tr td:nth-child(3)").first.inner_text()
+    outcomes = carl.locator("tbody tr td:nth-child(3)").all_inner_texts()
+    outcome = max(outcomes, key=outcomes.count)
+    for row, decided in zip(carl.locator("tbody tr").all(), outcomes, strict=True):
+        if decided == outcome:
+            row.locator("[name=study]").check()
     carl.fill("[name=disease]", outcome)
     carl.select_option("[name=basis]", "pathology")
     carl.click("[value=preview]")

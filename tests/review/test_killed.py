@@ -100,12 +100,15 @@ def test_a_decision_is_fully_there_or_not_at_all_whenever_the_server_dies(desk: 
     csrf = server.sign_in("anna")
     server.get(f"/cases/{study}")
     assert server.post(f"/cases/{study}/read", csrf=csrf, rank1="D0", confidence="5") == 303
-    begun = time.perf_counter()
-    assert server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept") == 303
-    usual, versions, rng = time.perf_counter() - begun, 1, random.Random(0)
+    took = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        assert server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept") == 303
+        took.append(time.perf_counter() - begun)
+    latest, versions, rng = 1.2 * sorted(took)[2], 5, random.Random(0)
     unanswered: list[bool] = []
     for number in range(KILLS):
-        killer = threading.Timer(rng.uniform(0, 1.3 * usual), server.kill)
+        killer = threading.Timer(rng.uniform(0.2, 1) * latest, server.kill)
         killer.start()
         status = server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept", text=f"no. {number}")
         killer.join()
@@ -117,12 +120,16 @@ def test_a_decision_is_fully_there_or_not_at_all_whenever_the_server_dies(desk: 
             last = desk.cases.opinions(study)[-1]
             assert last.content == Decision("accept", last.content.diagnosis, "", f"no. {number}")
             assert (last.bundle, last.support_version) == ("b" * 64, 1)
+        # The machine has other work too: aim at the moments around the answer.
+        latest *= 1.15 if status == 0 else 0.85
         if status == 0:
             unanswered.append(len(kept) > versions)
         versions = len(kept)
         server.start()
+        server.get(f"/cases/{study}")  # what is slow only once is done
     assert len(unanswered) > KILLS // 4, "the server has to die before its answer, or nothing was tried"
     assert not all(unanswered)
+    assert versions > 5, "and sometimes after it has kept the decision"
     assert desk.trail.verify().whole
     page = server.get(f"/cases/{study}")
     assert page.status_code == 200
