@@ -69,7 +69,9 @@ def _run(arguments: argparse.Namespace) -> None:
         "1692": load(data, "test", side, cache),
         "423": load(data, "test", side, cache, rotations=False),
     }
-    for ready in range(1, len(pools) + 1):  # a pool may take hours: what is known is on the page before the next
+    for ready in range(
+        1, len(pools) + 1
+    ):  # a pool may take hours: what is known is on the page before the next
         write_result(test(job, run, state, dict(list(pools.items())[:ready])), RESULTS)
         sys.stdout.write(f"{_page()}\n")
 
