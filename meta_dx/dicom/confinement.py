@@ -1,4 +1,4 @@
-"""What the kernel no longer lets a reading process do: change files, start programs, use a network, look at others.
+"""What the kernel no longer lets a reading process do: change files, start processes, use a network, touch others.
 
 A decoder that a file has taken over can then still read what its user can read, but has no way to carry it off: all
 that leaves is what the reader sends to its parent, which believes only what has the right form.
@@ -23,41 +23,76 @@ _CHANGES = {1: 0x1FFF & ~0b1100, 2: 1 << 13, 3: 1 << 14}  # by the version that 
 _TCP = 0b11  # bind and connect, from version 4
 _SCOPES = 0b11  # abstract sockets and signals to others, from version 6
 
-_EPERM, _ALLOW, _ERRNO, _KILL = 1, 0x7FFF0000, 0x00050000, 0x80000000
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF: word at, jump if equal, if not less, return
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4  # in struct seccomp_data
+_EPERM, _ENOSYS = 1, 38
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000  # answers of a filter
+# BPF: load a word; jump where it is equal, at least, or has the bits; return
+_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_AT, _SECOND_AT = 0, 4, 16, 24  # in struct seccomp_data
 _X32 = 0x40000000  # numbers of the other calling convention of x86-64
+_THREAD = 0x10000  # CLONE_THREAD
+_HARMLESS = (0, 1, 2, 3, 4, 1030)  # fcntl: copies and flags of descriptors, no locks and leases
 
-# For each architecture a line of sockets, of programs, of other processes, of the kernel, of its keys, and of modes,
-# owners, attributes and times of files, which Landlock leaves alone.
-_FORBIDDEN: dict[str, tuple[int, tuple[int, ...]]] = {
-    "x86_64": (
-        0xC000003E,
-        (
-            *(41, 42),  # socket, connect
-            *(59, 322),  # execve, execveat
-            *(101, 310, 311, 438),  # ptrace, process_vm_readv, process_vm_writev, pidfd_getfd
-            *(321, 425, 298, 323),  # bpf, io_uring_setup, perf_event_open, userfaultfd
-            *(165, 272, 308),  # mount, unshare, setns
-            *(248, 249, 250),  # add_key, request_key, keyctl
-            *(90, 91, 268, 452),  # chmod, fchmod, fchmodat, fchmodat2
-            *(92, 93, 94, 260),  # chown, fchown, lchown, fchownat
-            *(188, 189, 190),  # setxattr, lsetxattr, fsetxattr
-            *(132, 235, 261, 280),  # utime, utimes, futimesat, utimensat
-        ),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        (
-            *(198, 203),
-            *(221, 281),
-            *(117, 270, 271, 438),
-            *(280, 425, 241, 282, 40, 97, 268),
-            *(217, 218, 219),
-            *(52, 53, 452, 54, 55, 5, 6, 7, 88),
-        ),
-    ),
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column below, AUDIT_ARCH_*
+_CLONE, _CLONE3, _PRLIMIT, _FCNTL = (56, 220), (435, 435), (302, 261), (72, 25)
+
+#: System calls that fail in a reader: number on x86-64 and on ARM, None where there is none.
+FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
+    "socket": (41, 198),
+    "connect": (42, 203),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "fork": (57, None),
+    "vfork": (58, None),
+    # other processes
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "setpriority": (141, 140),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
+    "sched_setaffinity": (203, 122),
+    "ioprio_set": (251, 30),
+    # what outlives the process, or holds others up
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "flock": (73, 32),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    # doors into the kernel
+    "bpf": (321, 280),
+    "io_uring_setup": (425, 425),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "mount": (165, 40),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    # what Landlock lets be changed of files
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
 }
+
+_CAPABILITIES = 0x20080522  # version of the structures of capset(2)
+_READ_SEARCH = 1 << 2  # CAP_DAC_READ_SEARCH: the super-user may go on reading what is not his
+
+_Steps = list[tuple[int, int, int, int]]
 
 
 class _Program(ctypes.Structure):
@@ -91,7 +126,9 @@ def confine() -> Confinement:
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PRCTL_NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # without it neither may be asked for
-        return Confinement(_landlock(libc), _seccomp(libc))
+        held = _landlock(libc)
+        _drop_capabilities(libc)
+        return Confinement(held, _seccomp(libc))
     except AttributeError:  # not Linux
         return Confinement(0, seccomp=False)
 
@@ -125,20 +162,48 @@ def _landlock(libc: ctypes.CDLL) -> int:
         os.close(rules)
 
 
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Keep only the right to read; nothing happens to a process that has none."""
+    about = struct.pack("=Ii", _CAPABILITIES, 0)
+    libc.capset(about, struct.pack("=6I", _READ_SEARCH, _READ_SEARCH, 0, 0, 0, 0))
+
+
 def _seccomp(libc: ctypes.CDLL) -> bool:
-    if platform.machine() not in _FORBIDDEN or struct.calcsize("P") != 8:
+    if platform.machine() not in _ARCHITECTURES or struct.calcsize("P") != 8:
         return False
-    architecture, calls = _FORBIDDEN[platform.machine()]
-    steps = [
+    steps = _filter(*_ARCHITECTURES[platform.machine()])
+    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    program = _Program(len(steps), code)
+    return bool(libc.prctl(_PRCTL_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)
+
+
+def _filter(column: int, architecture: int) -> _Steps:
+    """Return the program that looks at each system call: type, steps where true, steps where false, value."""
+    calls = [numbers[column] for numbers in FORBIDDEN.values()]
+    present = [call for call in calls if call is not None]
+    refuse, allow = (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)
+    thread = [(_LOAD, 0, 0, _FIRST_AT), (_HAS, 1, 0, _THREAD), refuse, allow]
+    own = [(_LOAD, 0, 0, _FIRST_AT), (_EQUAL, 1, 0, 0), refuse, allow]
+    harmless = [(_EQUAL, len(_HARMLESS) - place, 0, what) for place, what in enumerate(_HARMLESS)]
+    descriptor = [(_LOAD, 0, 0, _SECOND_AT), *harmless, refuse, allow]
+    # The C library asks for clone3 first and, where it is not known, for clone, whose flags can be seen.
+    unknown = [(_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+    return [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
-        (_AT_LEAST, len(calls) + 1, 0, _X32),
-        *((_EQUAL, len(calls) - number, 0, call) for number, call in enumerate(calls)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | _EPERM),
+        *_where(_CLONE[column], thread),
+        *_where(_CLONE3[column], unknown),
+        *_where(_PRLIMIT[column], own),
+        *_where(_FCNTL[column], descriptor),
+        (_AT_LEAST, len(present) + 1, 0, _X32),
+        *((_EQUAL, len(present) - place, 0, call) for place, call in enumerate(present)),
+        allow,
+        refuse,
     ]
-    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    program = _Program(len(steps), code)
-    return bool(libc.prctl(_PRCTL_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)
+
+
+def _where(call: int, steps: _Steps) -> _Steps:
+    """Return steps that are taken, and end, where the call is this one."""
+    return [(_EQUAL, 0, len(steps), call), *steps]

@@ -12,17 +12,33 @@ from pathlib import Path
 import pytest
 
 from meta_dx.dicom.child import Child
-from meta_dx.dicom.confinement import landlock_version
+from meta_dx.dicom.confinement import FORBIDDEN, landlock_version
 from meta_dx.dicom.reading import ReadLimits
 
 _PROGRAM = """
-import errno, json, os, signal, socket, subprocess, sys
+import ctypes, errno, fcntl, json, os, resource, signal, socket, subprocess, sys, threading
 from pathlib import Path
 folder, port, free = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "free"
 from meta_dx.dicom.confinement import confine
 held = None if free else confine()
 def tcp():
     with socket.create_connection(("127.0.0.1", port)): pass
+def thread():
+    one = threading.Thread(target=len, args=((),))
+    one.start()
+    one.join()
+def fork():
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+def shared_memory():
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = libc.shmget(0, 100, 0o600)
+    if made < 0:
+        raise OSError(ctypes.get_errno(), "shmget")
+    libc.shmctl(made, 0, None)
+seen = open(folder / "there")
 def reads():
     assert (folder / "there").read_text() == "kept"
     assert sorted(os.listdir(folder)) == ["away", "empty", "there"]
@@ -44,6 +60,14 @@ acts = {
     "tcp": tcp,
     "udp": lambda: socket.socket(type=socket.SOCK_DGRAM).close(),
     "unix": lambda: socket.socket(socket.AF_UNIX).close(),
+    "threads": thread,
+    "forks": fork,
+    "limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE),
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), os.getpriority(os.PRIO_PROCESS, os.getppid())),
+    "cores": lambda: os.sched_setaffinity(os.getppid(), os.sched_getaffinity(os.getppid())),
+    "locks": lambda: fcntl.flock(seen, fcntl.LOCK_EX),
+    "locks a part": lambda: fcntl.lockf(seen, fcntl.LOCK_SH),
+    "shared memory": shared_memory,
     "program": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
     "signal": lambda: os.kill(os.getppid(), 0),
 }
@@ -82,13 +106,20 @@ def test_a_confined_process_reads_and_does_nothing_else(tmp_path, port):
     if not held["landlock"] or not held["seccomp"]:
         pytest.skip(f"this kernel confines only in part: {held}")
     assert held["landlock"] == landlock_version()
-    allowed = ["reads", "ends itself"] + ["signal"] * (held["landlock"] < 6)
-    assert found["done"] == allowed + ["shortens"] * (held["landlock"] < 3)
+    allowed = {"reads", "ends itself", "threads"}
+    allowed |= {"signal"} if held["landlock"] < 6 else set()
+    assert set(found["done"]) == allowed | ({"shortens"} if held["landlock"] < 3 else set())
     assert sorted(os.listdir(tmp_path)) == ["away", "empty", "there"]
 
 
 def test_the_same_acts_succeed_without(tmp_path, port):
-    assert len(_acts(tmp_path, port, "free")["done"]) == 18
+    assert len(_acts(tmp_path, port, "free")["done"]) == 26
+
+
+def test_every_forbidden_call_has_a_number_of_its_own():
+    for column in (0, 1):
+        numbers = [found[column] for found in FORBIDDEN.values() if found[column] is not None]
+        assert len(set(numbers)) == len(numbers)
 
 
 def test_a_reader_of_files_is_confined():
@@ -102,6 +133,7 @@ def test_a_reader_of_files_is_confined():
     finally:
         reader.end()
     assert state["NoNewPrivs"].strip() == "1"
+    assert int(state["CapEff"], 16) & ~0b100 == 0  # at most: reading what is somebody else's
     if state.get("Seccomp") is None:
         pytest.skip("this kernel filters no system calls")
     assert state["Seccomp"].strip() == "2"
