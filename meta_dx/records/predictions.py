@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
@@ -136,7 +136,9 @@ class SavedRun:
     studies: tuple[PredictedStudy, ...]
 
 
-def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[PredictedStudy]) -> int:
+def save_prediction_run(
+    records: Records, run: PredictionRun, rows: Iterable[PredictedStudy], *, in_force: bool = False
+) -> int:
     """Save the answers of one run, in one transaction, in place of an earlier run with the same lineage.
 
     Parameters
@@ -147,6 +149,8 @@ def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[Pre
         Lineage; everything except ``created_at`` names the run.
     rows : iterable of PredictedStudy
         One answer a study.
+    in_force : bool
+        Save only answers of the newest support set: whoever was slower than a change of it must not answer last.
 
     Returns
     -------
@@ -156,7 +160,8 @@ def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[Pre
     Raises
     ------
     MetaDxError
-        ``unknown_support_version`` when the records do not hold that version.
+        ``unknown_support_version`` when the records do not hold that version; ``support_changed`` when there is a
+        newer one by now and ``in_force`` was asked for.
     ValueError
         A probability, an entropy, an interval or a weight is no such number, or a study occurs twice.
     """
@@ -170,6 +175,12 @@ def save_prediction_run(records: Records, run: PredictionRun, rows: Iterable[Pre
                 "unknown_support_version",
                 f"These predictions name support set version {run.support_version}, which the records do not "
                 "hold: predict with a version from this home.",
+            )
+        newest = session.scalar(select(func.max(SupportVersionRow.version)))
+        if in_force and newest != run.support_version:
+            raise MetaDxError(
+                "support_changed",
+                f"The support set was changed while its version {run.support_version} was answering: predict again.",
             )
         saved = session.scalar(select(PredictionRunRow).where(*_same(run)).with_for_update())
         if saved is None:

@@ -6,6 +6,7 @@ adapted to.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -48,6 +49,7 @@ class ProjectTeacher:
         self._project = project
         self._records = Records.open(project.home)
         self._kept = kept or KeptCohort(project)
+        self._answering = threading.Lock()
 
     def warm(self) -> None:
         """Embed the cohort, so that the first lesson need not wait for it; nothing before there is a bundle.
@@ -112,8 +114,13 @@ class ProjectTeacher:
         MetaDxError
             ``no_support_set``, or from :func:`~meta_dx.steps.predictions.serving_of`.
         """
-        if model_mode(self._records) != "off":
-            self._answer_anew(self._kept.get(), self._current())
+        with self._answering:
+            while model_mode(self._records) != "off":
+                try:
+                    return self._answer_anew(self._kept.get(), self._current())
+                except MetaDxError as fault:
+                    if fault.code != "support_changed":  # by another person, or process: answer by what it is now
+                        raise
 
     def _answer_anew(self, cohort: EmbeddedCohort, version: SupportSetVersion) -> None:
         data, serving = cohort.data, self._serving(cohort, version.cases)
@@ -125,7 +132,10 @@ class ProjectTeacher:
             )
             if len(queries) and not is_newest(self._records, run):
                 save_prediction_run(
-                    self._records, run, self._answers(cohort, serving, queries, version.cases)
+                    self._records,
+                    run,
+                    self._answers(cohort, serving, queries, version.cases),
+                    in_force=True,
                 )
 
     def _answers(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from meta_dx.records.predictions import latest_predictions, prediction_of
 from meta_dx.records.support import SupportSets
 from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import ConfirmedCase, Lesson
-from meta_dx.steps import Project, cohort_file_of, open_project
+from meta_dx.steps import Project, cohort_file_of, open_project, predictions
 from meta_dx.steps.cohort import assemble
 from meta_dx.steps.predictions import OFF, predict_batch
 from meta_dx.steps.review import open_desk
@@ -120,6 +122,62 @@ def test_what_a_lesson_has_left_unanswered_is_answered_at_the_next_start(project
     assert made.run.support_version == version.version
     teacher.warm()
     assert prediction_of(desk.records, rest) == made, "what is answered stays"
+
+
+@pytest.mark.parametrize("slower", ["a lesson", "a nightly run"])
+def test_who_is_overtaken_by_a_lesson_leaves_its_answers_in_force(
+    project: Project, monkeypatch: pytest.MonkeyPatch, slower: str
+) -> None:
+    desk, teacher = open_desk(project), ProjectTeacher(project)
+    faster = ProjectTeacher(project, teacher._kept)  # of another process: it does not know our lock
+    sets, names, asked = SupportSets(desk.records), undiagnosed(project), []
+
+    def add(study: str) -> int:
+        lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(study, "pathology"),))
+        return sets.add(teacher.cases(lesson), "dr.a", "a lesson").version
+
+    def overtaken(*given: object) -> object:
+        asked.append(1)
+        answers = real(*given)
+        if len(asked) == 1:
+            add(names[1])
+            faster.answer()
+        return answers
+
+    owner = teacher if slower == "a lesson" else predictions
+    real = owner._answers
+    add(names[0])
+    monkeypatch.setattr(owner, "_answers", overtaken)
+    if slower == "a lesson":
+        teacher.answer()
+    else:
+        for batch in Catalog(project.home).batches():
+            predict_batch(project, batch)
+    newest = sets.current()
+    assert newest is not None
+    assert {run.run.support_version for run in latest_predictions(desk.records)} == {newest.version}
+
+
+def test_two_lessons_of_one_server_answer_one_after_the_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = ProjectTeacher(project)
+    teacher.warm()
+    inside, most = [], []
+
+    def answer_anew(*_: object) -> None:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+
+    monkeypatch.setattr(teacher, "_answer_anew", answer_anew)
+    threads = [threading.Thread(target=teacher.answer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
 
 
 def test_a_model_that_is_off_predicts_nothing_and_makes_up_for_it_when_it_is_on(project: Project) -> None:

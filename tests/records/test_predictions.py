@@ -142,6 +142,17 @@ def test_predictions_name_a_support_set_that_the_records_hold(served: Records) -
     assert prediction_runs(served) == []
 
 
+def test_answers_of_a_support_set_that_was_changed_meanwhile_are_not_saved_as_those_in_force(
+    served: Records,
+) -> None:
+    with pytest.raises(MetaDxError) as fault:
+        save_prediction_run(served, RUN, [answer("s")], in_force=True)
+    assert fault.value.code == "support_changed"
+    assert prediction_runs(served) == []
+    save_prediction_run(served, replace(RUN, support_version=2), [answer("s")], in_force=True)
+    assert [run.support_version for _, run in prediction_runs(served)] == [2]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
