@@ -240,10 +240,15 @@ class Cases:
 
         return self._trail.write(work)
 
+    def done(self) -> set[str]:
+        """Return the cases that are settled: every reader has decided, and a dispute is adjudicated."""
+        with self._records.reading() as session:
+            return set(session.scalars(select(CaseRow.study).where(CaseRow.state == "done")))
+
     def decided(self) -> dict[str, str]:
         """Return what every case that is done came to: the code of a disease, or that there is none."""
+        done = self.done()
         with self._records.reading() as session:
-            done = set(session.scalars(select(CaseRow.study).where(CaseRow.state == "done")))
             said = _opinions(session, OpinionRow.kind.in_(("decision", "adjudication")))
         found: dict[str, str] = {}
         for kind in ("decision", "adjudication"):  # an adjudication has the last word

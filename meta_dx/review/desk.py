@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -181,9 +181,14 @@ class Desk:
         return dashboard(self._read_cases(said), references, self.cases.spans())
 
     def drift(self) -> Drift:
-        """Return what has changed in what comes in, in what the model answers and in how readers agree with it."""
+        """Return what has changed in what comes in, in what the model answers and in how readers agree with it.
+
+        What the model answers counts only for cases that are done.
+        """
         arrived = self.cases.arrivals()
         inputs = self.insight.inputs(list(arrived)[:_RECENT]) if self.insight is not None else Inputs()
+        # A lead reads too: no figure may tell what the model says about a case that somebody has yet to read blind.
+        done = self.cases.done()
         answers = [one for run in latest_predictions(self.records) for one in run.studies]
         answered = [
             AnsweredCase(
@@ -193,7 +198,7 @@ class Desk:
                 one.aleatoric,
             )
             for one in answers
-            if one.study in arrived
+            if one.study in arrived and one.study in done
         ]
         read = self._read_cases(self.cases.everything())
         agreed = [(week_of(c.day), c.blind == c.top) for c in read if c.answer and c.blind is not None]
@@ -201,8 +206,11 @@ class Desk:
 
     def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
         answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
-        read = read_cases(said, answers)
-        unseen = {case.study for case in read if not case.answer}
+        done = self.cases.done()
+        read = [
+            case if case.study in done else replace(case, answer={}) for case in read_cases(said, answers)
+        ]
+        unseen = {case.study for case in read if not case.answer and case.study in done}
         return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
 
     def diseases(self) -> list[Diagnosis]:

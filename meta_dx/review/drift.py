@@ -282,6 +282,8 @@ def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
         return []
     newest = _newest([one.week for one in answered])
     now, earlier = ([one for one in answered if (one.week in newest) is side] for side in (True, False))
+    if min(len(now), len(earlier)) < FEWEST:  # fewer would tell what the model says about single cases
+        return []
     found = []
     for name, what in (
         ("epistemic", "Doubt from few or distant cases"),
@@ -291,7 +293,7 @@ def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
             np.array([value for one in part if (value := getattr(one, name)) is not None], np.float64)
             for part in (now, earlier)
         ]
-        if len(sides[0]):
+        if min(map(len, sides)) >= FEWEST:
             said = "pairs in which the answer to the newer case is in more doubt"
             found.append(_larger(what, "answers", sides[0], sides[1], said))
     tops = [Counter(one.top for one in part) for part in (now, earlier)]
@@ -313,6 +315,8 @@ def _weeks(answered: Sequence[AnsweredCase]) -> tuple[Week, ...]:
     found = []
     for name in sorted({one.week for one in answered}):
         part = [one for one in answered if one.week == name]
+        if len(part) < FEWEST:
+            continue
         top, count = min(Counter(one.top for one in part).items(), key=lambda pair: (-pair[1], pair[0]))
         doubts = [
             _mean([value for one in part if (value := getattr(one, kind)) is not None])

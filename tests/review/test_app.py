@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
+from meta_dx.records.cases import NewCase
 from meta_dx.records.opinions import Decision, Diagnosis
-from meta_dx.records.predictions import latest_predictions, save_prediction_run
+from meta_dx.records.predictions import PredictedStudy, latest_predictions, save_prediction_run
+from meta_dx.records.schema import CaseRow
 from meta_dx.review.desk import Desk
 from tests.review.conftest import PASSWORD, SECRET, Browser
 
@@ -231,6 +234,35 @@ def test_two_homes_that_differ_only_in_predictions_answer_alike_before_the_first
     for person in (first, second):
         person.read(study)
     assert first.get(f"/cases/{study}").text != second.get(f"/cases/{study}").text
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow", "off"])
+def test_two_homes_that_differ_only_in_predictions_show_a_lead_the_same_until_a_case_is_done(
+    make_desk: Callable[..., Desk], copy_of: Callable[[Desk, str], Desk], browser: Browsers, mode: str
+) -> None:
+    one = make_desk(0.9, name="one")
+    many = [f"9.{n}" for n in range(50)]  # enough for weeks and comparisons
+    made = NewCase("", "", "b0001", "CT", None, None, None, None, 1, 1)
+    one.cases.add(replace(made, study=study, patient=study) for study in many)
+    with one.records.transaction() as session:
+        early = update(CaseRow).where(CaseRow.study.in_(many[:25]))
+        session.execute(early.values(added_at="2026-01-05T10:00:00.000000+00:00"))
+    two = copy_of(one, "two")
+    (saved,) = latest_predictions(one.records)
+    for desk, p in ((one, 0.9), (two, 0.1)):
+        doubts = {"epistemic": p / 10, "aleatoric": 0.5 - p / 10}
+        rows = [PredictedStudy(study, {"D0": p, "D1": 1 - p}, 0.5, **doubts) for study in many]
+        save_prediction_run(desk.records, saved.run, rows)
+    pages, leads = [], [browser("lead", at=desk) for desk in (one, two)]
+    for desk, lead in zip((one, two), leads, strict=True):
+        browser("reader", at=desk).read(many[0])  # somebody else's blind read must not tell the lead either
+        lead.post("/lead/model", mode=mode)
+        pages.append(re.sub(r'(csrf[^>]*?(?:content|value)=")[^"]+', r"\1", lead.get("/lead").text))
+    assert pages[0] == pages[1]
+    for desk in (one, two):
+        with desk.records.transaction() as session:
+            session.execute(update(CaseRow).values(state="done"))
+    assert len({re.sub("csrf[^>]*", "", lead.get("/lead").text) for lead in leads}) == 2
 
 
 def test_the_evidence_is_out_of_reach_before_the_first_read(desk: Desk, browser: Browsers) -> None:

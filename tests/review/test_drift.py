@@ -152,12 +152,24 @@ def test_its_interval_covers_the_truth_and_has_a_width_also_where_groups_do_not_
     assert 0.8 < low < 0.99
 
 
-def test_weeks_have_means_with_intervals_and_a_leading_disease() -> None:
-    found = drift(Inputs(), [AnsweredCase("2026-W01", "A", x, 0.5) for x in (0.1, 0.2, 0.3)], []).weeks
+def test_weeks_have_means_with_intervals_and_a_leading_disease(rng: Rng) -> None:
+    doubts = rng.random(FEWEST)
+    found = drift(Inputs(), [AnsweredCase("2026-W01", "A", float(x), 0.5) for x in doubts], []).weeks
     ((name, cases, epistemic, top),) = [(w.name, w.cases, w.epistemic, w.top) for w in found]
-    assert (name, cases, top) == ("2026-W01", 3, "A")
-    # Student's t with 2 degrees of freedom: 4.303 × 0.1 / √3
-    assert epistemic == pytest.approx((0.2, 0.0, 0.2 + 4.303 * 0.1 / 3**0.5), abs=1e-3)
+    assert (name, cases, top) == ("2026-W01", FEWEST, "A")
+    # Student's t with 19 degrees of freedom
+    half = 2.093 * doubts.std(ddof=1) / FEWEST**0.5
+    assert epistemic == pytest.approx((doubts.mean(), doubts.mean() - half, doubts.mean() + half), abs=1e-3)
+
+
+def test_answers_to_a_few_cases_are_on_no_row() -> None:
+    def of(week: str, cases: int) -> list[AnsweredCase]:
+        return [AnsweredCase(week, "A", 0.1, 0.5)] * cases
+
+    found = drift(Inputs(), [*of("2026-W01", FEWEST - 1), *of("2026-W02", FEWEST)], [])
+    assert [week.name for week in found.weeks] == ["2026-W02"]
+    assert not found.comparisons
+    assert len(drift(Inputs(), [*of("2026-W01", FEWEST), *of("2026-W02", FEWEST)], []).comparisons) == 3
 
 
 class FakeInsight:
@@ -188,7 +200,7 @@ def test_a_home_whose_newest_week_brings_other_diseases_says_so(desk: Desk, rng:
     made = NewCase("", "", "b0001", "CT", None, None, None, None, 1, 1)
     desk.cases.add(replace(made, study=study, patient=study) for study in studies)
     with desk.records.transaction() as session:
-        session.execute(update(CaseRow).values(added_at="2026-01-05T10:00:00.000000+00:00"))
+        session.execute(update(CaseRow).values(added_at="2026-01-05T10:00:00.000000+00:00", state="done"))
         late = update(CaseRow).where(CaseRow.study.in_(studies[:30]))
         session.execute(late.values(added_at="2026-02-05T10:00:00.000000+00:00"))
 
@@ -210,7 +222,8 @@ def test_in_shadow_the_figures_compare_though_nobody_sees_an_answer(
     study = reader.cases()[0]
     reader.read(study, "D0")
     assert "80 %" not in reader.get(f"/cases/{study}").text
-    reader.post(f"/cases/{study}/decide", verdict="own", diagnosis="D0", reason="other")
+    assert desk.dashboard().blind_agreement.of == 0, "the case is not done"
+    reader.post(f"/cases/{study}/decide", verdict="own", diagnosis="D0")
     found = desk.dashboard()
     assert (found.blind_agreement.right, found.blind_agreement.of) == (1, 1)
     assert found.agreement.of == found.persuaded.of == 0, "nobody was shown anything"
