@@ -6,7 +6,7 @@ import csv
 import hashlib
 import hmac
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -31,7 +31,7 @@ from meta_dx.review.wording import named
 _MOST_IMAGES, _MOST_ANSWERS = 500, 5
 
 
-def report_of(desk: Desk, study: str) -> tuple[str, bytes]:
+def report_of(desk: Desk, study: str, settled: Sequence[Opinion] | None = None) -> tuple[str, bytes]:
     """Write the structured report of a case's decision.
 
     Parameters
@@ -40,6 +40,8 @@ def report_of(desk: Desk, study: str) -> tuple[str, bytes]:
         The review.
     study : str
         Surrogate UID.
+    settled : sequence of Opinion, optional
+        What :func:`settled_of` has returned and somebody has looked at; read now if absent.
 
     Returns
     -------
@@ -51,9 +53,9 @@ def report_of(desk: Desk, study: str) -> tuple[str, bytes]:
     Raises
     ------
     MetaDxError
-        ``not_decided``, or ``original_unknown`` when the vault does not know the study.
+        ``not_decided``, or ``original_unknown`` when the vault does not know the study, its patient or an image.
     """
-    settled = settled_of(desk, study)
+    settled = settled or settled_of(desk, study)
     case = _reviewed(desk, study, settled[-1])
     series = _uid(desk, f"{study}/series")
     names = [_uid(desk, f"{study}/{one.account}/{one.kind}/{one.version}") for one in settled]

@@ -78,7 +78,8 @@ def store_report(desk: Desk, account: Account, study: str, decision: str) -> Sto
     if desk.archive is None:
         raise MetaDxError("no_archive", "No archive is named for reports: set [review] archive.")
     with desk.archive.alone(study):
-        opinion = settled_of(desk, study)[-1]
+        settled = settled_of(desk, study)
+        opinion = settled[-1]
         if decision != decision_key(opinion):
             raise MetaDxError(
                 "decision_changed",
@@ -88,7 +89,7 @@ def store_report(desk: Desk, account: Account, study: str, decision: str) -> Sto
         known = _of(reports, study, opinion, archive)
         if known is not None and known.state == "stored":
             return known
-        _, content = report_of(desk, study)
+        _, content = report_of(desk, study, settled)
         reports.begin(account, opinion, archive)
         receipt = _end_of(desk.archive.take, content)
         reports.end(account, opinion, archive, receipt.delivery.value, receipt.why)

@@ -119,7 +119,8 @@ class ProjectTeacher:
                 try:
                     return self._answer_anew(self._kept.get(), self._current())
                 except MetaDxError as fault:
-                    if fault.code != "support_changed":  # by another person, or process: answer by what it is now
+                    # Changed by another person or process: the next turn answers by what it is now.
+                    if fault.code != "support_changed":
                         raise
 
     def _answer_anew(self, cohort: EmbeddedCohort, version: SupportSetVersion) -> None:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -14,8 +15,10 @@ from meta_dx.dicom.pacs.address import parse_address
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.storing import Delivery, Receipt
 from meta_dx.errors import MetaDxError
+from meta_dx.records.opinions import Decision, Diagnosis
 from meta_dx.records.schema import Base
 from meta_dx.records.stored_reports import StoredReports
+from meta_dx.review import storing
 from meta_dx.review.desk import Desk
 from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.reports import report_of, settled_of
@@ -251,6 +254,26 @@ def test_a_corrected_decision_is_a_new_report_that_supersedes_the_one_before(
     named = before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     assert named == first.SOPInstanceUID != second.SOPInstanceUID
     assert "is superseded: this one names it as its predecessor" in lead.get(f"/cases/{decided}").text
+
+
+def test_a_decision_that_changes_while_the_report_is_written_does_not_get_into_it(
+    desk: Desk, decided: str, lead: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.archive = archive = FakeArchive(STORED)
+    name, _ = report_of(desk, decided)
+    anna = next(account for account in desk.accounts.all() if account.name == "anna")
+    write = storing.report_of
+
+    def late(*given: Any) -> tuple[str, bytes]:
+        desk.cases.decide(anna, decided, Decision("own", Diagnosis("D0", "99T", "Disease 0")), None)
+        return write(*given)
+
+    monkeypatch.setattr(storing, "report_of", late)
+    click(lead, decided)
+    assert len(settled_of(desk, decided)) == 2
+    (report,) = StoredReports(desk.records, desk.trail).of(decided)
+    assert (report.version, report.state) == (1, "stored")
+    assert dcmread(BytesIO(archive.given[0])).SOPInstanceUID == name
 
 
 def test_neither_records_nor_audit_hold_an_original_uid(desk: Desk, decided: str, lead: Browser) -> None:
