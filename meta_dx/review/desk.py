@@ -30,7 +30,7 @@ from meta_dx.records.switch import ModelMode, model_mode, set_model_mode
 from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
 from meta_dx.review.dashboard import Dashboard, ReadCase, dashboard, read_cases, week_of, with_unseen
-from meta_dx.review.drift import AnsweredCase, Drift, Inputs, drift
+from meta_dx.review.drift import AnsweredCase, Drift, Inputs, agreements, drift
 from meta_dx.review.images import CaseImages
 from meta_dx.review.insight import Insight
 from meta_dx.review.options import ReviewOptions
@@ -200,9 +200,7 @@ class Desk:
             for one in answers
             if one.study in arrived and one.study in done
         ]
-        read = self._read_cases(self.cases.everything())
-        agreed = [(week_of(c.day), c.blind == c.top) for c in read if c.answer and c.blind is not None]
-        return drift(inputs, answered, agreed)
+        return drift(inputs, answered, agreements(self._read_cases(self.cases.everything())))
 
     def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
         answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})

@@ -11,15 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from meta_dx.review.dashboard import Share
+from meta_dx.review.dashboard import ReadCase, Share, week_of
+from meta_dx.review.two_groups import Floats, Stratum, chance, difference, superiority
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["inputs", "network", "answers", "outcome"]
 Verdict = Literal["drift", "alike", "too few"]
 
@@ -30,7 +28,6 @@ CHANCE = 0.01
 LARGE = 0.1
 """Least difference that matters: of a share, or of the share of pairs from a half."""
 _REDRAWN = 20_000
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,8 @@ class Inputs:
 
     Parameters
     ----------
-    measures : mapping of str to (ndarray, ndarray)
-        By what is measured: of lately and of before, one a patient, the share of the known studies of the same modality
-        that have a smaller value.
+    measures : mapping of str to sequence of (ndarray, ndarray)
+        By what is measured: in each modality the values of lately and of before, one a patient.
     kinds : mapping of str to (mapping, mapping)
         By what is named (manufacturer …): how many cases of each name, lately and before.
     distances : (ndarray, ndarray), optional
@@ -51,7 +47,7 @@ class Inputs:
         By what is measured: how many of lately lie outside of the middle nine tenths in the fingerprint of the cohort.
     """
 
-    measures: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    measures: Mapping[str, Sequence[Stratum]] = field(default_factory=dict)
     kinds: Mapping[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
     distances: tuple[Floats, Floats] | None = None
     outside: Mapping[str, Share] = field(default_factory=dict)
@@ -92,9 +88,9 @@ class Comparison:
     said : str
         The difference in words.
     value, low, high : float, optional
-        Its size with its 95 % interval, between 0 and 1; None of nothing.
+        Its size with its 95 % interval; None of nothing. A share of pairs, or the difference of two shares.
     rest : float
-        The value if nothing has changed.
+        The value if nothing has changed: a half of the pairs, or no difference.
     chance : float
         How often chance alone does as much.
     """
@@ -114,6 +110,11 @@ class Comparison:
     def enough(self) -> bool:
         """Whether there are enough cases on both sides."""
         return min(self.here, self.before) >= FEWEST
+
+    @property
+    def unit(self) -> str:
+        """What a hundredth of the value is called: per cent of pairs, or points between two shares."""
+        return "%" if self.rest else "points"
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[tup
     answered : sequence of AnsweredCase
         What the model answers.
     agreed : sequence of (week, agreement)
-        Of each blind read: its ISO week, and whether it is the model's first disease.
+        From :func:`agreements`.
 
     Returns
     -------
@@ -174,28 +175,25 @@ def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[tup
     return Drift(judged, _weeks(answered), _sentence(judged))
 
 
-def superiority(here: npt.ArrayLike, before: npt.ArrayLike) -> tuple[float, float, float]:
-    """Return in how many of all pairs the value of lately is the larger one, with its 95 % interval.
+def agreements(read: Sequence[ReadCase]) -> list[tuple[str, bool]]:
+    """Return of each case the week of its first blind read, and whether that names the model's first disease.
 
-    A half where nothing has changed; ties count half. Interval: method 5 of R. G. Newcombe, Stat. Med. 25, 559 (2006),
-    which has a width also where the groups do not overlap.
+    One read a case: what is hard for the first reader is so for the second, and both together count as one.
+
+    Parameters
+    ----------
+    read : sequence of ReadCase
+        In order of time. Reads that named nothing, or without an answer of the model, do not count.
+
+    Returns
+    -------
+    list of (str, bool)
     """
-    from scipy.optimize import brentq
-
-    x, y = np.asarray(here, np.float64), np.asarray(before, np.float64)
-    ordered = np.sort(y)
-    below = np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")
-    found = float(below.mean() / (2 * len(y)))
-    extra = (len(x) + len(y)) / 2 - 1
-
-    def miss(theta: float) -> float:
-        spread = 1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return abs(theta - found) - _Z * math.sqrt(theta * (1 - theta) * spread / (len(x) * len(y)))
-
-    tiny = 1e-12
-    low = 0.0 if found <= tiny else float(brentq(miss, tiny, min(found, 1 - tiny)))
-    high = 1.0 if found >= 1 - tiny else float(brentq(miss, max(found, tiny), 1 - tiny))
-    return found, low, high
+    first: dict[str, ReadCase] = {}
+    for case in read:
+        if case.answer and case.blind is not None:
+            first.setdefault(case.study, case)
+    return [(week_of(case.day), case.blind == case.top) for case in first.values()]
 
 
 def _verdict(one: Comparison, level: float) -> Verdict:
@@ -205,27 +203,18 @@ def _verdict(one: Comparison, level: float) -> Verdict:
 
 
 def _larger(
-    what: str, kind: Kind, here: Floats, before: Floats, said: str, sides: str = "two-sided"
+    what: str,
+    kind: Kind,
+    strata: Sequence[Stratum],
+    said: str,
+    sides: Literal["two-sided", "greater"] = "two-sided",
 ) -> Comparison:
-    from scipy.stats import mannwhitneyu
-
-    if not len(here) or not len(before):
-        return Comparison(what, kind, len(here), len(before), "", None, None, None, 0.5, 1.0)
-    value, low, high = superiority(here, before)
-    chance = float(mannwhitneyu(here, before, alternative=sides, method="asymptotic").pvalue)
-    # NaN where all values are the same
-    return Comparison(
-        what,
-        kind,
-        len(here),
-        len(before),
-        said,
-        value,
-        low,
-        high,
-        0.5,
-        chance if math.isfinite(chance) else 1.0,
-    )
+    filled = [(here, before) for here, before in strata if len(here) and len(before)]
+    if not filled:
+        n, m = (sum(len(stratum[side]) for stratum in strata) for side in (0, 1))
+        return Comparison(what, kind, n, m, "", None, None, None, 0.5, 1.0)
+    n, m = (sum(len(stratum[side]) for stratum in filled) for side in (0, 1))
+    return Comparison(what, kind, n, m, said, *superiority(filled), 0.5, chance(filled, sides))
 
 
 def _mix(what: str, kind: Kind, here: Mapping[str, int], before: Mapping[str, int]) -> Comparison:
@@ -238,31 +227,29 @@ def _mix(what: str, kind: Kind, here: Mapping[str, int], before: Mapping[str, in
     change = ours / n - theirs / m
     most = int(np.abs(change).argmax())
     now, earlier = Share(int(ours[most]), n), Share(int(theirs[most]), m)
-    chance = 1.0
+    by_chance = 1.0
     if min(n, m) >= FEWEST:
         # Who is of lately is drawn anew, the names of all stay: exact but for the number of draws.
         drawn = np.random.default_rng(0).multivariate_hypergeometric(ours + theirs, n, size=_REDRAWN)
         distance = np.abs(drawn / n - (ours + theirs - drawn) / m).sum(1)
-        chance = float((1 + (distance >= np.abs(change).sum() - 1e-9).sum()) / (1 + _REDRAWN))
-    value = earlier.value or 0.0
-    ends = now.interval or (0.0, 1.0)
-    said = f"{names[most]}: {100 * (now.value or 0):.0f} % now, {100 * value:.0f} % before"
-    return Comparison(what, kind, n, m, said, now.value, *ends, value, chance)
+        by_chance = float((1 + (distance >= np.abs(change).sum() - 1e-9).sum()) / (1 + _REDRAWN))
+    said = f"{names[most]}: {100 * (now.value or 0):.0f} % now, {100 * (earlier.value or 0):.0f} % before"
+    return Comparison(what, kind, n, m, said, *difference(now, earlier), 0.0, by_chance)
 
 
 def _inputs(inputs: Inputs) -> list[Comparison]:
     found = []
-    for what, (here, before) in inputs.measures.items():
+    for what, strata in inputs.measures.items():
         said = "pairs in which the new case has the larger one"
         if what in inputs.outside:
             beyond = inputs.outside[what]
             said += f"; {beyond.right} of {beyond.of} beyond the middle nine tenths of the fingerprint"
-        found.append(_larger(what, "inputs", here, before, said))
+        found.append(_larger(what, "inputs", strata, said))
     found += [_mix(what, "inputs", here, before) for what, (here, before) in inputs.kinds.items()]
     if inputs.distances is not None:
-        here, before = inputs.distances
         said = "pairs in which the new case lies farther from what the network was trained on than a confirmed one"
-        found.append(_larger("Pictures as the network sees them", "network", here, before, said, "greater"))
+        what = "Pictures as the network sees them"
+        found.append(_larger(what, "network", [inputs.distances], said, "greater"))
     return found
 
 
@@ -295,7 +282,7 @@ def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
         ]
         if min(map(len, sides)) >= FEWEST:
             said = "pairs in which the answer to the newer case is in more doubt"
-            found.append(_larger(what, "answers", sides[0], sides[1], said))
+            found.append(_larger(what, "answers", [(sides[0], sides[1])], said))
     tops = [Counter(one.top for one in part) for part in (now, earlier)]
     return [*found, _mix("Diseases that come first", "answers", tops[0], tops[1])]
 

@@ -29,7 +29,7 @@ def inputs_of(project: Project, cohort: EmbeddedCohort, recent: Sequence[str]) -
     """Put what has come in lately beside the studies whose diagnosis is known.
 
     One study a patient on either side; who is on both is of lately only. What is measured is compared within its
-    modality, as a share of that modality's known studies, and then over all modalities together.
+    modality.
 
     Parameters
     ----------
@@ -52,10 +52,7 @@ def inputs_of(project: Project, cohort: EmbeddedCohort, recent: Sequence[str]) -
     before = before.drop_duplicates("patient")
     kinds = {what: (_counts(here[name]), _counts(before[name])) for name, what in _KINDS.items()}
     return Inputs(
-        {
-            what: (_ranks(here, before, name), _ranks(before, before, name))
-            for name, what in _MEASURES.items()
-        },
+        {what: _by_modality(here, before, name) for name, what in _MEASURES.items()},
         {what: sides for what, sides in kinds.items() if len({*sides[0], *sides[1]}) > 1},
         _distances(project, cohort, here.index.tolist()),
         _outside(project, here),
@@ -71,16 +68,16 @@ def _studies(project: Project, data: CohortData) -> pd.DataFrame:
     return pd.concat([found, named, patient], axis=1).sort_index()
 
 
-def _ranks(rows: pd.DataFrame, known: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
-    """Return what share of the known studies of its modality each study exceeds; nothing of rare modalities."""
-    found = [np.zeros(0)]
-    for modality, part in rows.groupby("modality")[name]:
-        others = np.sort(known.loc[known["modality"] == modality, name].to_numpy(np.float64))
-        if len(others) >= FEWEST:
-            values = part.to_numpy(np.float64)
-            places = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
-            found.append(places / (2 * len(others)))
-    return np.concatenate(found)
+def _by_modality(
+    here: pd.DataFrame, before: pd.DataFrame, name: str
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Return the values of lately and of before in each modality; nothing of rare modalities."""
+    known = {modality: part.to_numpy(np.float64) for modality, part in before.groupby("modality")[name]}
+    return [
+        (part.to_numpy(np.float64), known[modality])
+        for modality, part in here.groupby("modality")[name]
+        if len(known.get(modality, ())) >= FEWEST
+    ]
 
 
 def _counts(names: pd.Series[Any]) -> dict[str, int]:
