@@ -188,11 +188,19 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
         }
     if study not in known["study"] or rows.empty:
         raise MetaDxError("original_unknown", "The vault does not know whose study this is.")
+    wanted = {kind: set(rows[kind].dropna()) for kind in ("patient", "series", "instance", "accession")}
+    lost = [kind for kind, names in wanted.items() if names - known[kind].keys()]
+    if lost or not wanted["patient"]:
+        raise MetaDxError(
+            "original_unknown",
+            f"The vault does not know the original {lost[0] if lost else 'patient'} of this study, so there is no "
+            "report of it: bring back the vault that it was taken in with.",
+        )
     first = rows.iloc[0]
     answer, names = run_answer(desk.records, last.run, study), {d.code: d for d in desk.diseases()}
     ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1]) if answer else []
     return ReviewedCase(
-        patient_id=known["patient"].get(first["patient"], ""),
+        patient_id=known["patient"][first["patient"]],
         study=known["study"][study],
         accession=known["accession"].get(first["accession"], ""),
         images=tuple(

@@ -14,6 +14,8 @@ import pytest
 from highdicom.sr import srread
 from pydicom import dcmread
 
+from meta_dx.errors import MetaDxError
+from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
 from meta_dx.review.reports import decisions_table, report_of
 from tests.review.conftest import Browser
@@ -60,6 +62,24 @@ def test_the_report_reads_back_as_tid_1500(desk: Desk, decided: tuple[Browser, s
 
 def test_writing_the_report_again_gives_the_same_bytes(desk: Desk, decided: tuple[Browser, str]) -> None:
     assert report_of(desk, decided[1]) == report_of(desk, decided[1])
+
+
+@pytest.mark.parametrize("kind", ["study", "patient", "series", "instance"])
+@pytest.mark.parametrize("file", ["report.dcm", "report.json"])
+def test_without_an_original_there_is_no_report(
+    desk: Desk, decided: tuple[Browser, str], monkeypatch: pytest.MonkeyPatch, kind: str, file: str
+) -> None:
+    reader, study = decided
+    known = Vault.originals
+    monkeypatch.setattr(
+        Vault, "originals", lambda vault, of, names: {} if of == kind else known(vault, of, names)
+    )
+    with pytest.raises(MetaDxError, match="vault does not know") as fault:
+        report_of(desk, study)
+    assert fault.value.code == "original_unknown"
+    answer = reader.get(f"/cases/{study}/{file}")
+    assert 400 <= answer.status_code < 500
+    assert "export_report" not in [line.action for line in desk.trail.lines(study)]
 
 
 def test_a_changed_decision_supersedes_the_report_before(desk: Desk, decided: tuple[Browser, str]) -> None:
