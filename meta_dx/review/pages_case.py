@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from typing import Annotated, Any
@@ -27,6 +28,11 @@ router = APIRouter()
 Reader = Annotated[SignIn, Depends(having("read"))]
 _LARGEST_FIELD, _MOST_FIELDS = 5000, 30
 _THUMBNAIL = 160
+_ANSWER_CHANGED = MetaDxError(
+    "answer_changed",
+    "The model's answer has changed since this page was made, and no decision was kept: look at what it says now, and "
+    "decide again.",
+)
 
 
 async def typed(request: Request) -> dict[str, str]:
@@ -147,7 +153,12 @@ def _decide(
 ) -> Response:
     desk = desk_of(request)
     known = desk.diseases()
-    answer = revealed(desk, desk.cases.reading(session.account, study), study)
+    reading = desk.cases.reading(session.account, study)
+    answer = revealed(desk, reading, study)
+    if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
+        # What was typed comes back, the verdict does not: it was about another answer.
+        desk.cases.save_draft(session.account, study, {**form, "verdict": ""})
+        return _show(request, session, study, message=str(_ANSWER_CHANGED), status=409)
     try:
         decision = decision_of(form, known, _top(answer, known))
     except MetaDxError as fault:
@@ -163,6 +174,14 @@ def revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | Non
     if reading is None or reading.stage == "started":
         return None
     return desk.answer(study)
+
+
+def _mark(answer: Answer | None) -> str:
+    """Return what tells the answer that a page shows from any other; the same run can be made again."""
+    if answer is None:
+        return ""
+    told = [*vars(answer.shown).items(), *sorted(answer.answer.probabilities.items())]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
 def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
@@ -181,6 +200,9 @@ def _show(
     names = named(known)
     answer = revealed(desk, reading, study)
     stage = reading.stage if reading else "started"
+    draft = dict((reading.draft if reading else None) or {})
+    if draft.get("answer", "") != _mark(answer):
+        draft.pop("verdict", None)
     disputed = case.state == "disputed" and session.account.may("adjudicate") and stage != "decided"
     everybody = disputed or (case.state == "done" and stage == "decided")
     said = [one for one in desk.cases.opinions(study) if one.account == session.account.name or everybody]
@@ -211,9 +233,10 @@ def _show(
         stage=stage,
         state=case.state,
         disputed=disputed,
-        draft=(reading.draft if reading else None) or {},
+        draft=draft,
         diseases=[label(disease) for disease in known],
         names=names,
+        answer_mark=_mark(answer),
         ranks=range(1, RANKS + 1),
         reasons=REASONS,
         shown=shown,

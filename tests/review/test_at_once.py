@@ -29,7 +29,7 @@ def at_once(*works: Callable[[], int]) -> list[int]:
 
 
 def deciding(person: Browser, study: str, **fields: str) -> Callable[[], int]:
-    data = {"csrf": person.csrf, **fields}
+    data = {"csrf": person.csrf, "answer": person.shown(study), **fields}
     return lambda: person.client.post(f"/cases/{study}/decide", data=data).status_code
 
 

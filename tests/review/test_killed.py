@@ -71,6 +71,12 @@ class Server:
         except httpx2.TransportError:
             return 0
 
+    def shown(self, study: str) -> str:
+        """Return what marks the answer on the page of a case."""
+        found = re.search(r'name="answer" value="([^"]+)"', self.get(f"/cases/{study}").text)
+        assert found
+        return found[1]
+
     def sign_in(self, name: str) -> str:
         form = re.search(r'name="form" value="([^"]+)"', self.get("/sign-in").text)
         assert form
@@ -100,17 +106,19 @@ def test_a_decision_is_fully_there_or_not_at_all_whenever_the_server_dies(desk: 
     csrf = server.sign_in("anna")
     server.get(f"/cases/{study}")
     assert server.post(f"/cases/{study}/read", csrf=csrf, rank1="D0", confidence="5") == 303
-    took = []
+    mark, took = server.shown(study), []
     for _ in range(5):
         begun = time.perf_counter()
-        assert server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept") == 303
+        assert server.post(f"/cases/{study}/decide", csrf=csrf, answer=mark, verdict="accept") == 303
         took.append(time.perf_counter() - begun)
     latest, versions, rng = 1.2 * sorted(took)[2], 5, random.Random(0)
     unanswered: list[bool] = []
     for number in range(KILLS):
         killer = threading.Timer(rng.uniform(0.2, 1) * latest, server.kill)
         killer.start()
-        status = server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept", text=f"no. {number}")
+        status = server.post(
+            f"/cases/{study}/decide", csrf=csrf, answer=mark, verdict="accept", text=f"no. {number}"
+        )
         killer.join()
         kept, lines, state = seen(desk, study)
         assert kept == lines == list(range(1, len(kept) + 1))
@@ -134,7 +142,7 @@ def test_a_decision_is_fully_there_or_not_at_all_whenever_the_server_dies(desk: 
     page = server.get(f"/cases/{study}")
     assert page.status_code == 200
     assert f"version {versions}" in page.text
-    assert server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept") == 303
+    assert server.post(f"/cases/{study}/decide", csrf=csrf, answer=mark, verdict="accept") == 303
     assert desk.trail.verify().whole
     server.kill()
 
@@ -155,7 +163,8 @@ def test_a_blind_opinion_that_stands_when_the_server_dies_can_go_on(desk: Desk, 
         page = server.get(f"/cases/{study}").text
         assert ("What the model says" in page) == stands
         assert server.post(f"/cases/{study}/read", **fields) == (409 if stands else 303)
-        assert server.post(f"/cases/{study}/decide", csrf=csrf, verdict="accept") == 303
+        mark = server.shown(study)
+        assert server.post(f"/cases/{study}/decide", csrf=csrf, answer=mark, verdict="accept") == 303
         assert [one.kind for one in desk.cases.opinions(study)] == ["blind", "decision"]
     assert desk.trail.verify().whole
     server.kill()
