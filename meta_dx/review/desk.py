@@ -186,7 +186,8 @@ class Desk:
         What the model answers counts only for cases that are done.
         """
         arrived = self.cases.arrivals()
-        inputs = self.insight.inputs(list(arrived)[:_RECENT]) if self.insight is not None else Inputs()
+        asked = self.insight if self.mode != "off" else None
+        inputs = asked.inputs(list(arrived)[:_RECENT]) if asked is not None else Inputs()
         # A lead reads too: no figure may tell what the model says about a case that somebody has yet to read blind.
         done = self.cases.done()
         answers = [one for run in latest_predictions(self.records) for one in run.studies]

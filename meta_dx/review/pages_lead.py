@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.cases import BANDS
 from meta_dx.records.switch import MODES
 from meta_dx.review.app import page
+from meta_dx.review.desk import Desk
+from meta_dx.review.drift import Drift
 from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.wording import named
 
 router = APIRouter()
+log = logging.getLogger("meta_dx")
 Lead = Annotated[SignIn, Depends(having("lead"))]
 
 
@@ -27,6 +32,7 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
     counts = desk.worklist.page(session.account, "unread", most=1).counts
     shown = desk.dashboard()
     names = named(desk.diseases())
+    found, fault = _drift(desk)
     return page(
         request,
         "lead",
@@ -36,9 +42,21 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
         counts=counts,
         bands=BANDS,
         shown=shown,
-        drift=desk.drift(),
+        drift=found,
+        drift_fault=fault,
         names=names,
     )
+
+
+def _drift(desk: Desk) -> tuple[Drift | None, str]:
+    # A broken model must not take its own switch away.
+    try:
+        return desk.drift(), ""
+    except MetaDxError as fault:
+        return None, str(fault)
+    except Exception:
+        log.exception("what has changed could not be told")
+        return None, "Something went wrong on the server; its log says what."
 
 
 @router.post("/lead/model", dependencies=[Depends(from_our_pages)])

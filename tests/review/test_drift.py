@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from meta_dx.errors import MetaDxError
 from meta_dx.records.cases import NewCase
 from meta_dx.records.predictions import PredictedStudy, latest_predictions, save_prediction_run
 from meta_dx.records.schema import CaseRow
@@ -208,6 +209,30 @@ def test_the_leads_page_says_in_a_sentence_what_has_changed_and_what_to_do(
     assert "what has changed at the scanner" in page
     assert page.count("<b>drift</b>") == 2
     assert set(desk.insight.recent) == set(desk.cases.waiting())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("fault", [MetaDxError("damaged", "The bundle is damaged."), RuntimeError("secret")])
+def test_a_broken_model_leaves_the_lead_the_page_and_its_switch(
+    desk: Desk, browser: Callable[..., Browser], fault: Exception
+) -> None:
+    asked = []
+
+    class Broken:
+        def inputs(self, recent: Sequence[str]) -> Inputs:
+            asked.append(recent)
+            raise fault
+
+    desk.insight = Broken()  # type: ignore[assignment]
+    lead = browser("lead")
+    answer = lead.get("/lead")
+    assert answer.status_code == 200
+    assert "It could not be compared." in answer.text
+    assert ("The bundle is damaged." in answer.text) is isinstance(fault, MetaDxError)
+    assert "secret" not in answer.text
+    assert 'action="/lead/model"' in answer.text
+    assert lead.post("/lead/model", mode="off").status_code == 303
+    assert "It could not be compared." not in lead.get("/lead").text
+    assert len(asked) == 1, "nothing is asked of a model that is off"
 
 
 def test_a_home_whose_newest_week_brings_other_diseases_says_so(desk: Desk, rng: Rng) -> None:
