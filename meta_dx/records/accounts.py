@@ -34,6 +34,7 @@ RIGHTS: dict[str, frozenset[Right]] = {
 }
 FAILURES, LOCKED = 5, timedelta(minutes=15)
 IDLE, LONGEST = timedelta(minutes=30), timedelta(hours=10)
+_OURS = ("openid", "meta_dx")  # stand in the audit trail for what no person did
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
@@ -146,6 +147,10 @@ class Accounts:
                 "bad_account",
                 f"'{name}' with role '{role}' cannot be an account: a name has letters, digits and . _ @ -, and a role "
                 f"is one of {', '.join(get_args(Role))}.",
+            )
+        if name in _OURS:
+            raise MetaDxError(
+                "bad_account", f"'{name}' stands for the system in the audit trail: choose another name."
             )
         secret = "" if subject else password or secrets.token_urlsafe(12)
         hashed = None if subject else hashed_password(secret)

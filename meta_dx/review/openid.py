@@ -6,16 +6,17 @@ code verifier are derived from it, so an answer of the provider fits the browser
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
+import io
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from meta_dx.errors import MetaDxError
+from meta_dx.review.openid_attempts import Attempt, Attempts
 from meta_dx.review.openid_options import OpenIdOptions, is_safe_address
 
 #: Signatures that are believed: made with a key that only the provider has. Never "none", never a shared secret.
@@ -35,6 +36,9 @@ ALGORITHMS = (
 _LEEWAY = 60  # seconds by which clocks may differ
 _FRESH = 3600.0  # seconds after which the provider is asked for its addresses and keys again
 _WAIT = (5, 15)  # seconds for a connection, and for an answer
+_DEADLINE = 15.0  # seconds for the whole body of an answer, however it drips
+_FAILED = 10.0  # seconds for which a provider that has failed is not asked again
+_OTHERS = 2.0  # seconds that others wait for whoever is asking it just now
 _LARGEST = 1 << 20  # bytes of an answer
 _CLAIM = 255  # characters of a subject (OpenID Connect Core, 2)
 
@@ -56,22 +60,6 @@ class Vouched:
     subject: str
     name: str = ""
     role: str | None = None
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A sign-in under way; the browser holds the secret, everything else follows from it."""
-
-    secret: str
-
-    @classmethod
-    def begin(cls) -> Attempt:
-        """Draw a new one."""
-        return cls(secrets.token_urlsafe(32))
-
-    def derived(self, what: str) -> str:
-        """Return state, nonce or verifier: 64 hex digits that tell nothing of the secret or of one another."""
-        return hmac.new(self.secret.encode(), what.encode(), hashlib.sha256).hexdigest()
 
 
 class OpenIdProvider:
@@ -102,7 +90,9 @@ class OpenIdProvider:
         self._known: dict[str, Any] = {}
         self._keys: Any = None
         self._until = 0.0
-        self._lock = threading.Lock()
+        self._fault: MetaDxError | None = None
+        self._asking = threading.Lock()
+        self.attempts = Attempts()
 
     def address(self, attempt: Attempt, redirect: str) -> str:
         """Return where to send the browser.
@@ -167,6 +157,7 @@ class OpenIdProvider:
     def _token(self, code: str, attempt: Attempt, redirect: str) -> dict[str, Any]:
         import requests
         from authlib.common.errors import AuthlibBaseError
+        from urllib3.exceptions import HTTPError
 
         known = self._discovered()
         try:
@@ -180,7 +171,7 @@ class OpenIdProvider:
                 )
         except AuthlibBaseError:
             raise _refused("the provider does not take the code it has given") from None
-        except requests.RequestException:
+        except (requests.RequestException, HTTPError, OSError):
             raise self._unreachable() from None
         except ValueError:
             raise self._answer("no token") from None
@@ -240,18 +231,34 @@ class OpenIdProvider:
         )
 
     def _discovered(self) -> dict[str, Any]:
-        with self._lock:
-            if time.monotonic() < self._until:
-                return self._known
-            issuer = self._options.issuer
+        """Return the provider's addresses; one thread asks for them, others go by the old ones or give up soon."""
+        if time.monotonic() >= self._until:
+            if self._asking.acquire(timeout=0 if self._known else _OTHERS):
+                try:
+                    if time.monotonic() >= self._until:
+                        self._ask()
+                finally:
+                    self._asking.release()
+            elif not self._known:
+                raise self._unreachable()
+        if self._fault is not None:
+            raise MetaDxError(self._fault.code, str(self._fault))
+        return self._known
+
+    def _ask(self) -> None:
+        issuer = self._options.issuer
+        try:
             found = self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
             if found.get("issuer") != issuer:
                 raise self._answer("another issuer than [review.openid] names")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
                 if not is_safe_endpoint(found.get(name)):
                     raise self._answer(f"no safe {name}")
-            self._known, self._keys, self._until = found, None, time.monotonic() + _FRESH
-            return found
+        except MetaDxError as fault:
+            self._fault, self._until = fault, time.monotonic() + _FAILED
+        else:
+            self._known, self._keys, self._fault = found, None, None
+            self._until = time.monotonic() + _FRESH
 
     def _key_set(self, again: bool = False) -> Any:
         from joserfc.jwk import KeySet
@@ -275,19 +282,20 @@ class OpenIdProvider:
         )
         client.trust_env = False
         client.verify = options.ca_file or True
+        client.hooks["response"].append(_read_in_time)
         return client
 
     def _get(self, address: str) -> dict[str, Any]:
         import requests
+        from urllib3.exceptions import HTTPError
 
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy or login that nobody wrote into [review.openid]
                 session.verify = self._options.ca_file or True
                 with session.get(address, timeout=_WAIT, allow_redirects=False, stream=True) as answer:
-                    body = answer.raw.read(_LARGEST, decode_content=True)
-                    status = answer.status_code
-        except (requests.RequestException, OSError):
+                    body, status = _body(answer), answer.status_code
+        except (requests.RequestException, HTTPError, OSError):
             raise self._unreachable() from None
         if status >= 500:
             raise self._unreachable()
@@ -311,6 +319,31 @@ class OpenIdProvider:
         return MetaDxError(
             "openid_answer", f"{self._options.issuer} answers with {what}: check [review.openid]."
         )
+
+
+def _body(answer: Any) -> bytes:
+    """Read the body of an answer; what has not come in time never comes."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with suppress(ValueError, RuntimeError, OSError):  # it has just come
+            answer.raw.shutdown()
+
+    timer = threading.Timer(_DEADLINE, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        body: bytes = answer.raw.read(_LARGEST, decode_content=True)
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError
+    return body
+
+
+def _read_in_time(answer: Any, **_: Any) -> None:
+    answer.raw = io.BytesIO(_body(answer))
 
 
 def is_safe_endpoint(address: object) -> bool:

@@ -11,14 +11,15 @@ from fastapi.responses import RedirectResponse
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import Accounts, SignIn
 from meta_dx.review.app import page
-from meta_dx.review.openid import Attempt, OpenIdProvider, Vouched
+from meta_dx.review.openid import OpenIdProvider, Vouched
+from meta_dx.review.openid_attempts import MINUTES
 from meta_dx.review.openid_options import OpenIdOptions
 from meta_dx.review.pages_account import first_page, own_page, sign_in_page
 from meta_dx.review.security import desk_of, keep_session, refuse_other_origins
 
 router = APIRouter()
 BACK = "/sign-in/openid/back"
-_COOKIE, _MINUTES = "meta_dx_openid", 10
+_COOKIE = "meta_dx_openid"
 _BY = "openid"
 
 
@@ -26,7 +27,7 @@ _BY = "openid"
 def leave(request: Request, target: Annotated[str, Query(alias="next", max_length=500)] = "") -> Response:
     """Send the browser to the provider."""
     refuse_other_origins(request)
-    attempt = Attempt.begin()
+    attempt = _provider(request).attempts.begin()
     try:
         address = _provider(request).address(attempt, _redirect(request))
     except MetaDxError as fault:
@@ -36,7 +37,7 @@ def leave(request: Request, target: Annotated[str, Query(alias="next", max_lengt
     response.set_cookie(
         _COOKIE,
         f"{attempt.secret}.{quote(target, safe='')}",
-        max_age=60 * _MINUTES,
+        max_age=60 * MINUTES,
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
@@ -50,17 +51,19 @@ def come_back(request: Request) -> Response:
     """Check what the provider says, and open a session."""
     desk = desk_of(request)
     secret, _, target = request.cookies.get(_COOKIE, "").partition(".")
-    target = own_page(unquote(target))
+    target, provider = own_page(unquote(target)), _provider(request)
+    attempt = provider.attempts.known(secret)
     try:
-        if not secret:
+        if attempt is None:
             raise MetaDxError(
                 "openid_refused",
-                f"This sign-in is older than {_MINUTES} minutes, or was begun elsewhere: begin again.",
+                f"This sign-in is older than {MINUTES} minutes, or was begun elsewhere: begin again.",
             )
-        vouched = _provider(request).vouched(Attempt(secret), request.query_params, _redirect(request))
+        vouched = provider.vouched(attempt, request.query_params, _redirect(request))
         opened = _admitted(desk.accounts, vouched, desk.options.openid)
     except MetaDxError as fault:
-        desk.accounts.failed(_BY, fault.code)
+        if attempt is not None and provider.attempts.fails(attempt):  # nobody fills the trail from outside
+            desk.accounts.failed(_BY, fault.code)
         response: Response = sign_in_page(request, str(fault), 403, target)
         response.delete_cookie(_COOKIE, path=BACK)
         return response

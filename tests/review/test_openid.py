@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +20,10 @@ from joserfc.jwk import RSAKey
 
 from meta_dx.errors import MetaDxError
 from meta_dx.review import app as application
+from meta_dx.review import openid
 from meta_dx.review.desk import Desk
+from meta_dx.review.openid import OpenIdProvider
+from meta_dx.review.openid_attempts import MINUTES, Attempts
 from meta_dx.review.openid_options import SECRET_VARIABLE, OpenIdOptions, OpenIdRoles
 from tests.review.conftest import PASSWORD
 from tests.review.openid_provider import CLIENT, SECRET, Provider, providing, signed_with_public_key, unsigned
@@ -353,6 +359,137 @@ def test_a_provider_that_is_down_leaves_the_password_form(desk: Desk, monkeypatc
     assert answer.status_code == 502
     assert "cannot be reached" in answer.text
     assert 'name="password"' in answer.text
+
+
+def stuck(known: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make the provider fail; return what it was asked."""
+    asked: list[str] = []
+
+    def get(address: str) -> dict[str, object]:
+        asked.append(address)
+        raise known._unreachable()
+
+    monkeypatch.setattr(known, "_get", get)
+    return asked
+
+
+def test_a_provider_that_has_failed_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = OpenIdProvider(OpenIdOptions("https://id.example", CLIENT))
+    asked = stuck(known, monkeypatch)
+    for _ in range(3):
+        with pytest.raises(MetaDxError, match="cannot be reached"):
+            known.address(known.attempts.begin(), "https://x/back")
+    assert len(asked) == 1
+    known._until = 0.0
+    with pytest.raises(MetaDxError, match="cannot be reached"):
+        known.address(known.attempts.begin(), "https://x/back")
+    assert len(asked) == 2
+
+
+def test_who_comes_while_the_provider_is_asked_does_not_wait_for_it(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = OpenIdProvider(OpenIdOptions(provider.issuer, CLIENT))
+    monkeypatch.setattr(openid, "_OTHERS", 0.01)
+    entered, go_on, real = threading.Event(), threading.Event(), known._get
+
+    def slow(address: str) -> dict[str, object]:
+        entered.set()
+        assert go_on.wait(30)
+        return real(address)
+
+    monkeypatch.setattr(known, "_get", slow)
+    for old in (False, True):  # the first time, and when the addresses have become old
+        first = threading.Thread(target=known._discovered)
+        first.start()
+        assert entered.wait(30)
+        if old:
+            assert known._discovered()["issuer"] == provider.issuer
+        else:
+            with pytest.raises(MetaDxError, match="cannot be reached"):
+                known._discovered()
+        assert first.is_alive()
+        go_on.set()
+        first.join()
+        assert known._discovered()["issuer"] == provider.issuer
+        entered.clear()
+        go_on.clear()
+        known._until = 0.0
+
+
+@pytest.mark.parametrize("what", ["addresses", "token"])
+def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    ended = threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not ended.wait(0.05):
+                    self.wfile.write(b" ")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Timer(20, ended.set).start()
+    monkeypatch.setattr(openid, "_DEADLINE", 0.3)
+    issuer = f"http://127.0.0.1:{server.server_port}"
+    known = OpenIdProvider(OpenIdOptions(issuer, CLIENT))
+    try:
+        with pytest.raises(MetaDxError, match="cannot be reached"):
+            if what == "addresses":
+                known._discovered()
+            else:
+                known._known, known._until = {"token_endpoint": issuer}, time.monotonic() + 100
+                known._token("code", known.attempts.begin(), "https://x/back")
+        assert not ended.is_set()
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_who_has_not_begun_here_writes_nothing_into_the_trail(desk: Desk, guest) -> None:
+    person = guest()
+    before = len(desk.trail.lines())
+    stranger = person.browser()
+    for cookie in ("", "made-up", "0-made-up-0", f"{int(time.monotonic())}-x-{'0' * 64}", "ä"):
+        headers = {"cookie": f"meta_dx_openid={cookie}.".encode()} if cookie else {}
+        assert stranger.get("/sign-in/openid/back?state=x", headers=headers).status_code == 403
+    assert len(desk.trail.lines()) == before
+
+
+def test_one_attempt_fails_once_in_the_trail(desk: Desk, guest) -> None:
+    person = guest()
+    person.leave()
+    cookie = person.client.cookies["meta_dx_openid"]
+    before = len(desk.trail.lines())
+    for _ in range(3):
+        headers = {"cookie": f"meta_dx_openid={cookie}"}
+        assert person.browser().get("/sign-in/openid/back?state=x", headers=headers).status_code == 403
+    assert len(desk.trail.lines()) == before + 1
+
+
+def test_an_attempt_ends_though_the_browser_keeps_its_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts()
+    begun = attempts.begin()
+    assert attempts.known(begun.secret) == begun
+    assert Attempts().known(begun.secret) is None
+    later = time.monotonic() + 60 * MINUTES + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert attempts.known(begun.secret) is None
+
+
+@pytest.mark.parametrize("name", ["openid", "OpenID ", "meta_dx"])
+def test_nobody_is_called_like_the_system(desk: Desk, name: str) -> None:
+    with pytest.raises(MetaDxError, match="stands for the system") as fault:
+        desk.accounts.add(name, "reader")
+    assert fault.value.code == "bad_account"
 
 
 def test_a_wrong_client_secret_is_told(guest, monkeypatch: pytest.MonkeyPatch) -> None:
