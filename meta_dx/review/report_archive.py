@@ -75,6 +75,11 @@ class ReportArchive:
         with closing(open_store(self._address, self._options)) as store:
             return deliver(store, content)
 
+    def is_sending(self, study: str) -> bool:
+        """Tell whether the report of a case is on its way just now."""
+        with self._lock:
+            return study in self._busy
+
     @contextmanager
     def alone(self, study: str) -> Iterator[None]:
         """Keep a second click from sending what the first one is just sending.

@@ -28,23 +28,28 @@ class ReportState:
         What became of it; None where nobody had it stored.
     before : StoredReport, optional
         The newest report of an earlier decision that is, or may be, in the archive.
+    sending : bool
+        A report of the case is on its way just now.
     """
 
     archive: str
     decision: str
     report: StoredReport | None
     before: StoredReport | None
+    sending: bool = False
 
 
 def report_state(desk: Desk, study: str) -> ReportState | None:
     """Return what the page says about the report of a case; None without an archive or a decision."""
     if desk.archive is None or desk.cases.get(study).state != "done":
         return None
+    sending = desk.archive.is_sending(study)  # asked first: what ends in between is then read as ended
     settled = settled_of(desk, study)
     there = [r for r in StoredReports(desk.records, desk.trail).of(study) if r.archive == desk.archive.name]
     own = next((report for report in there if report.is_of(settled[-1])), None)
     earlier = [r for r in there if r is not own and r.state in ("stored", "unconfirmed", "begun")]
-    return ReportState(desk.archive.label, decision_key(settled[-1]), own, earlier[-1] if earlier else None)
+    before = earlier[-1] if earlier else None
+    return ReportState(desk.archive.label, decision_key(settled[-1]), own, before, sending)
 
 
 def store_report(desk: Desk, account: Account, study: str, decision: str) -> StoredReport:

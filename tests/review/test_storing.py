@@ -214,6 +214,22 @@ def test_two_clicks_at_once_send_once(desk: Desk, decided: str, lead: Browser) -
     assert (len(archive.given), states(desk, decided)) == (1, ["stored"])
 
 
+def test_while_a_report_is_sent_the_page_says_so(desk: Desk, decided: str, lead: Browser) -> None:
+    desk.archive = archive = FakeArchive(STORED)
+    take, shown = archive.take, []
+
+    def look(content: bytes) -> Receipt:
+        shown.append(lead.get(f"/cases/{decided}").text)
+        assert not has_button(lead, decided)
+        return take(content)
+
+    archive.take = look  # type: ignore[method-assign]
+    assert click(lead, decided).status_code == 303
+    assert "is being sent" in shown[0]
+    assert "this server was stopped" not in shown[0]
+    assert "is being sent" not in lead.get(f"/cases/{decided}").text
+
+
 def test_after_a_kill_between_sending_and_asking_the_page_says_that_nobody_knows(
     desk: Desk, decided: str, lead: Browser
 ) -> None:
