@@ -36,6 +36,7 @@ _STATUS = {
     "not_decided": 409,
     "decision_changed": 409,
     "being_stored": 409,
+    "map_in_making": 429,
 }
 
 _SENTENCES = {404: "There is no such page.", 405: "This address does not take that kind of request."}
@@ -67,7 +68,7 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
 
     app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
-    app.state.pages, app.state.openid = Pages(), None
+    app.state.pages, app.state.openid, app.state.looked = Pages(), None, pages_saliency.Looked()
     app.middleware("http")(with_headers)
     for part in (
         pages_account,

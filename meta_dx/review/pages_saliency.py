@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from typing import Annotated, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _LOWERS, _RAISES = (
     (60, 140, 255),
 )  # colours of what lowers and raises the probability when hidden
 _OPACITY = 0.7
+_REMEMBERED = 10_000  # looks
 _NO_MAP = "There is no such map."
 
 
@@ -39,26 +41,19 @@ _NO_MAP = "There is no such map."
 def saliency(
     request: Request, session: Reader, study: str, disease: Code, image: Place = 0, slice: Place | None = None
 ) -> HTMLResponse:
-    """Show which part of a picture moved the probability of a disease; that it was looked at is written down."""
+    """Show which part of a picture moved the probability of a disease."""
     desk = desk_of(request)
-    insight, answer = _allowed(desk, session, study)
-    codes = dict.fromkeys(bar.code for bar in bars(answer, {}))
-    if disease not in codes:
-        raise HTTPException(404, _NO_MAP)
-    details = {"code": disease, "image": image}
-    shown = answer.shown
-    desk.trail.add(
-        AuditLine(session.account.name, "view_saliency", study, shown.bundle, shown.support_version, details)
-    )
-    made, message = None, ""
+    _, answer = _allowed(desk, session, study, disease)
+    made, message, status = None, "", 200
     try:
-        made = insight.saliency(study, shown, disease, image)
+        made = _map(request, session, study, disease, image)
     except MetaDxError as fault:
-        message = str(fault)
+        message, status = str(fault), 429 if fault.code == "map_in_making" else 200
     return page(
         request,
         "saliency",
         session,
+        status,
         case=case_words(desk.cases.get(study)),
         choices=bars(answer, named(desk.diseases())),
         disease=disease,
@@ -73,21 +68,56 @@ def saliency_picture(
     request: Request, session: Reader, study: str, disease: Code, image: Place = 0, slice: Place = 0
 ) -> Response:
     """Answer with the picture as the network sees it, and the map over it."""
-    insight, answer = _allowed(desk_of(request), session, study)
-    if disease not in answer.answer.probabilities:
-        raise HTTPException(404, _NO_MAP)
-    found = insight.saliency(study, answer.shown, disease, image).found
+    found = _map(request, session, study, disease, image).found
     if found.fall.ndim == 3 and slice >= len(found.fall):
         raise HTTPException(404, _NO_MAP)
     return Response(_drawn(found, slice), media_type="image/png")
 
 
-def _allowed(desk: Desk, session: SignIn, study: str) -> tuple[Insight, Answer]:
+def _allowed(desk: Desk, session: SignIn, study: str, disease: str) -> tuple[Insight, Answer]:
     # One answer to whoever may not see it, so that none tells what the model has said before the reveal.
     answer = revealed(desk, desk.cases.reading(session.account, study), study)
     if not desk.options.saliency or desk.insight is None or answer is None:
         raise HTTPException(404, _NO_MAP)
+    if disease not in {bar.code for bar in bars(answer, {})}:
+        raise HTTPException(404, _NO_MAP)
     return desk.insight, answer
+
+
+class Looked:
+    """Remembers which maps a session has seen: each is one line of the audit trail, with all its slices."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
+
+    def before(self, *look: object) -> bool:
+        """Return whether it has been seen; one that is forgotten for others is written down again."""
+        return look in self._seen
+
+    def keep(self, *look: object) -> None:
+        """Remember it."""
+        self._seen[look] = None
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+
+def _map(request: Request, session: SignIn, study: str, disease: str, image: int) -> CaseSaliency:
+    """Return a map, whichever address asks for it; nothing of it is served before it is written down."""
+    desk = desk_of(request)
+    insight, answer = _allowed(desk, session, study, disease)
+    shown = answer.shown
+    made = insight.saliency(study, shown, disease, image)
+    looked: Looked = request.app.state.looked
+    look = session.csrf, study, shown, disease, image
+    if not looked.before(*look):
+        details = {"code": disease, "image": image}
+        desk.trail.add(
+            AuditLine(
+                session.account.name, "view_saliency", study, shown.bundle, shown.support_version, details
+            )
+        )
+        looked.keep(*look)
+    return made
 
 
 def _words(made: CaseSaliency, chosen: int | None) -> dict[str, Any]:

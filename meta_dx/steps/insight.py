@@ -72,16 +72,24 @@ class ProjectInsight:
         Raises
         ------
         MetaDxError
-            ``answer_outdated`` where another bundle is in use now, ``unknown_case``, ``unknown_picture``,
-            ``unknown_disease``, or from :func:`~meta_dx.inference.saliency.occlusion`.
+            ``map_in_making`` while another one is made, ``answer_outdated`` where another bundle is in use now,
+            ``unknown_case``, ``unknown_picture``, ``unknown_disease``, or from
+            :func:`~meta_dx.inference.saliency.occlusion`.
         """
         key = (study, shown, code, which)
-        with self._turn:
-            if key not in self._maps:
-                self._maps[key] = self._made(study, shown, code, which)
-                while len(self._maps) > _KEPT:
-                    self._maps.popitem(last=False)
-            return self._maps[key]
+        kept = self._maps.get(key)
+        if kept is not None:
+            return kept
+        # Waiting would hold a thread of the server for as long as the map before takes.
+        if not self._turn.acquire(blocking=False):
+            raise MetaDxError("map_in_making", "Another map is being made: try again in a few seconds.")
+        try:
+            made = self._maps[key] = self._made(study, shown, code, which)
+            while len(self._maps) > _KEPT:
+                self._maps.popitem(last=False)
+            return made
+        finally:
+            self._turn.release()
 
     def _made(self, study: str, shown: Shown, code: str, which: int) -> CaseSaliency:
         project, cohort = self._project, self._kept.get()

@@ -12,6 +12,7 @@ from PIL import Image
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.saliency import SaliencyMap
 from meta_dx.records.cases import Shown
+from meta_dx.review import pages_saliency
 from meta_dx.review.desk import Desk
 from meta_dx.review.insight import CaseSaliency
 from meta_dx.review.options import ReviewOptions
@@ -131,3 +132,54 @@ def test_of_a_volume_the_slice_is_chosen_and_the_middle_one_comes_first(
     assert 'name="slice" min="0" max="5" value="3"' in person.get(fragment).text
     assert "slice=1" in person.get(fragment + "&slice=1").text
     assert [person.get(f"{picture}&slice={n}").status_code for n in (0, 5, 6)] == [200, 200, 404]
+
+
+def test_a_picture_asked_for_by_itself_is_written_down_once_a_session_and_map(
+    desk: Desk, browser: Browsers, insight: FakeInsight
+) -> None:
+    def looks() -> list[tuple[str, object]]:
+        lines = desk.trail.lines(study)
+        return [(line.account, line.details["code"]) for line in lines if line.action == "view_saliency"]
+
+    person, other = browser(), browser("reader", "other")
+    study = person.cases()[0]
+    for one in (person, other):
+        one.read(study)
+    fragment, picture = paths(study)
+    for path in (picture, fragment, picture, picture + "&slice=1"):
+        person.get(path)
+    assert looks() == [("reader", "D0")]
+    person.get(paths(study, "D1")[1])
+    other.get(picture)
+    assert looks() == [("other", "D0"), ("reader", "D1"), ("reader", "D0")]
+    person.sign_in()
+    person.get(picture)
+    assert len(looks()) == 4
+
+
+def test_a_map_of_a_disease_that_the_page_does_not_offer_is_not_made(
+    desk: Desk, browser: Browsers, insight: FakeInsight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    real = pages_saliency.bars
+    monkeypatch.setattr(pages_saliency, "bars", lambda *given: real(*given)[:1])
+    assert [person.get(path).status_code for path in paths(study, "D1")] == [404, 404]
+    assert insight.asked == 0
+
+
+def test_while_another_map_is_made_the_page_says_so(
+    desk: Desk, browser: Browsers, insight: FakeInsight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> CaseSaliency:
+        raise MetaDxError("map_in_making", "Another map is being made: try again in a few seconds.")
+
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    monkeypatch.setattr(insight, "saliency", busy)
+    answers = [person.get(path) for path in paths(study)]
+    assert [answer.status_code for answer in answers] == [429, 429]
+    assert all("try again in a few seconds" in answer.text for answer in answers)
+    assert "view_saliency" not in [line.action for line in desk.trail.lines(study)]

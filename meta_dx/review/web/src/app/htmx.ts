@@ -25,7 +25,7 @@ export function setUpHtmx(): void {
     responseHandling: [
       { code: "204", swap: false },
       { code: "[23]..", swap: true },
-      { code: "(409|422)", swap: true },
+      { code: "(409|422|429)", swap: true },
       { code: "[45]..", swap: false, error: true },
     ],
   });
