@@ -65,14 +65,21 @@ class DimseService:
                 )
             if code is None:
                 raise self._error("pacs_broke_off", "broke off in the middle of its answer: try again later")
-            if code in _PENDING and identifier is not None:
+            if code in _PENDING:
+                if (
+                    identifier is None
+                ):  # it could not be decoded: a match that is left out is an instance that is lost
+                    self._association.abort()
+                    raise self._error(
+                        "pacs_broke_off", "answers with a match that cannot be decoded: try again later"
+                    )
                 found.append(Match(identifier, keys))
                 if len(found) > MOST_MATCHES:
                     self._association.abort()
                     raise self._error(
                         "pacs_paging", "lists more than a million matches: narrow the filters down"
                     )
-            elif code not in (*_PENDING, SUCCESS):
+            elif code != SUCCESS:
                 raise self._error(
                     "pacs_refused", f"refuses the query (status {code:#06x}): check the filters"
                 )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from pynetdicom.sop_class import (
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
 from meta_dx.dicom.pacs import dimse_service
+from meta_dx.dicom.pacs.address import parse_address
 from meta_dx.dicom.pacs.dimse_requests import Match
+from meta_dx.dicom.pacs.dimse_service import DimseService
+from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
 from tests.dicom.builders import write_study
 
@@ -206,6 +210,28 @@ def test_a_listing_with_more_bytes_than_allowed_is_one_sentence(home, world, qui
     with pytest.raises(MetaDxError, match="narrow") as caught:
         fetch(home, world.address, options=quick)
     assert caught.value.code == "pacs_paging"
+
+
+def test_a_match_that_cannot_be_decoded_is_asked_for_again_and_never_left_out(monkeypatch) -> None:
+    status, match = Dataset(), Dataset()
+    status.Status, match.StudyInstanceUID = 0xFF00, "1.2.3"
+    answers = [[(status, match), (status, None)], [(status, match), (status, match)]]
+    association = SimpleNamespace(
+        is_established=True, abort=lambda: None, send_c_find=lambda *_: iter(answers.pop(0))
+    )
+    monkeypatch.setattr(
+        "meta_dx.dicom.pacs.dimse_service.measure", lambda _: SimpleNamespace(begin=lambda _: None)
+    )
+    options = PacsOptions(retries=1, backoff_seconds=0.01)
+    service = DimseService(parse_address("dimse://A@127.0.0.1:1"), options)
+    monkeypatch.setattr(service, "_associate", lambda *_: association)
+    assert [
+        found.value("StudyInstanceUID") for found in service._find("STUDY", {"StudyInstanceUID": ""})
+    ] == [
+        "1.2.3",
+        "1.2.3",
+    ]
+    assert not answers
 
 
 def test_of_an_answer_only_what_was_asked_for_is_kept() -> None:
