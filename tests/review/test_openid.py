@@ -7,10 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -361,31 +358,6 @@ def test_a_provider_that_is_down_leaves_the_password_form(desk: Desk, monkeypatc
     assert 'name="password"' in answer.text
 
 
-def stuck(known: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Make the provider fail; return what it was asked."""
-    asked: list[str] = []
-
-    def get(address: str) -> dict[str, object]:
-        asked.append(address)
-        raise known._unreachable()
-
-    monkeypatch.setattr(known, "_get", get)
-    return asked
-
-
-def test_a_provider_that_has_failed_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = OpenIdProvider(OpenIdOptions("https://id.example", CLIENT))
-    asked = stuck(known, monkeypatch)
-    for _ in range(3):
-        with pytest.raises(MetaDxError, match="cannot be reached"):
-            known.address(known.attempts.begin(), "https://x/back")
-    assert len(asked) == 1
-    known._until = 0.0
-    with pytest.raises(MetaDxError, match="cannot be reached"):
-        known.address(known.attempts.begin(), "https://x/back")
-    assert len(asked) == 2
-
-
 def test_who_comes_while_the_provider_is_asked_does_not_wait_for_it(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,43 +387,6 @@ def test_who_comes_while_the_provider_is_asked_does_not_wait_for_it(
         entered.clear()
         go_on.clear()
         known._until = 0.0
-
-
-@pytest.mark.parametrize("what", ["addresses", "token"])
-def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    ended = threading.Event()
-
-    class Dripping(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            with suppress(OSError):
-                while not ended.wait(0.05):
-                    self.wfile.write(b" ")
-
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    threading.Timer(20, ended.set).start()
-    monkeypatch.setattr(openid, "_DEADLINE", 0.3)
-    issuer = f"http://127.0.0.1:{server.server_port}"
-    known = OpenIdProvider(OpenIdOptions(issuer, CLIENT))
-    try:
-        with pytest.raises(MetaDxError, match="cannot be reached"):
-            if what == "addresses":
-                known._discovered()
-            else:
-                known._known, known._until = {"token_endpoint": issuer}, time.monotonic() + 100
-                known._token("code", known.attempts.begin(), "https://x/back")
-        assert not ended.is_set()
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
 
 
 def test_who_has_not_begun_here_writes_nothing_into_the_trail(desk: Desk, guest) -> None:
@@ -553,39 +488,6 @@ def test_an_administrator_makes_an_account_with_a_subject(desk: Desk, provider: 
 
 
 # Options
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"issuer": "http://provider.example", "client_id": "x"},
-        {"issuer": "https://user@provider.example", "client_id": "x"},
-        {"issuer": "https://provider.example"},
-        {"create_accounts": True},
-        {"role_claim": "groups"},
-        {"prompt": "none"},
-        {"label": ""},
-    ],
-)
-def test_options_that_cannot_be_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(MetaDxError):
-        OpenIdOptions(**options)  # type: ignore[arg-type]
-
-
-def test_the_secret_comes_from_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text("s3cret\n")
-    options = OpenIdOptions(secret_file=str(file))
-    file.chmod(0o644)
-    with pytest.raises(MetaDxError) as caught:
-        options.secret()
-    assert caught.value.code == "open_openid_secret"
-    assert "s3cret" not in str(caught.value)
-    file.chmod(0o600)
-    assert options.secret() == "s3cret"
-    file.write_text("")
-    with pytest.raises(MetaDxError, match="is empty"):
-        options.secret()
 
 
 def test_without_authlib_the_pages_work_and_the_section_is_refused_in_one_sentence(
