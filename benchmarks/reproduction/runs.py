@@ -117,22 +117,38 @@ class EpisodicRun(Run):
 
 
 class PrototypicalRun(EpisodicRun):
-    """Snell 2017, section 3.1: 60-way training episodes of the test's shots, 5 queries a class, Adam."""
+    """Snell 2017, section 3.1: 60-way training episodes of the test's shots, 5 queries a class, Adam.
+
+    Parameters
+    ----------
+    data : Omniglot
+        Training classes.
+    seed : int
+        Seed of weights and episodes.
+    shots : int
+        Of a training episode, as of a test's.
+    halved_every : int
+        Steps after which the learning rate is halved; the paper's are 2000.
+    bf16 : bool
+        Train the encoder in bfloat16 mixed precision; tests are always in 32 bit.
+    """
 
     ways, queries = 60, 5
 
-    def __init__(self, data: Omniglot, seed: int, shots: int) -> None:
+    def __init__(
+        self, data: Omniglot, seed: int, shots: int, *, halved_every: int = 2000, bf16: bool = False
+    ) -> None:
         super().__init__(data, seed)
-        self.shots = shots
+        self.shots, self.halved_every, self.bf16 = shots, halved_every, bf16
         self.encoder = _encoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = Prototypical(self.encoder.embedding_size, learned_scale=False)
         self.modules = {"encoder": self.encoder, "head": self.head}
         self.optimizer = torch.optim.Adam(self.encoder.parameters(), lr=1e-3)
 
     def step(self, step: int, steps: int) -> Mapping[str, float]:
-        """One episode; the learning rate is halved every 2000."""
+        """One episode."""
         for group in self.optimizer.param_groups:
-            group["lr"] = 1e-3 * 0.5 ** (step // 2000)
+            group["lr"] = 1e-3 * 0.5 ** (step // self.halved_every)
         episode = self.data.episode(self.rng(step), 1, self.ways, self.shots, self.queries).to(self.device)
         self.encoder.train()
         loss, metrics = self.head.loss(self._embedded(episode))
@@ -152,7 +168,11 @@ class PrototypicalRun(EpisodicRun):
     def _embedded(self, episode: Episode) -> Episode:
         tasks, support = episode.support_y.shape
         pictures = torch.cat([episode.support_x.flatten(0, 1), episode.query_x.flatten(0, 1)])
-        embedded = self.encoder(pictures.contiguous(memory_format=torch.channels_last))
+        # Distances between embeddings are always taken in 32 bit.
+        with torch.autocast(
+            pictures.device.type, torch.bfloat16, enabled=self.bf16 and self.encoder.training
+        ):
+            embedded = self.encoder(pictures.contiguous(memory_format=torch.channels_last)).float()
         return episode.with_x(
             embedded[: tasks * support].unflatten(0, (tasks, support)),
             embedded[tasks * support :].unflatten(0, (tasks, -1)),

@@ -131,13 +131,11 @@ class ProjectTeacher:
             run = run_of(
                 self._project, data, serving, version.version, cohort.predictor.bundle, queries, batch
             )
-            if len(queries) and not is_newest(self._records, run):
-                save_prediction_run(
-                    self._records,
-                    run,
-                    self._answers(cohort, serving, queries, version.cases),
-                    in_force=True,
-                )
+            if is_newest(self._records, run):
+                continue
+            # Where all cases of a batch are confirmed by now, an empty run ends what was said of them before.
+            answers = self._answers(cohort, serving, queries, version.cases) if len(queries) else []
+            save_prediction_run(self._records, run, answers, in_force=True)
 
     def _answers(
         self, cohort: EmbeddedCohort, serving: Serving, queries: Examples, cases: Sequence[SupportCase]

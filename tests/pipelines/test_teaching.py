@@ -159,6 +159,23 @@ def test_who_is_overtaken_by_a_lesson_leaves_its_answers_in_force(
     assert {run.run.support_version for run in latest_predictions(desk.records)} == {newest.version}
 
 
+def test_a_batch_whose_cases_are_all_confirmed_leaves_no_answer_in_force(project: Project) -> None:
+    desk, teacher = open_desk(project), ProjectTeacher(project)
+    waiting = {
+        batch: assemble(project).to_predict(batch).study.tolist() for batch in Catalog(project.home).batches()
+    }
+    batch, studies = min(waiting.items(), key=lambda pair: len(pair[1]))
+    assert studies
+    lesson = Lesson(
+        Diagnosis("NEW", "99T", "A new disease"), tuple(ConfirmedCase(s, "pathology") for s in studies)
+    )
+    version = teach(desk, teacher, lesson)
+    taught = latest_predictions(desk.records, batch)
+    assert [(saved.run.support_version, saved.studies) for saved in taught] == [(version, ())]
+    predict_batch(project, batch)
+    assert latest_predictions(desk.records, batch) == taught, "a nightly run answers the same"
+
+
 def test_two_lessons_of_one_server_answer_one_after_the_other(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
