@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 
 RANKS = 3
+_BESIDE_AN_ANSWER = {
+    "accept": ("Accept", "It is {top}"),
+    "override": ("Override", "It is something else"),
+    "supplemented": ("Supplement", "True, but there is more"),
+}
+_WITHOUT_AN_ANSWER = {"own": ("Decide", "My own diagnosis")}
+_ANOTHER_ANSWER = (
+    "The model's answer has changed since you chose and typed this: read what stands above now, check every field, and "
+    "then decide."
+)
+_ALWAYS = {
+    "cannot_tell": ("Cannot tell", "The images do not allow it"),
+    "bad_image": ("Bad image", "Not fit for reading"),
+}
 
 
 def diagnosis_of(
@@ -102,6 +116,53 @@ def decision_of(form: Mapping[str, str], known: Sequence[Diagnosis], top: Diagno
     else:
         diagnosis = None
     return Decision(verdict, diagnosis, form.get("reason", ""), form.get("text", "").strip())  # type: ignore[arg-type]
+
+
+def verdicts(top: str) -> dict[str, tuple[str, str]]:
+    """Return the verdicts that a form offers, each with its name and what it means.
+
+    Parameters
+    ----------
+    top : str
+        What the model says, in words; empty where no answer is shown.
+    """
+    first = _BESIDE_AN_ANSWER if top else _WITHOUT_AN_ANSWER
+    return {value: (name, words.format(top=top)) for value, (name, words) in {**first, **_ALWAYS}.items()}
+
+
+def brought_back(draft: Mapping[str, str], mark: str, offered: Container[str]) -> tuple[dict[str, str], str]:
+    """Return what of a draft of a decision stands in the form again.
+
+    Beside another answer than the one it was made for everything stands there again but a verdict that means something
+    else now: to accept is to accept that answer.
+
+    Parameters
+    ----------
+    draft : mapping of str to str
+        The fields that were typed; ``answer`` is the mark of the answer that stood beside them.
+    mark : str
+        The mark of the answer that stands beside them now; empty where none is shown.
+    offered : container of str
+        The verdicts that the form offers now.
+
+    Returns
+    -------
+    fields : dict of str to str
+        What the form shows.
+    notice : str
+        That the answer is another one, and what has become of the verdict; empty where it is the same.
+    """
+    fields = dict(draft)
+    if fields.get("answer", "") == mark:
+        return fields, ""
+    verdict, lost = fields.get("verdict", ""), ""
+    name = {**_BESIDE_AN_ANSWER, **_WITHOUT_AN_ANSWER, **_ALWAYS}.get(verdict, ("", ""))[0]
+    if verdict == "accept" or verdict not in offered:
+        fields.pop("verdict", None)
+        lost = f" '{name}' is not chosen any more: it was about the earlier answer." if name else ""
+    if "answer" not in fields:  # typed before any answer was shown
+        return fields, ""
+    return fields, f"{_ANOTHER_ANSWER}{lost}"
 
 
 def _percent(typed: str, needed: bool) -> int:

@@ -18,7 +18,7 @@ from meta_dx.records.opinions import REASONS, Decision, Diagnosis
 from meta_dx.records.schema import ReadingRow
 from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
-from meta_dx.review.forms import RANKS, blind_of, decision_of, label
+from meta_dx.review.forms import RANKS, blind_of, brought_back, decision_of, label, verdicts
 from meta_dx.review.reports import diagnostic_report, report_of
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.storing import report_state
@@ -30,7 +30,7 @@ _LARGEST_FIELD, _MOST_FIELDS = 5000, 30
 _THUMBNAIL = 160
 _ANSWER_CHANGED = MetaDxError(
     "answer_changed",
-    "The model's answer has changed since this page was made, and no decision was kept: look at what it says now, and "
+    "The model's answer has changed since this page was made, and no decision was kept: read what it says now, and "
     "decide again.",
 )
 
@@ -156,8 +156,7 @@ def _decide(
     reading = desk.cases.reading(session.account, study)
     answer = revealed(desk, reading, study)
     if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
-        # What was typed comes back, the verdict does not: it was about another answer.
-        desk.cases.save_draft(session.account, study, {**form, "verdict": ""})
+        desk.cases.save_draft(session.account, study, form)
         return _show(request, session, study, message=str(_ANSWER_CHANGED), status=409)
     try:
         decision = decision_of(form, known, _top(answer, known))
@@ -200,16 +199,15 @@ def _show(
     names = named(known)
     answer = revealed(desk, reading, study)
     stage = reading.stage if reading else "started"
-    draft = dict((reading.draft if reading else None) or {})
-    if draft.get("answer", "") != _mark(answer):
-        draft.pop("verdict", None)
+    top = _top(answer, known)
+    offered = verdicts(label(top) if top else "")
+    draft, notice = brought_back((reading.draft if reading else None) or {}, _mark(answer), offered)
     disputed = case.state == "disputed" and session.account.may("adjudicate") and stage != "decided"
     everybody = disputed or (case.state == "done" and stage == "decided")
     said = [one for one in desk.cases.opinions(study) if one.account == session.account.name or everybody]
     decisions = [one for one in said if isinstance(one.content, Decision)]
     shown: dict[str, Any] = {}
     if answer is not None:
-        top = _top(answer, known)
         shown = {
             "bars": bars(answer, names),
             "doubt": doubt(answer, names),
@@ -219,7 +217,6 @@ def _show(
             "entropy": answer.answer.entropy,
             "most": max(math.log(len(answer.answer.probabilities)), 1e-9),
             "support_patient": answer.answer.support_patient,
-            "top": label(top) if top else "",
             "bundle": answer.shown.bundle[:12],
             "support_version": answer.shown.support_version,
             "saliency": desk.options.saliency and desk.insight is not None,
@@ -234,6 +231,8 @@ def _show(
         state=case.state,
         disputed=disputed,
         draft=draft,
+        verdicts=offered,
+        notice=notice,
         diseases=[label(disease) for disease in known],
         names=names,
         answer_mark=_mark(answer),

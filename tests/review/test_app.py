@@ -150,44 +150,6 @@ def test_accepting_keeps_the_models_first_disease(desk: Desk, browser: Browsers)
     assert said.content == Decision("accept", Diagnosis("D0", "99T", "Disease 0"))
 
 
-@pytest.mark.parametrize("same_run", [True, False])
-@pytest.mark.parametrize("verdict", ["accept", "override"])
-def test_a_verdict_on_an_answer_that_is_not_the_shown_one_is_not_kept(
-    desk: Desk, browser: Browsers, verdict: str, same_run: bool
-) -> None:
-    person = browser()
-    study = person.cases()[0]
-    person.read(study)
-    seen = person.shown(study)
-    fields = {"verdict": verdict, "diagnosis": "D1", "reason": "finding_missed", "text": "a shadow"}
-    person.post(f"/cases/{study}/draft", answer=seen, **fields)
-    (saved,) = latest_predictions(desk.records)
-    rows = [replace(one, probabilities={"D0": 0.1, "D1": 0.9}, interval=None) for one in saved.studies]
-    run = saved.run if same_run else replace(saved.run, data_version="later")
-    save_prediction_run(desk.records, run, rows)
-    assert f'value="{verdict}" checked' not in person.get(f"/cases/{study}").text
-    answer = person.post(f"/cases/{study}/decide", answer=seen, **fields)
-    assert answer.status_code == 409
-    assert "answer has changed" in answer.text
-    assert "It is Disease 1" in answer.text
-    assert "a shadow" in answer.text
-    assert "checked" not in answer.text
-    assert [one.kind for one in desk.cases.opinions(study)] == ["blind"]
-    assert person.post(f"/cases/{study}/decide", **fields).status_code == 303
-
-
-def test_a_decision_from_a_page_without_an_answer_is_not_linked_to_one(desk: Desk, browser: Browsers) -> None:
-    lead, person = browser("lead"), browser()
-    study = person.cases()[0]
-    lead.post("/lead/model", mode="shadow")
-    person.read(study)
-    seen = person.shown(study)
-    lead.post("/lead/model", mode="on")
-    answer = person.post(f"/cases/{study}/decide", answer=seen, verdict="own", diagnosis="D1")
-    assert answer.status_code == 409
-    assert [one.kind for one in desk.cases.opinions(study)] == ["blind"]
-
-
 def test_nothing_is_chosen_beforehand(browser: Browsers) -> None:
     person = browser()
     study = person.cases()[0]
