@@ -15,6 +15,8 @@ from statistics import NormalDist, median
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
 
+FEWEST = 12
+"""Cases below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
 _Z = NormalDist().inv_cdf(0.975)
 _BINS = 5
 
@@ -36,6 +38,11 @@ class Share:
     def value(self) -> float | None:
         """The share; None of nothing."""
         return self.right / self.of if self.of else None
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough cases to tell the share."""
+        return self.of >= FEWEST
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -103,13 +110,14 @@ class Dashboard:
     readers_accuracy : Share
         The blind first disease is that label.
     reliability : list of (float, Share)
-        By the model's confidence, in five bins: mean confidence, and how often the blind read says the same.
+        By the model's confidence, in five bins: mean confidence, and how often the blind read says the same. A bin with
+        too few cases is left out.
     by_disease : list of (str, Share)
         Agreement of blind reads with the model, by the disease that the reader named.
     by_week : list of (str, Share)
         The same by week.
     minutes_to_read, minutes_to_decide : float, optional
-        Medians: from opening to the blind opinion, and from there to the decision.
+        Medians: from opening to the blind opinion, and from there to the decision. None of fewer than :data:`FEWEST`.
     served : list of (str, int, int)
         Bundle, version of the support set, and readings that were shown its answers.
     """
@@ -246,13 +254,14 @@ def _reliability(cases: Sequence[ReadCase]) -> list[tuple[float, Share]]:
     bins: dict[int, list[ReadCase]] = defaultdict(list)
     for case in cases:
         bins[min(int(max(case.answer.values()) * _BINS), _BINS - 1)].append(case)
-    return [
+    found = [
         (
             sum(max(case.answer.values()) for case in part) / len(part),
             _share(part, lambda case: case.blind == case.top),
         )
         for _, part in sorted(bins.items())
     ]
+    return [(confidence, share) for confidence, share in found if share.enough]
 
 
 def _minutes(pairs: Iterable[tuple[str | None, str | None]]) -> float | None:
@@ -261,4 +270,4 @@ def _minutes(pairs: Iterable[tuple[str | None, str | None]]) -> float | None:
         for start, end in pairs
         if start is not None and end is not None
     ]
-    return median(spent) if spent else None
+    return median(spent) if len(spent) >= FEWEST else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from scipy.stats import binomtest
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
-from meta_dx.review.dashboard import ReadCase, Share, dashboard, read_cases
+from meta_dx.review.dashboard import FEWEST, ReadCase, Share, dashboard, read_cases
 from meta_dx.review.desk import Desk
+from meta_dx.review.drift import Inputs, drift
 from tests.review.conftest import Browser
 
 
@@ -32,6 +34,15 @@ def test_the_interval_of_a_share_is_wilsons(right: int, of: int) -> None:
 
 def test_a_share_of_nothing_is_none() -> None:
     assert (Share(0, 0).value, Share(0, 0).interval) == (None, None)
+
+
+def test_the_least_number_is_the_first_whose_intervals_span_at_most_half_of_the_scale() -> None:
+    def widest(of: int) -> float:
+        ends = [Share(right, of).interval or (0.0, 1.0) for right in range(of + 1)]
+        return max(high - low for low, high in ends)
+
+    assert widest(FEWEST) <= 0.5 < widest(FEWEST - 1)
+    assert (Share(1, FEWEST - 1).enough, Share(1, FEWEST).enough) == (False, True)
 
 
 def test_agreement_persuasion_and_accuracy() -> None:
@@ -59,10 +70,15 @@ def test_the_model_is_counted_once_for_a_case_that_two_have_read() -> None:
     assert (found.accuracy.of, found.readers_accuracy.of) == (1, 2)
 
 
-def test_confidence_is_held_against_blind_reads_in_bins() -> None:
-    cases = [case("a", "X", None, 0.95), case("b", "Y", None, 0.85), case("c", "Y", None, 0.3)]
-    found = dashboard(cases, {}).reliability
-    assert [(round(mean, 2), share.right, share.of) for mean, share in found] == [(0.7, 1, 1), (0.9, 1, 2)]
+def test_confidence_is_held_against_blind_reads_in_bins_with_enough_cases() -> None:
+    sure = [case(f"a{n}", "X", None, 0.95) for n in range(9)] + [
+        case(f"b{n}", "Y", None, 0.85) for n in range(3)
+    ]
+    less = [case(f"c{n}", "Y", None, 0.3) for n in range(FEWEST)]
+    rare = [case(f"d{n}", "X", None, 0.55) for n in range(FEWEST - 1)]
+    found = dashboard([*sure, *less, *rare], {}).reliability
+    told = [(round(mean, 3), share.right, share.of) for mean, share in found]
+    assert told == [(0.7, 12, 12), (0.925, 9, 12)]
 
 
 def test_weeks_and_diseases_have_their_own_rows() -> None:
@@ -76,11 +92,16 @@ def test_weeks_and_diseases_have_their_own_rows() -> None:
     assert [(name, share.right, share.of) for name, share in found.by_disease] == [("X", 2, 2), ("Y", 0, 1)]
 
 
-def test_times_are_medians_of_what_has_happened() -> None:
-    at = "2026-11-02T10:{:02d}:00.000000+00:00".format
-    spans = [(at(0), at(1), at(5)), (at(0), at(3), None), (at(0), None, None), (at(0), at(2), at(3))]
-    found = dashboard([], {}, spans)
-    assert (found.minutes_to_read, found.minutes_to_decide) == (2.0, 2.5)
+def test_times_are_medians_of_enough_readings() -> None:
+    def at(minute: float) -> str:
+        return f"2026-11-02T10:{int(minute):02d}:{int(60 * (minute % 1)):02d}.000000+00:00"
+
+    spans = [(at(0), at(n / 2), at(n / 2 + 4)) for n in range(1, FEWEST)]
+    open_ones = [(at(0), at(FEWEST / 2), None), (at(0), None, None)]
+    found = dashboard([], {}, [*spans, *open_ones])
+    assert (found.minutes_to_read, found.minutes_to_decide) == (3.25, None)
+    found = dashboard([], {}, [*spans, (at(0), at(20), at(30))])
+    assert (found.minutes_to_read, found.minutes_to_decide) == (3.25, 4.0)
 
 
 def test_the_last_decision_counts_and_only_the_first_opinion_is_blind() -> None:
@@ -101,13 +122,39 @@ def test_the_last_decision_counts_and_only_the_first_opinion_is_blind() -> None:
     assert (found.blind, found.outcome, found.top, found.served) == ("X", "Y", "X", ("bundle", 3))
 
 
-def test_the_page_shows_the_figures(desk: Desk, browser: Callable[..., Browser]) -> None:
+def test_the_page_tells_no_share_of_a_case_or_two(desk: Desk, browser: Callable[..., Browser]) -> None:
     lead = browser("lead")
     assert "Went over to the model" in lead.get("/lead").text
     study = lead.cases()[0]
     lead.read(study, "D1")
     lead.post(f"/cases/{study}/decide", verdict="accept")
     page = lead.get("/lead").text
-    assert "1 of 1" in page
-    assert "Disease 1" in page
-    assert 'aria-label="At a confidence of 80 percent 0 percent of 1 blind reads agree.' in page
+    cards = page[: page.index("Has anything changed?")]
+    assert "too few <small>(n = 1)</small>" in cards
+    assert "Disease 1" in cards
+    assert set(re.findall(r"(\d+) %", cards)) == {"95"}  # of the heads of tables
+    assert 'aria-label="At a confidence' not in page
+
+
+def test_the_page_shows_shares_of_enough_cases(desk: Desk, browser: Callable[..., Browser]) -> None:
+    cases = [case(f"a{n}", "X", "X") for n in range(11)] + [case("b", "Y", "X")]
+    desk.dashboard = lambda: dashboard(cases, {})  # type: ignore[method-assign]
+    page = " ".join(browser("lead").get("/lead").text.split())
+    assert "92 % <small>(65 to 99; 11 of 12)</small>" in page  # blind reads and model
+    assert "too few <small>(n = 1)</small>" in page  # one reader went over
+    assert (
+        '<tr><td>Y</td> <td class="number">too few</td><td class="number">–</td> <td class="number">1</td></tr>'
+        in page
+    )
+    assert 'aria-label="At a confidence of 90 percent 92 percent of 12 blind reads agree.' in page
+
+
+def test_a_comparison_of_too_few_tells_no_share(desk: Desk, browser: Callable[..., Browser]) -> None:
+    few = drift(Inputs(kinds={"Manufacturer": ({"A": 1}, {"B": 2})}), [], [])
+    ((told, verdict),) = few.comparisons
+    assert (told.value, verdict) == (1.0, "too few")
+    desk.drift = lambda: few  # type: ignore[method-assign]
+    page = browser("lead").get("/lead").text
+    page = page[page.index("Has anything changed?") :]
+    assert "<td>Manufacturer</td><td>too few to tell</td>" in page
+    assert "100" not in page[: page.index("</tbody>")]
