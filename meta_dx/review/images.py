@@ -92,13 +92,17 @@ class CaseImages:
         -------
         dict
             ``studies``, the case itself first, then the others, newest first (``docs/review.md``). Nothing in it is
-            an identity, a date or a free text.
+            an identity, a date or a free text; frames of reference are numbered in the order of the series.
         """
         tables = self._current()
         described = []
+        references: dict[str, str] = {}
         for number, (key, days) in enumerate(tables.around(study)):
             label = "current" if number == 0 else _when(days)
-            series = [self._series(study, part, n) for n, part in enumerate(tables.parts(key))]
+            series = [
+                {**self._series(study, part, n), "frame_of_reference": _reference(part, references)}
+                for n, part in enumerate(tables.parts(key))
+            ]
             described.append({"key": f"s{number}", "label": label, "series": series})
         return {"studies": described}
 
@@ -260,6 +264,14 @@ def _spacing(part: SeriesPart, stack: Stack | None) -> list[float] | None:
     if stack is not None:
         return [float(value) for value in stack.spacing[1:]]
     return None
+
+
+def _reference(part: SeriesPart, numbers: dict[str, str]) -> str | None:
+    """Return the number of a stack's frame of reference; None where it is not known or nothing has a position."""
+    told = part.instances["frame_of_reference"].iloc[0]
+    if not isinstance(part.part, Stack) or not isinstance(told, str) or not told:
+        return None
+    return numbers.setdefault(told, str(len(numbers)))
 
 
 def _places(part: SeriesPart, stack: Stack | None) -> list[dict[str, Any]]:

@@ -32,6 +32,15 @@ describe("the description of a case", () => {
     expect(() => parseStudies(value)).toThrow(place);
   });
 
+  it.each([
+    ["0", "0"],
+    [null, null],
+    [undefined, null],
+    [7, null],
+  ])("takes %s for the frame of reference %s", (told, kept) => {
+    expect(parseStudies(answer({ frame_of_reference: told }))[0]?.series[0]?.frameOfReference).toBe(kept);
+  });
+
   it("opens a stack at its middle", () => {
     const [study] = parseStudies(answer({ frames: Array.from({ length: 28 }, () => frame) }));
     expect(study?.series[0] && firstSlice(study.series[0])).toBe(13);

@@ -12,6 +12,7 @@ const series = (more: Partial<Series> = {}): Series => ({
   spacing: null,
   window: null,
   range: [-1024, 3071],
+  frameOfReference: null,
   frames: [],
   ...more,
 });

@@ -24,6 +24,8 @@ export interface Series {
   spacing: readonly [number, number] | null;
   window: Window | null;
   range: readonly [number, number] | null;
+  /** Key of the frame of reference that the positions are told in; those of two keys cannot be compared. Null: not known. */
+  frameOfReference: string | null;
   frames: readonly FrameRef[];
 }
 
@@ -86,6 +88,7 @@ function parseSeries(value: unknown, where: string): Series {
     spacing: spacing !== null && spacing[0] > 0 && spacing[1] > 0 ? spacing : null,
     window: parseWindow(series.window, `${where}.window`),
     range: numbers(series.range, 2, `${where}.range`) as Series["range"],
+    frameOfReference: typeof series.frame_of_reference === "string" ? series.frame_of_reference : null,
     frames: list(series.frames, `${where}.frames`).map((frame, i) => parseFrame(frame, `${where}.frames[${i}]`)),
   };
 }

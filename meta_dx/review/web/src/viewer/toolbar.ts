@@ -34,6 +34,7 @@ export interface ToolbarState {
   comparing: boolean;
   comparable: boolean;
   linked: boolean;
+  linkable: boolean;
   listed: boolean;
   count: number;
 }
@@ -148,7 +149,7 @@ export class Toolbar {
     list.setAttribute("aria-pressed", String(state.listed));
     compare.setAttribute("aria-pressed", String(state.comparing));
     link.setAttribute("aria-pressed", String(state.linked));
-    link.disabled = !state.comparing;
+    link.disabled = !state.linkable;
     this.more.hidden = !state.comparable;
     this.play.hidden = state.count < 2;
     if (cine.getAttribute("aria-pressed") !== String(state.playing)) {

@@ -4,14 +4,14 @@ import { Cine } from "./cine";
 import { h } from "./dom";
 import * as engine from "./engine";
 import { dispatch } from "./keys";
-import { type Link, linkAsShown, linkByGeometry, linkedSlice, reversed } from "./linking";
+import { Corrections, crossing, type Link, linkAsShown, linkByGeometry, linkedSlice, linkWords, reversed } from "./linking";
 import { Pane } from "./pane";
 import { ruler } from "./ruler";
 import { type Choice, SeriesList } from "./serieslist";
 import { toggleSheet } from "./sheet";
 import { shortcutsOf } from "./shortcuts";
 import { fetchStudies, store } from "./source";
-import type { Study, Window } from "./study";
+import type { Series, Study, Window } from "./study";
 import { Toolbar } from "./toolbar";
 import { presets } from "./window";
 
@@ -20,10 +20,14 @@ export class Viewer {
   readonly cine: Cine;
   active!: Pane;
   mode: engine.Mode = "window";
+  /** Whether the reader wants linked viewports; `link` is null also where the two series cannot be linked. */
+  private linking = false;
   private link: Link | null = null;
+  private readonly corrections = new Corrections();
   private readonly toolbar: Toolbar;
   private readonly list: SeriesList;
   private readonly stage = h("div", { class: "viewer__stage" });
+  private readonly note = h("p", { class: "viewer__note", role: "status", hidden: true });
   private readonly choices: Choice[];
   readonly shortcuts = shortcutsOf(this);
 
@@ -49,7 +53,8 @@ export class Viewer {
       leave: () => this.active.root.focus({ preventScroll: true }),
     });
     this.list = new SeriesList(studies, (choice) => void this.open(choice));
-    this.root.replaceChildren(this.toolbar.root, h("div", { class: "viewer__body" }, this.list.root, this.stage));
+    const body = h("div", { class: "viewer__body" }, this.list.root, this.stage);
+    this.root.replaceChildren(this.toolbar.root, this.note, body);
     this.root.classList.add("viewer");
     this.list.root.hidden = this.choices.length < 2;
   }
@@ -115,18 +120,34 @@ export class Viewer {
       comparing: this.panes.length > 1,
       comparable: this.choices.length > 1,
       linked: this.link !== null,
+      linkable: this.linkable(),
       listed: !this.list.root.hidden,
       count: this.active.count,
     });
+    this.sayLink();
+  }
+
+  private linkable(): boolean {
+    const [first, second] = this.panes;
+    return first !== undefined && second !== undefined && !crossing(first.series, second.series);
+  }
+
+  /** Says by what the two viewports are linked; a sentence that stands there already is not said again. */
+  private sayLink(): void {
+    const [first, second] = this.panes;
+    const words = first === undefined || second === undefined ? "" : linkWords(this.link, first.series, second.series);
+    if (this.note.textContent !== words) this.note.textContent = words;
+    this.note.hidden = words === "";
+    this.root.dataset.link = this.link?.ground ?? "none";
   }
 
   /** Shows a series in the active viewport. */
   async open({ study, series }: Choice): Promise<void> {
     this.cine.stop();
-    const linked = this.link !== null;
-    this.link = null;
-    await this.active.open(study, series);
-    if (linked) this.linkByGeometry();
+    const opened = this.active.open(study, series);
+    this.relink();
+    await opened;
+    this.follow(this.active);
     this.refresh();
   }
 
@@ -170,7 +191,8 @@ export class Viewer {
     const alike = (choice: Choice): number => {
       const words = new Set(series.label.split(" · "));
       const shared = choice.series.label.split(" · ").filter((word) => words.has(word)).length;
-      return (choice.study === study ? 0 : 100) + (choice.series.modality === series.modality ? 10 : 0) + shared;
+      const along = crossing(choice.series, series) ? 0 : 10;
+      return (choice.study === study ? 0 : 100) + (choice.series.modality === series.modality ? 20 : 0) + along + shared;
     };
     return others.sort((a, b) => alike(b) - alike(a))[0];
   }
@@ -180,6 +202,7 @@ export class Viewer {
     this.cine.stop();
     const [first, second] = this.panes;
     if (second !== undefined) {
+      this.linking = false;
       this.link = null;
       this.panes.pop();
       second.close();
@@ -190,28 +213,33 @@ export class Viewer {
     }
     const beside = this.counterpart();
     if (beside === undefined || first === undefined) return;
+    this.linking = true;
+    this.link = this.linkOf(first.series, beside.series);
     const pane = this.add(beside);
     this.resize();
-    const link = linkByGeometry(first.series, beside.series);
-    const slice = linkedSlice(link, first.series, first.index, beside.series);
-    this.link = link;
+    const slice = this.link === null ? undefined : linkedSlice(this.link, first.series, first.index, beside.series);
     await pane.open(beside.study, beside.series, slice);
     this.shareWindow(first);
     this.refresh();
   }
 
-  private linkByGeometry(): void {
+  private linkOf(first: Series, second: Series): Link | null {
+    return this.corrections.find(first, second) ?? linkByGeometry(first, second);
+  }
+
+  private relink(): void {
     const [first, second] = this.panes;
-    if (first === undefined || second === undefined) return;
-    this.link = linkByGeometry(first.series, second.series);
-    this.follow(this.active);
+    const both = first !== undefined && second !== undefined;
+    this.link = both && this.linking ? this.linkOf(first.series, second.series) : null;
   }
 
   /** Unlinks, or links the two slices that the reader has put beside each other. */
   toggleLink(): void {
     const [first, second] = this.panes;
-    if (first === undefined || second === undefined) return;
-    this.link = this.link === null ? linkAsShown(first.series, first.index, second.series, second.index) : null;
+    if (first === undefined || second === undefined || !this.linkable()) return;
+    this.linking = !this.linking;
+    this.link = this.linking ? linkAsShown(first.series, first.index, second.series, second.index) : null;
+    if (this.link !== null) this.corrections.add(first.series, second.series, this.link);
     this.refresh();
   }
 

@@ -1,0 +1,58 @@
+"""What the server says about the pictures of a case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from meta_dx.cohort.catalog import Catalog
+from meta_dx.review.desk import Desk
+from tests.dicom.builders import uid_of, write_instance
+from tests.review.two_studies import EARLIER, SAGITTAL, THICK, THIN, desk_of_two_studies, write_two_studies
+
+
+def described(desk: Desk) -> dict[str, Any]:
+    (study,) = desk.cases.waiting()
+    return desk.images.manifest(study)
+
+
+def frames_of_reference(manifest: dict[str, Any]) -> dict[int, str | None]:
+    """Return each series' frame of reference, by its number of slices."""
+    series = [one for study in manifest["studies"] for one in study["series"]]
+    return {len(one["frames"]): one["frame_of_reference"] for one in series}
+
+
+@pytest.mark.parametrize(("earlier", "told"), [("earlier", "1"), ("today", "0"), (None, None)])
+def test_every_series_tells_a_key_of_its_frame_of_reference(
+    tmp_path: Path, earlier: str | None, told: str | None
+) -> None:
+    write_two_studies(tmp_path / "files", earlier)
+    found = frames_of_reference(described(desk_of_two_studies(tmp_path / "home", tmp_path / "files")))
+    assert found == {THICK: "0", THIN: "0", SAGITTAL: "0", EARLIER: told}
+
+
+def test_the_key_is_neither_the_original_uid_nor_its_surrogate(tmp_path: Path) -> None:
+    write_two_studies(tmp_path / "files")
+    desk = desk_of_two_studies(tmp_path / "home", tmp_path / "files")
+    text = str(described(desk))
+    kept = Catalog(desk.home).instances()["frame_of_reference"].unique()
+    assert len(kept) == 2
+    for uid in [*kept, uid_of("frame of today"), uid_of("frame of earlier")]:
+        assert uid not in text
+
+
+def test_pictures_without_positions_are_in_no_frame_of_reference(tmp_path: Path) -> None:
+    write_instance(tmp_path / "files", FrameOfReferenceUID="1.2.3", Rows=16, Columns=16)
+    desk = desk_of_two_studies(tmp_path / "home", tmp_path / "files")
+    assert frames_of_reference(described(desk)) == {1: None}
+
+
+def test_a_home_from_before_frames_of_reference_were_kept_is_shown_without(tmp_path: Path) -> None:
+    write_two_studies(tmp_path / "files")
+    desk = desk_of_two_studies(tmp_path / "home", tmp_path / "files")
+    (file,) = desk.home.catalog.glob("*/instances.parquet")
+    pq.write_table(pq.read_table(file).drop_columns(["frame_of_reference"]), file)
+    assert frames_of_reference(described(Desk(desk.home))) == dict.fromkeys([THICK, THIN, SAGITTAL, EARLIER])
