@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from meta_dx.evaluation.asking import Asked
-from meta_dx.evaluation.figures import Ends, Floats, MethodResult, Tally, method_result, outranked, wilson
+from meta_dx.evaluation.figures import Ends, Floats, MethodResult, Tally, method_result, outranked
 from meta_dx.metrics import classification
+from meta_dx.metrics.intervals import wilson
 
 
 @dataclass(frozen=True)

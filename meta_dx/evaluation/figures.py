@@ -175,15 +175,6 @@ def outranked(asked: Asked, probabilities: Floats) -> Floats:
     return share
 
 
-def wilson(share: float, n: int) -> Ends:
-    """Return the 95 % Wilson score interval of a share of n; never empty, also at 0 and 1."""
-    z2 = 1.96**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = 1.96 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # Rounding may put an end a hair inside of the share itself.
-    return (float(max(0.0, min(share, middle - half))), float(min(1.0, max(share, middle + half))))
-
-
 def _fractions(ends: Ends) -> Ends:
     return (float(np.clip(ends[0], 0.0, 1.0)), float(np.clip(ends[1], 0.0, 1.0)))
 

@@ -1,6 +1,6 @@
-"""How sure is a figure: bootstrap over diseases, then patients, and the Monte-Carlo error of the episodes.
+"""How sure is a figure: bootstrap over diseases, then patients, the Monte-Carlo error of the episodes, and shares.
 
-The two answer different questions. The bootstrap says how the figure would change with *other diseases and
+The first two answer different questions. The bootstrap says how the figure would change with *other diseases and
 other patients*; the Monte-Carlo half-width says only how it would change with *other episodes of the same
 ones*.
 """
@@ -171,6 +171,65 @@ def monte_carlo_half_width(values: npt.ArrayLike) -> float:
     if len(figures) < 2:
         return float("nan")
     return float(1.96 * figures.std(ddof=1) / np.sqrt(len(figures)))
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share of n; never empty, also at 0 and 1.
+
+    E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+
+    Parameters
+    ----------
+    share : float
+        Between 0 and 1.
+    n : float
+        How many, above 0; of answers that depend on each other :func:`effective_number`.
+
+    Returns
+    -------
+    (float, float)
+    """
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = 1.96 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # Rounding may put an end a hair inside of the share itself.
+    return (float(max(0.0, min(share, middle - half))), float(min(1.0, max(share, middle + half))))
+
+
+def effective_number(right: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
+    """Return how many independent answers are worth as much as these, of which some are about the same patient.
+
+    ``n / (1 + (m - 1) * rho)``, with n answers, the mean m of the size of an answer's own cluster, and the intraclass
+    correlation rho, estimated by analysis of variance and kept within 0 … 1. Where all answers are alike nothing tells
+    their correlation, and it counts as 1. With Wilson's interval as K. K. Saha, D. Miller, S. Wang, Int. J. Biostat. 12
+    (2016) propose; a bootstrap over clusters is too narrow with a dozen of them.
+
+    Parameters
+    ----------
+    right : array_like of bool, shape (n,)
+        The answers; n > 0.
+    cluster : array_like, shape (n,)
+        Whom each is about.
+
+    Returns
+    -------
+    float
+        From 1 to n; n where nobody has more than one.
+    """
+    answers = np.asarray(right, dtype=np.float64)
+    _, which = np.unique(np.asarray(cluster), return_inverse=True)
+    size = np.bincount(which).astype(np.float64)
+    n, clusters = len(answers), len(size)
+    own = float((size**2).sum() / n)  # mean size of an answer's own cluster
+    if clusters in (1, n):
+        return n / own
+    mean, share = np.bincount(which, answers) / size, answers.mean()
+    between = float((size * (mean - share) ** 2).sum() / (clusters - 1))
+    within = float((size * mean * (1 - mean)).sum() / (n - clusters))
+    usual = (n - own) / (clusters - 1)
+    spread = between + (usual - 1) * within
+    rho = min(max((between - within) / spread, 0.0), 1.0) if spread > 0 else 1.0
+    return n / (1 + (own - 1) * rho)
 
 
 def _units(values: npt.ArrayLike, disease: npt.ArrayLike, patient: npt.ArrayLike) -> list[Floats]:

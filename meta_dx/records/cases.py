@@ -270,6 +270,11 @@ class Cases:
         with self._records.reading() as session:
             return {study: moment for study, moment in session.execute(query)}
 
+    def patients(self) -> dict[str, str]:
+        """Return whose case each is, as a surrogate."""
+        with self._records.reading() as session:
+            return {study: who for study, who in session.execute(select(CaseRow.study, CaseRow.patient))}
+
     def spans(self) -> list[tuple[str, str | None, str | None]]:
         """Return when every reading was started, read blind and decided; None where it has not come so far."""
         columns = ReadingRow.started_at, ReadingRow.read_at, ReadingRow.decided_at

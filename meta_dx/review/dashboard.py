@@ -6,18 +6,17 @@ pathology, follow-up or an adjudication. Agreement after the reveal says how rea
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from statistics import NormalDist, median
+from statistics import median
 
+from meta_dx.metrics.intervals import effective_number, wilson
 from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
 
 FEWEST = 12
-"""Cases below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
-_Z = NormalDist().inv_cdf(0.975)
+"""Patients below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
 _BINS = 5
 
 
@@ -29,10 +28,17 @@ class Share:
     ----------
     right, of : int
         How many of how many.
+    patients : int, optional
+        Of how many patients; as many as ``of`` if absent.
+    independent : float, optional
+        How many independent ones they are worth (:func:`~meta_dx.metrics.intervals.effective_number`); as many as
+        ``of`` if absent.
     """
 
     right: int
     of: int
+    patients: int | None = None
+    independent: float | None = None
 
     @property
     def value(self) -> float | None:
@@ -40,18 +46,19 @@ class Share:
         return self.right / self.of if self.of else None
 
     @property
+    def people(self) -> int:
+        """Of how many patients."""
+        return self.of if self.patients is None else self.patients
+
+    @property
     def enough(self) -> bool:
-        """Whether there are enough cases to tell the share."""
-        return self.of >= FEWEST
+        """Whether there are enough patients to tell the share."""
+        return self.people >= FEWEST
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Its ends; None of nothing. E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)."""
-        if not self.of:
-            return None
-        p, n, z = self.right / self.of, self.of, _Z
-        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        """Its ends; None of nothing."""
+        return wilson(self.right / self.of, self.independent or self.of) if self.of else None
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class ReadCase:
         Bundle and version of the support set.
     seen : bool
         Whether the reader was shown the answer; in shadow mode nobody is.
+    patient : str
+        Surrogate of whose case it is; empty where that is not known.
     """
 
     study: str
@@ -84,6 +93,7 @@ class ReadCase:
     day: str
     served: tuple[str, int] | None = None
     seen: bool = True
+    patient: str = ""
 
     @property
     def top(self) -> str | None:
@@ -111,7 +121,7 @@ class Dashboard:
         The blind first disease is that label.
     reliability : list of (float, Share)
         By the model's confidence, in five bins: mean confidence, and how often the blind read says the same. A bin with
-        too few cases is left out.
+        too few patients is left out.
     by_disease : list of (str, Share)
         Agreement of blind reads with the model, by the disease that the reader named.
     by_week : list of (str, Share)
@@ -138,7 +148,9 @@ class Dashboard:
 
 
 def read_cases(
-    opinions: Sequence[Opinion], answers: Mapping[tuple[int, str], Mapping[str, float]]
+    opinions: Sequence[Opinion],
+    answers: Mapping[tuple[int, str], Mapping[str, float]],
+    patients: Mapping[str, str],
 ) -> list[ReadCase]:
     """Put together what each reader said about each case.
 
@@ -148,6 +160,8 @@ def read_cases(
         Everything that was said, in order of time.
     answers : mapping of (run, study) to probabilities
         What the model had said.
+    patients : mapping of str to str
+        Study → patient.
 
     Returns
     -------
@@ -178,6 +192,7 @@ def read_cases(
                 answers.get((run, key[0]), {}) if run is not None else {},
                 first.created_at[:10],
                 (str(last.bundle), int(last.support_version or 0)) if last and shown else None,
+                patient=patients.get(key[0], ""),
             )
         )
     return found
@@ -240,7 +255,12 @@ def week_of(moment: str) -> str:
 
 
 def _share(cases: Sequence[ReadCase], right: Callable[[ReadCase], bool]) -> Share:
-    return Share(sum(map(right, cases)), len(cases))
+    """Count; what two readers say about one case, or one about two studies of a patient, is no independent evidence."""
+    if not cases:
+        return Share(0, 0)
+    counted = [right(case) for case in cases]
+    patients = [case.patient or case.study for case in cases]
+    return Share(sum(counted), len(cases), len(set(patients)), effective_number(counted, patients))
 
 
 def _by(cases: Sequence[ReadCase], name: Callable[[ReadCase], str]) -> list[tuple[str, Share]]:

@@ -205,10 +205,8 @@ class Desk:
 
     def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
         answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
-        done = self.cases.done()
-        read = [
-            case if case.study in done else replace(case, answer={}) for case in read_cases(said, answers)
-        ]
+        done, told = self.cases.done(), read_cases(said, answers, self.cases.patients())
+        read = [case if case.study in done else replace(case, answer={}) for case in told]
         unseen = {case.study for case in read if not case.answer and case.study in done}
         return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
 

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from meta_dx.evaluation.asking import Asked
-from meta_dx.evaluation.figures import Tally, method_result, wilson
+from meta_dx.evaluation.figures import Tally, method_result
 from meta_dx.metrics.intervals import two_level_bootstrap
 
 
@@ -90,15 +88,3 @@ def test_the_interval_of_the_calibration_error_is_its_bootstrap_spelled_out(seed
         errors.append(np.abs(total).sum())
     shifted = np.quantile(errors, [0.025, 0.975]) - np.mean(errors) + found.ece
     assert found.ece_ci95 == pytest.approx(shifted.clip(0, 1), abs=1e-12)
-
-
-@given(st.integers(0, 60), st.integers(1, 60))
-@settings(max_examples=60, deadline=None)
-def test_wilson_solves_its_equation(right: int, n: int) -> None:
-    share = min(right, n) / n
-    low, high = wilson(share, n)
-    assert 0 <= low <= share <= high <= 1
-    for end in (low, high):
-        if 0 < end < 1:
-            assert abs(share - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / n), abs=1e-9)
-    assert high > low

