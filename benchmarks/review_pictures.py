@@ -9,21 +9,15 @@ and light, to be looked at; without it, dark at 1280 × 800 only, as `docs/` sho
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
@@ -35,35 +29,14 @@ from meta_dx.cohort.ingest import ingest_folder  # noqa: E402
 from meta_dx.dicom.phantom.volumes import write_volume_phantom  # noqa: E402
 from meta_dx.home import Home  # noqa: E402
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis  # noqa: E402
-from meta_dx.review.app import create_app  # noqa: E402
 from meta_dx.review.desk import Desk  # noqa: E402
 from meta_dx.review.forms import label  # noqa: E402
 from meta_dx.steps import cohort_file_of, open_project  # noqa: E402
 from meta_dx.steps.review import case_of, open_desk  # noqa: E402
+from tests.review.chromium import launched, new_page, sign_in  # noqa: E402
+from tests.review.serving import served  # noqa: E402
 
-PASSWORD = "a long enough password"  # noqa: S105 # of homes that live for minutes
-PEOPLE = {"anna": "reader", "bert": "reader", "carl": "adjudicator", "lena": "lead", "otto": "administrator"}
 SIZES = {"1280": (1280, 800), "4k": (3840, 2160)}
-FLAGS = ["--no-sandbox", "--disable-gpu"]
-
-
-@contextmanager
-def serving(desk: Desk) -> Iterator[str]:
-    """Serve a desk on a free port of loopback, with an account for everybody."""
-    import uvicorn
-
-    for name, role in PEOPLE.items():
-        desk.accounts.add(name, role, password=PASSWORD, must_change=False)
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def review_some(desk: Desk, count: int) -> None:
@@ -99,16 +72,9 @@ class Camera:
 
     def sign_in(self, name: str = "") -> Page:
         """Return a page on which somebody is signed in."""
-        width, height = SIZES[self.size]
-        context = self.browser.new_context(viewport={"width": width, "height": height})
-        context.add_cookies([{"name": "theme", "value": self.theme, "url": self.address}])
-        page = context.new_page()
-        page.goto(f"{self.address}/sign-in")
-        if name:
-            page.fill("[name=name]", name)
-            page.fill("[name=password]", PASSWORD)
-            page.click(".login button[type=submit]")
-            page.wait_for_load_state("networkidle")
+        page = new_page(self.browser, self.address, self.theme, SIZES[self.size])
+        sign_in(page, self.address, name)
+        page.wait_for_load_state("networkidle")
         return page
 
     def go(self, page: Page, path: str) -> None:
@@ -251,23 +217,18 @@ def main() -> None:
     chosen = (
         [(size, theme) for size in SIZES for theme in ("dark", "light")] if asked.all else [("1280", "dark")]
     )
-    launch: dict[str, Any] = {
-        "executable_path": os.environ.get("CHROMIUM", "/usr/bin/chromium"),
-        "args": FLAGS,
-    }
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        folder, browser = Path(name), playwright.chromium.launch(**launch)
+    with tempfile.TemporaryDirectory() as name, launched(webgl=False) as browser:
+        folder = Path(name)
         desk = demo_desk(asked.home, folder)
-        with serving(desk) as address:
+        with served(desk) as address:
             review_some(desk, 12)
             waiting = desk.cases.waiting()
             for size, theme in chosen:
                 pages(Camera(browser, address, asked.out, size, theme, asked.all), desk, waiting)
         desk, study = volume_home(folder)
-        with serving(desk) as address:
+        with served(desk) as address:
             for size, theme in chosen:
                 volumes(Camera(browser, address, asked.out, size, theme, asked.all), study)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 import sys
 import tempfile
 import threading
@@ -29,25 +28,9 @@ from meta_dx.cohort.ingest import ingest_folder  # noqa: E402
 from meta_dx.dicom.phantom.volumes import write_volume_phantom  # noqa: E402
 from meta_dx.home import Home  # noqa: E402
 from meta_dx.records.cases import NewCase  # noqa: E402
-from meta_dx.review.app import create_app  # noqa: E402
 from meta_dx.review.desk import Desk  # noqa: E402
 from meta_dx.steps.review import case_of  # noqa: E402
-
-PASSWORD = "a long enough password"  # noqa: S105 # of a home that lives for minutes
-_NUMBER = r'name="form" value="([^"]+)"'
-
-
-def serve(home: Path, port: multiprocessing.Queue[int]) -> None:
-    """Serve a home on a free port until the process is ended."""
-    import socket
-
-    import uvicorn
-
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    port.put(listener.getsockname()[1])
-    config = uvicorn.Config(create_app(Desk(Home.open(home))), log_level="warning")
-    uvicorn.Server(config).run(sockets=[listener])
+from tests.review.serving import PASSWORD, serve, sign_in  # noqa: E402
 
 
 def prepare(folder: Path, cases: int, readers: int) -> tuple[Path, list[str]]:
@@ -71,11 +54,7 @@ def prepare(folder: Path, cases: int, readers: int) -> tuple[Path, list[str]]:
 def signed_in(address: str, number: int) -> httpx2.Client:
     """Return a browser of one reader."""
     client = httpx2.Client(base_url=address, timeout=60, headers={"accept": "text/html"})
-    form = re.search(_NUMBER, client.get("/sign-in").text)
-    if form is None:
-        raise RuntimeError("there is no sign-in form")
-    answer = client.post("/sign-in", data={"form": form[1], "name": f"reader{number}", "password": PASSWORD})
-    if answer.status_code != 303:
+    if sign_in(client, f"reader{number}").status_code != 303:
         raise RuntimeError("a reader could not sign in")
     return client
 
@@ -154,11 +133,10 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         home, studies = prepare(Path(folder), asked.cases, asked.readers)
-        port = context.Queue()
-        server = context.Process(target=serve, args=(home, port), daemon=True)
+        queue = context.Queue()
+        server = context.Process(target=serve, args=(home, queue), daemon=True)
         server.start()
-        address = f"http://127.0.0.1:{port.get(timeout=120)}"
-        time.sleep(3)
+        address = queue.get(timeout=120)
         one_reader(signed_in(address, 0), studies)
         many_readers(address, asked.readers, asked.rounds)
         server.terminate()

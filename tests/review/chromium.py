@@ -1,21 +1,23 @@
-"""Review pages that are served for the time of a test, and a real browser on them."""
+"""A real browser on the review pages, or on any server of ours."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meta_dx.review.desk import Desk
+from tests.review.serving import PASSWORD, served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-PEOPLE = {"anna": "reader", "bert": "reader", "carl": "adjudicator", "lena": "lead", "otto": "administrator"}
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+WITH_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 needs_chromium = [
     pytest.mark.system,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)"),
@@ -23,66 +25,80 @@ needs_chromium = [
 
 
 @contextmanager
-def served(desk: Desk) -> Iterator[str]:
-    """Serve a desk on a free port of loopback, with an account for everybody in :data:`PEOPLE`."""
-    import uvicorn
+def launched(*, webgl: bool = True) -> Iterator[Browser]:
+    """Run a Chromium without a window, in which pages have WebGL in software; without it all is drawn quicker."""
+    from playwright.sync_api import sync_playwright
 
-    from meta_dx.review.app import create_app
-    from tests.review.conftest import PASSWORD
+    flags = ["--no-sandbox", *(WITH_WEBGL if webgl else ["--disable-gpu"])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
-    for name, role in PEOPLE.items():
-        desk.accounts.add(name, role, password=PASSWORD, must_change=False)
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
+
+def new_page(
+    browser: Browser, address: str, theme: str = "dark", size: tuple[int, int] = (1280, 800), **more: Any
+) -> Page:
+    """Make an empty page with cookies of its own, for the server at an address; size in CSS pixels."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **more)
+    context.add_cookies([{"name": "theme", "value": theme, "url": address}])
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    return page
+
+
+def sign_in(page: Page, address: str, name: str) -> None:
+    """Go to the sign-in page, and fill the form in unless the name is empty."""
+    page.goto(f"{address}/sign-in")
+    if name:
+        page.fill("[name=name]", name)
+        page.fill("[name=password]", PASSWORD)
+        page.click(".login button[type=submit]")
+
+
+@contextmanager
+def watched_pages(browser: Browser, address: str) -> Iterator[Callable[..., Any]]:
+    """Give a factory of pages as of :func:`new_page`.
+
+    None of them may complain on its console, unless the words are among ``page.expected``.
+    """
+    complaints: list[str] = []
+    pages: list[Page] = []
+
+    def make(**more: Any) -> Any:
+        page: Any = new_page(browser, address, **more)
+        pages.append(page)
+        page.expected = []
+
+        def complain(words: str) -> None:
+            if not any(word in words for word in page.expected):
+                complaints.append(words)
+
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.on("console", lambda said: complain(said.text) if said.type in ("error", "warning") else None)
+        return page
+
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield make
     finally:
-        server.should_exit = True
-        thread.join()
+        for page in pages:
+            page.context.close()
+    assert complaints == []
 
 
 @contextmanager
 def opening(address: str) -> Iterator[Callable[..., Any]]:
-    """Give a factory of pages on which somebody (or, for ``""``, nobody) is signed in.
+    """Give a factory of watched pages of the review pages on which somebody (or, for ``""``, nobody) is signed in."""
+    with launched() as browser, watched_pages(browser, address) as make:
 
-    No page may complain on its console, unless the words are among ``page.expected``.
-    """
-    from playwright.sync_api import sync_playwright
-
-    from tests.review.conftest import PASSWORD
-
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-
-        def sign_in(name: str = "", theme: str = "dark", **more: Any) -> Any:
-            context = browser.new_context(viewport={"width": 1280, "height": 800}, **more)
-            context.add_cookies([{"name": "theme", "value": theme, "url": address}])
-            page = context.new_page()
-            page.expected = []
-            page.set_default_timeout(15_000)
-
-            def complain(words: str) -> None:
-                if not any(word in words for word in page.expected):
-                    complaints.append(words)
-
-            page.on("pageerror", lambda error: complain(str(error)))
-            page.on("console", lambda said: complain(said.text) if said.type == "error" else None)
-            page.goto(f"{address}/sign-in")
-            if name:
-                page.fill("[name=name]", name)
-                page.fill("[name=password]", PASSWORD)
-                page.click(".login button[type=submit]")
+        def open_page(name: str = "", theme: str = "dark", **more: Any) -> Any:
+            page = make(theme=theme, **more)
+            sign_in(page, address, name)
             return page
 
-        try:
-            yield sign_in
-        finally:
-            browser.close()
-    assert complaints == []
+        yield open_page
 
 
 @pytest.fixture
@@ -93,5 +109,5 @@ def address(desk: Desk) -> Iterator[str]:
 
 @pytest.fixture
 def open_page(address: str) -> Iterator[Callable[..., Any]]:
-    with opening(address) as sign_in:
-        yield sign_in
+    with opening(address) as made:
+        yield made

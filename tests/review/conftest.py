@@ -29,8 +29,8 @@ from meta_dx.review.options import ReviewOptions
 from meta_dx.steps.review import case_of
 from tests.dicom.builders import write_instance
 from tests.review.chromium import address, open_page  # noqa: F401 # fixtures
+from tests.review.serving import PASSWORD, csrf_of, sign_in
 
-PASSWORD = "correct horse battery"  # noqa: S105
 SECRET = "NAME^OF-A-PATIENT"  # noqa: S105
 CONFIRMED, OPEN = 2, 4
 OTHER_DATABASE = os.environ.get("META_DX_TEST_DATABASE_URL")
@@ -171,15 +171,11 @@ class Browser:
         self.client.headers["accept"] = "text/html"
 
     def sign_in(self, password: str = PASSWORD):  # type: ignore[no-untyped-def]
-        form = re.search(r'name="form" value="([^"]+)"', self.client.get("/sign-in").text)
-        assert form
-        return self.client.post("/sign-in", data={"form": form[1], "name": self.name, "password": password})
+        return sign_in(self.client, self.name, password)
 
     @property
     def csrf(self) -> str:
-        found = re.search(r'name="csrf-token" content="([^"]*)"', self.client.get("/password").text)
-        assert found
-        return found[1]
+        return csrf_of(self.client)
 
     def get(self, path: str, **more):  # type: ignore[no-untyped-def]
         return self.client.get(path, **more)

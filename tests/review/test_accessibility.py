@@ -10,8 +10,8 @@ import pytest
 
 from meta_dx.review import app
 from meta_dx.review.desk import Desk
-from tests.review.chromium import needs_chromium, opening, served
-from tests.review.conftest import PASSWORD
+from tests.review.chromium import needs_chromium, opening
+from tests.review.serving import PASSWORD, served
 from tests.review.test_teaching import FakeTeacher
 
 pytestmark = needs_chromium
@@ -184,7 +184,7 @@ def test_a_reader_needs_no_mouse_from_the_sign_in_to_the_next_case(desk: Desk, o
     keys = Keys(page)
     for name in ("click", "check", "fill", "select_option", "hover"):  # nothing but keys from here on
         setattr(page, name, None)
-    page.wait_for_function("document.activeElement.name === 'name'")
+    page.wait_for_function("() => document.activeElement.name === 'name'")  # an expression would be evaluated
     page.keyboard.type("anna")
     keys.type("[name=password]", PASSWORD)
     keys.press("Enter")

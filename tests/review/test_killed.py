@@ -7,41 +7,18 @@ import random
 import re
 import threading
 import time
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from meta_dx.home import Home
 from meta_dx.records.opinions import Decision
 from meta_dx.review.desk import Desk
-from tests.review.conftest import PASSWORD
+from tests.review.serving import PASSWORD, csrf_of, serve, sign_in
 
 pytestmark = pytest.mark.system
 KILLS = 25
 _CONTEXT = multiprocessing.get_context("forkserver")
-
-
-def serve(home: Path, port: Queue[int]) -> None:
-    import socket
-
-    import uvicorn
-
-    from meta_dx.review import app
-
-    app.built_files = lambda: {"js": [], "css": []}
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app.create_app(Desk(Home.open(home))), log_level="critical"))
-
-    def tell() -> None:
-        while not server.started:
-            time.sleep(0.005)
-        port.put(listener.getsockname()[1])
-
-    threading.Thread(target=tell, daemon=True).start()
-    server.run(sockets=[listener])
 
 
 class Server:
@@ -52,22 +29,22 @@ class Server:
         self.client = httpx2.Client(timeout=30, headers={"accept": "text/html"})
 
     def start(self) -> None:
-        port: Queue[int] = _CONTEXT.Queue()
-        self.process = _CONTEXT.Process(target=serve, args=(self.home, port), daemon=True)
+        address = _CONTEXT.Queue()
+        self.process = _CONTEXT.Process(target=serve, args=(self.home, address), daemon=True)
         self.process.start()
-        self.address = f"http://127.0.0.1:{port.get(timeout=60)}"
+        self.client.base_url = address.get(timeout=60)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
 
     def get(self, path: str) -> httpx2.Response:
-        return self.client.get(self.address + path)
+        return self.client.get(path)
 
     def post(self, path: str, **fields: str) -> int:
         """Return the status of the answer; 0 where none came."""
         try:
-            return self.client.post(self.address + path, data=fields).status_code
+            return self.client.post(path, data=fields).status_code
         except httpx2.TransportError:
             return 0
 
@@ -78,12 +55,9 @@ class Server:
         return found[1]
 
     def sign_in(self, name: str) -> str:
-        form = re.search(r'name="form" value="([^"]+)"', self.get("/sign-in").text)
-        assert form
-        assert self.post("/sign-in", form=form[1], name=name, password=PASSWORD) == 303
-        found = re.search(r'name="csrf-token" content="([^"]+)"', self.get("/password").text)
-        assert found
-        return found[1]
+        """Sign somebody in; return the number of the session."""
+        assert sign_in(self.client, name).status_code == 303
+        return csrf_of(self.client)
 
 
 @pytest.fixture

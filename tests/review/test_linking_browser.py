@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.review.chromium import needs_chromium, opening, served
-from tests.review.test_volumes import OTHER, PANE, Viewer
+from tests.review.chromium import needs_chromium, opening
+from tests.review.serving import served
 from tests.review.two_studies import (
     EARLIER,
     SAGITTAL,
@@ -20,6 +20,7 @@ from tests.review.two_studies import (
     desk_of_two_studies,
     write_two_studies,
 )
+from tests.review.viewer import OTHER, PANE, Viewer
 
 pytestmark = needs_chromium
 

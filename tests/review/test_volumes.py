@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +18,11 @@ from meta_dx.dicom.phantom.volumes import write_volume_phantom
 from meta_dx.home import Home
 from meta_dx.review.desk import Desk
 from meta_dx.steps.review import case_of
-from tests.review.chromium import needs_chromium, opening, served
+from tests.review.chromium import needs_chromium, opening
+from tests.review.serving import served
+from tests.review.viewer import OTHER, PANE, Viewer
 
 pytestmark = needs_chromium
-PANE, OTHER = "[data-pane=pane-0]", "[data-pane=pane-1]"
 TABLE = 500.0  # mm by which the table stood elsewhere at the earlier study
 
 
@@ -84,63 +84,11 @@ def viewer(volume_desk: Desk) -> Iterator[Viewer]:
         yield Viewer(page)
 
 
-class Viewer:
-    """The viewer of a case, by mouse and keyboard."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.ready()
-
-    def ready(self, pane: str = PANE) -> None:
-        self.page.wait_for_selector(f'{pane}[data-state="ready"]')
-
-    def number(self, name: str, pane: str = PANE) -> float:
-        return float(self.page.locator(pane).get_attribute(f"data-{name}"))
-
-    def wait(self, what: Callable[[], bool]) -> None:
-        for _ in range(200):
-            if what():
-                return
-            self.page.wait_for_timeout(30)
-        raise AssertionError("it did not happen")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.page.wait_for_timeout(80)
-
-    def grey(self, pane: str = PANE) -> np.ndarray:
-        """Return what is drawn, in 64 × 64 cells."""
-        cells = self.page.evaluate(
-            """selector => {
-                const copy = new OffscreenCanvas(64, 64).getContext('2d');
-                copy.drawImage(document.querySelector(selector + ' canvas.cornerstone-canvas'), 0, 0, 64, 64);
-                return [...copy.getImageData(0, 0, 64, 64).data].filter((_, i) => i % 4 === 0);
-            }""",
-            pane,
-        )
-        return np.array(cells, float).reshape(64, 64)
-
-    def drag(self, dx: float, dy: float) -> None:
-        box = self.page.locator(f"{PANE} .pane__image").bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        self.page.mouse.move(x + dx, y + dy, steps=5)
-        self.page.mouse.up()
-        self.page.wait_for_timeout(300)
-
-    @property
-    def lengths(self) -> list[str]:
-        found = self.page.locator(f"{PANE} svg text tspan").all_text_contents()
-        return [text for text in found if text.strip()]
-
-
 def test_slices_scroll_by_key_wheel_and_slider(viewer: Viewer) -> None:
     last = viewer.number("slices") - 1
     assert last >= 15
     assert viewer.number("slice") == last // 2
-    viewer.page.locator(PANE).focus()
+    viewer.focus()
     viewer.press("Home")
     viewer.wait(lambda: viewer.number("slice") == 0)
     seen = []
@@ -180,14 +128,14 @@ def test_a_slice_that_is_held_is_not_fetched_again(viewer: Viewer) -> None:
 
 
 def test_windows_inversion_zoom_and_reset(viewer: Viewer) -> None:
-    viewer.page.locator(PANE).focus()
+    viewer.focus()
     own, zoom = (viewer.number("center"), viewer.number("width")), viewer.number("zoom")
     presets = viewer.page.get_by_label("Window preset")
     names = presets.locator("option").all_text_contents()
     for name, center, width in (("Lung", -600, 1500), ("Bone", 480, 2500), ("Brain", 40, 80)):
         before = viewer.grey()
         presets.select_option(label=next(one for one in names if name in one))
-        viewer.page.locator(PANE).focus()
+        viewer.focus()
         assert (viewer.number("center"), viewer.number("width")) == (center, width)
         viewer.page.wait_for_timeout(100)
         assert np.abs(viewer.grey() - before).max() > 20
@@ -207,7 +155,7 @@ def test_windows_inversion_zoom_and_reset(viewer: Viewer) -> None:
 
 
 def test_cine_plays_every_slice_and_stops(viewer: Viewer) -> None:
-    viewer.page.locator(PANE).focus()
+    viewer.focus()
     viewer.page.evaluate(
         """selector => { window.seen = []; const pane = document.querySelector(selector);
             new MutationObserver(() => { const n = Number(pane.dataset.slice);
@@ -228,7 +176,7 @@ def test_cine_plays_every_slice_and_stops(viewer: Viewer) -> None:
 
 
 def test_a_length_is_in_millimetres_and_belongs_to_its_slice(viewer: Viewer) -> None:
-    viewer.page.locator(PANE).focus()
+    viewer.focus()
     viewer.press("l")
     viewer.drag(120, 0)
     (said,) = viewer.lengths
@@ -247,7 +195,7 @@ def test_a_length_is_in_millimetres_and_belongs_to_its_slice(viewer: Viewer) -> 
 
 
 def test_the_earlier_study_comes_beside_it_linked_where_the_slices_lie(viewer: Viewer) -> None:
-    viewer.page.locator(PANE).focus()
+    viewer.focus()
     viewer.press("Home")
     viewer.press("c")
     viewer.ready(OTHER)
