@@ -1,12 +1,13 @@
 """How fast ingest is: beside a bare loop, on a tree that has not changed, and with ten times the files.
 
-    OMP_NUM_THREADS=1 python benchmarks/ingest_speed.py floor FOLDER [--workers 2] [--rounds 3]
+    OMP_NUM_THREADS=1 python benchmarks/ingest_speed.py floor FOLDER [--workers 2] [--rounds 3] [--times 1]
     OMP_NUM_THREADS=1 python benchmarks/ingest_speed.py rescan [--files 20000]
     OMP_NUM_THREADS=1 python benchmarks/ingest_speed.py scale [--counts 1000 10000 100000]
 
 *floor*: the files that have pixels, through ``pydicom.dcmread(...).pixel_array`` and the resize of ``preprocess`` on as
 many processes, beside the whole of ingest (reading in limited processes, which have to start; surrogates, hashes,
-checks, objects, catalog). *scale*: each count in a process
+checks, objects, catalog); ``--times`` takes every file so often, each time as another study, so that the start counts
+less. *scale*: each count in a process
 of its own, which says how much memory it and its readers took.
 """
 
@@ -29,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from meta_dx.cohort.ingest import IngestOptions, ingest_folder
 from meta_dx.cohort.preprocessing import ImageOptions, preprocess
@@ -49,7 +50,7 @@ def bare(paths: list[Path]) -> float:
     return time.process_time() - begun
 
 
-def floor(source: Path, workers: int, rounds: int) -> None:
+def floor(source: Path, workers: int, rounds: int, times: int) -> None:
     """Print the rate of ingest by the rate of the bare loop; both take turns."""
     with tempfile.TemporaryDirectory() as copies:
         folder = Path(copies)
@@ -60,7 +61,17 @@ def floor(source: Path, workers: int, rounds: int) -> None:
                 print(f"left out: {type(fault).__name__}", file=sys.stderr)
                 continue
             shutil.copy(path, folder / f"{number:06d}.dcm")
+            for again in range(1, times):
+                _other_study(path, again).save_as(folder / f"{number:06d}-{again}.dcm")
         _floor(folder, workers, rounds)
+
+
+def _other_study(path: Path, number: int) -> Dataset:
+    dataset = dcmread(path)
+    for level in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        dataset[level].value = generate_uid(entropy_srcs=[dataset[level].value, str(number)])
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
 
 
 def _floor(folder: Path, workers: int, rounds: int) -> None:
@@ -202,12 +213,13 @@ def main() -> None:
     command.add_argument("folder", type=Path)
     command.add_argument("--workers", type=int, default=2)
     command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--times", type=int, default=1)
     what.add_parser("rescan").add_argument("--files", type=int, default=20_000)
     what.add_parser("scale").add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     what.add_parser("one").add_argument("count", type=int)
     options = parser.parse_args()
     if options.what == "floor":
-        floor(options.folder, options.workers, options.rounds)
+        floor(options.folder, options.workers, options.rounds, options.times)
     elif options.what == "rescan":
         rescan(options.files)
     elif options.what == "scale":
