@@ -15,6 +15,8 @@ from meta_dx.errors import MetaDxError
 if TYPE_CHECKING:
     from meta_dx.review.desk import Desk
 
+_BY = "command line"
+
 app = typer.Typer(help="The clinician's review pages.", no_args_is_help=True)
 
 
@@ -35,6 +37,7 @@ def serve(
 
     import uvicorn
 
+    from meta_dx.records.subjects import unbound_accounts
     from meta_dx.review.app import LOOPBACK, built_files, create_app
     from meta_dx.steps.review import keep_current, open_desk
 
@@ -46,6 +49,11 @@ def serve(
         account, password = desk.accounts.add("admin", "administrator")
         say(
             f"First sign-in: {account.name} / {password} (told once, to be replaced; it makes the other accounts)"
+        )
+    if desk.options.openid.issuer and (unbound := unbound_accounts(desk.records)):
+        say(
+            f"Bound to no issuer, so nobody gets in through OpenID Connect with them: {', '.join(unbound)}. If "
+            f"{desk.options.openid.issuer} calls the same people by these subjects: meta-dx review bind-subjects"
         )
     hosts = {*LOOPBACK, host, *(name or ())}
     stop = threading.Event()
@@ -67,17 +75,50 @@ def add_user(
     name: Annotated[str, typer.Argument(help="What they sign in with.")],
     role: Annotated[str, typer.Option(help="reader, adjudicator, lead or administrator.")] = "reader",
     subject: Annotated[
-        str | None, typer.Option(help="Subject of OpenID Connect; then there is no password.")
+        str | None,
+        typer.Option(help="Subject at the provider of [review.openid]; then there is no password."),
     ] = None,
+    cohort: CohortOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make an account; its first password is told once and has to be replaced."""
-    account, password = _desk(home).accounts.add(name, role, subject=subject, by="command line")
+    from meta_dx.records.subjects import Subject
+
+    desk = _desk(home)
+    whom = Subject(_issuer(cohort, home), subject) if subject else None
+    account, password = desk.accounts.add(name, role, subject=whom, by=_BY)
     if json:
         emit_json({"name": account.name, "role": account.role, "password": password})
     else:
         say(f"{account.name} ({account.role}){f', first password {password}' if password else ''}")
+
+
+@app.command("bind-subjects")
+def bind_subjects(
+    earlier: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Issuer they are bound to now, from which the same people have moved; without it, those from "
+            "before issuers were kept.",
+        ),
+    ] = None,
+    cohort: CohortOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bind subjects of OpenID Connect to the provider of [review.openid]: it calls the same people by them."""
+    from meta_dx.records import subjects
+
+    desk, issuer = _desk(home), _issuer(cohort, home)
+    bound, left = subjects.bind_subjects(desk.trail, issuer, earlier=earlier, by=_BY)
+    if json:
+        emit_json({"issuer": issuer, "bound": bound, "left": left})
+        return
+    say(f"bound to {issuer}: {', '.join(bound) or 'nobody'}")
+    if left:
+        say(f"left, since another account has their subject of this issuer: {', '.join(left)}")
 
 
 @app.command("users")
@@ -96,7 +137,7 @@ def users(home: HomeOption = None, json: JsonOption = False) -> None:
 @app.command("reset-password")
 def reset_password(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
     """Give an account a new password and end its sessions; it has to be replaced at the next sign-in."""
-    say(f"{name}: {_desk(home).accounts.set_password(name, by='command line')}")
+    say(f"{name}: {_desk(home).accounts.set_password(name, by=_BY)}")
 
 
 @app.command("verify-audit")
@@ -116,3 +157,13 @@ def _desk(home: Path | None) -> Desk:
     from meta_dx.review.desk import Desk
 
     return Desk(Home.open(existing_home(home)))
+
+
+def _issuer(cohort: Path | None, home: Path | None) -> str:
+    issuer = project_of(cohort, home).settings.review.openid.issuer
+    if not issuer:
+        raise MetaDxError(
+            "no_openid",
+            "No provider is configured: set [review.openid] issuer in the cohort file (docs/review.md).",
+        )
+    return issuer

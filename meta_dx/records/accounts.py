@@ -21,6 +21,7 @@ from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
 from meta_dx.records.passwords import hashed_password, password_matches
 from meta_dx.records.schema import AccountRow, SignInRow, now
+from meta_dx.records.subjects import Subject, account_of
 
 Role = Literal["reader", "adjudicator", "lead", "administrator"]
 Right = Literal["read", "adjudicate", "teach", "identity", "export", "store", "lead", "accounts", "audit"]
@@ -109,7 +110,7 @@ class Accounts:
         role: str,
         *,
         password: str | None = None,
-        subject: str | None = None,
+        subject: Subject | None = None,
         by: str = "-",
         must_change: bool = True,
     ) -> tuple[Account, str]:
@@ -123,7 +124,7 @@ class Accounts:
             One of :data:`RIGHTS`.
         password : str, optional
             At least 12 characters; drawn at random if absent.
-        subject : str, optional
+        subject : Subject, optional
             Whom OpenID Connect means by this account; then there is no password.
         by : str
             Who makes it.
@@ -139,7 +140,7 @@ class Accounts:
         Raises
         ------
         MetaDxError
-            ``bad_account``, ``bad_password`` or ``account_exists``.
+            ``bad_account``, ``bad_password``, ``account_exists``, or as :meth:`of_subject`.
         """
         name = name.strip().lower()
         if not _NAME.fullmatch(name) or role not in get_args(Role):
@@ -156,8 +157,7 @@ class Accounts:
         hashed = None if subject else hashed_password(secret)
 
         def work(session: Session, write: Write) -> Account:
-            taken = select(AccountRow.id).where(AccountRow.subject == subject)
-            if subject is not None and session.scalar(taken) is not None:
+            if subject is not None and account_of(session, subject) is not None:
                 raise MetaDxError("account_exists", "There is an account with this subject already.")
             if session.scalar(select(AccountRow).where(AccountRow.name == name)) is not None:
                 raise MetaDxError(
@@ -167,7 +167,8 @@ class Accounts:
                 name=name,
                 role=role,
                 password_hash=hashed,
-                subject=subject,
+                issuer=subject.issuer if subject else None,
+                subject=subject.name if subject else None,
                 must_change=must_change and not subject,
                 enabled=True,
                 failures=0,
@@ -269,26 +270,32 @@ class Accounts:
             raise MetaDxError("sign_in_failed", "The name or the password is wrong.")
         return self._open(row.id, "password")
 
-    def of_subject(self, subject: str) -> Account | None:
-        """Return whose subject of OpenID Connect this is; None where nobody's."""
+    def of_subject(self, subject: Subject) -> Account | None:
+        """Return whose subject of OpenID Connect this is; None where nobody's.
+
+        Raises
+        ------
+        MetaDxError
+            ``openid_unbound`` where only an account from before issuers were kept has it.
+        """
         with self._records.reading() as session:
-            row = session.scalar(select(AccountRow).where(AccountRow.subject == subject))
+            row = account_of(session, subject)
         return None if row is None else _account(row)
 
     def failed(self, how: str, why: str) -> None:
         """Write down a sign-in that came to nothing elsewhere, with the code of the reason."""
         self._trail.add(AuditLine("-", "sign_in_failed", details={"how": how, "why": why}))
 
-    def sign_in_as(self, subject: str) -> SignIn:
+    def sign_in_as(self, subject: Subject) -> SignIn:
         """Open a session for whom OpenID Connect vouches.
 
         Raises
         ------
         MetaDxError
-            ``sign_in_failed`` when no open account has this subject.
+            ``sign_in_failed`` when no open account has this subject, or as :meth:`of_subject`.
         """
         with self._records.reading() as session:
-            row = session.scalar(select(AccountRow).where(AccountRow.subject == subject))
+            row = account_of(session, subject)
         if row is None or not row.enabled:
             raise MetaDxError(
                 "sign_in_failed", "Your sign-in is known, but nobody has given you an account here yet."

@@ -25,7 +25,7 @@ from meta_dx.records.schema import OwnerRow
 from meta_dx.records.sqlite import connect_for_reading, is_read_only, prepare, storage_error
 
 URL_VARIABLE = "META_DX_DATABASE_URL"
-HEAD = "0005"
+HEAD = "0006"
 """The revision this version writes; kept here so that opening a current database need not load Alembic."""
 VERSION_TABLE = "meta_dx_revision"  # not Alembic's default name, which Dagster uses in its own database
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -132,10 +132,13 @@ class Records:
             with self._reader.connect() as connection:
                 if _revision(connection) == HEAD:
                     return
-            with _MIGRATING, self._writer.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-                _migrate(connection, self.where)
+            with _MIGRATING, self._writer.connect() as connection:
+                if self._sqlite:  # it remakes a table by dropping it, and what refers to it has to stay
+                    connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+                with connection.begin():
+                    if not self._sqlite:
+                        connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                    _migrate(connection, self.where)
 
     def _claim(self, cohort: str | None) -> None:
         if cohort is None:
@@ -256,3 +259,8 @@ def _migrate(connection: Connection, where: str) -> None:
             f"this one knows {HEAD}): update meta-dx, or use another --home.",
         )
     command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        raise MetaDxError(
+            "database_damaged",
+            f"The records in {where} hold rows that refer to nothing: put back a back-up (docs/records.md).",
+        )

@@ -157,12 +157,15 @@ class AccountRow(Base):
     name: Mapped[str] = mapped_column(unique=True)  # in lower case
     role: Mapped[str]
     password_hash: Mapped[str | None]  # None: signs in through OpenID Connect only
-    subject: Mapped[str | None] = mapped_column(unique=True)  # of OpenID Connect
+    issuer: Mapped[str | None]  # of OpenID Connect; None: of a subject from before issuers were kept
+    subject: Mapped[str | None]  # whom that issuer means
     must_change: Mapped[bool]
     enabled: Mapped[bool]
     failures: Mapped[int]
     locked_until: Mapped[str | None]
     created_at: Mapped[str]
+
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
 
 
 class SignInRow(Base):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meta_dx.errors import MetaDxError
+from meta_dx.records.subjects import Subject
 from meta_dx.review.openid_attempts import Attempt, Attempts
 from meta_dx.review.openid_options import OpenIdOptions, is_safe_address
 
@@ -49,15 +50,15 @@ class Vouched:
 
     Parameters
     ----------
-    subject : str
-        What an account's subject is compared with.
+    subject : Subject
+        What an account's subject is compared with, and its issuer.
     name : str
         What a new account would be called; may be empty.
     role : str, optional
         The role that the claim gives; None where roles are given here.
     """
 
-    subject: str
+    subject: Subject
     name: str = ""
     role: str | None = None
 
@@ -216,7 +217,8 @@ class OpenIdProvider:
         if options.subject_claim == "email" and claims.get("email_verified") is not True:
             raise _refused("it has not verified your e-mail address")
         name = claims.get(options.name_claim)
-        return Vouched(subject, name if isinstance(name, str) else "", self._role(claims))
+        whom = Subject(options.issuer, subject)
+        return Vouched(whom, name if isinstance(name, str) else "", self._role(claims))
 
     def _role(self, claims: dict[str, Any]) -> str | None:
         if not self._options.role_claim:

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import RIGHTS, SignIn
+from meta_dx.records.subjects import Subject
 from meta_dx.review.app import page
 from meta_dx.review.security import (
     COOKIE,
@@ -124,10 +125,10 @@ def add_account(
     subject: Annotated[str, Form(max_length=255)] = "",
 ) -> HTMLResponse:
     """Make an account and show its first password, once; one with a subject has none."""
+    desk, whom = desk_of(request), subject.strip()
     try:
-        account, secret = desk_of(request).accounts.add(
-            name, role, subject=subject.strip() or None, by=session.account.name
-        )
+        known = Subject(desk.options.openid.issuer, whom) if whom else None
+        account, secret = desk.accounts.add(name, role, subject=known, by=session.account.name)
     except MetaDxError as fault:
         return _accounts(request, session, 400, message=str(fault))
     return _accounts(request, session, told=(account.name, secret))

@@ -91,8 +91,8 @@ def _admitted(accounts: Accounts, vouched: Vouched, options: OpenIdOptions) -> S
     if known is None:
         raise MetaDxError(
             "openid_no_account",
-            f"You are known as '{vouched.subject}', but no account here belongs to you: ask an administrator for one "
-            "with this subject.",
+            f"You are known as '{vouched.subject.name}', but no account here belongs to you: ask an administrator for "
+            "one with this subject.",
         )
     if known.enabled and vouched.role is not None and vouched.role != known.role:
         accounts.change(known.name, role=vouched.role, by=_BY)

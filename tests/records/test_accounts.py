@@ -13,7 +13,9 @@ from meta_dx.records.accounts import FAILURES, IDLE, LOCKED, RIGHTS, Account, Ac
 from meta_dx.records.audit import AuditTrail
 from meta_dx.records.database import Records
 from meta_dx.records.schema import AccountRow, SignInRow
+from meta_dx.records.subjects import Subject
 
+ISSUER = "https://id.example"
 PASSWORD = "correct horse battery"  # noqa: S105
 
 
@@ -144,11 +146,11 @@ def test_neither_passwords_nor_tokens_lie_in_the_database(accounts: Accounts, re
 
 
 def test_whoever_openid_connect_vouches_for_gets_in_only_with_an_account(accounts: Accounts) -> None:
-    accounts.add("carla", "reader", subject="issuer|42")
-    assert accounts.sign_in_as("issuer|42").account.name == "carla"
+    accounts.add("carla", "reader", subject=Subject(ISSUER, "42"))
+    assert accounts.sign_in_as(Subject(ISSUER, "42")).account.name == "carla"
     assert refused(accounts, "carla", "") == "sign_in_failed"
     with pytest.raises(MetaDxError, match="nobody has given you an account"):
-        accounts.sign_in_as("issuer|43")
+        accounts.sign_in_as(Subject(ISSUER, "43"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
+from meta_dx.records.subjects import Subject
+
 CLIENT, SECRET = "meta-dx", "shared with the provider"
 Claims = dict[str, Any]
 
@@ -42,6 +44,10 @@ class Provider:
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def named(self, subject: str) -> Subject:
+        """Return whom this provider calls so."""
+        return Subject(self.issuer, subject)
 
     def discovery(self) -> dict[str, Any]:
         return {

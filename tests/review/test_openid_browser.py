@@ -18,8 +18,8 @@ pytestmark = needs_chromium
 @pytest.fixture
 def address(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    desk.accounts.add("nina", "lead", subject="u-1")
     with providing(Provider()) as provider:
+        desk.accounts.add("nina", "lead", subject=provider.named("u-1"))
         openid = OpenIdOptions(provider.issuer, CLIENT, label="your hospital account")
         desk.options = replace(desk.options, openid=openid)
         with served(desk) as where:
