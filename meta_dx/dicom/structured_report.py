@@ -25,6 +25,7 @@ VERDICTS = {
     "bad_image": ("unfit", "Images not fit for reading"),
 }
 RESEARCH = "Research use only"
+_UTC = "+0000"
 
 
 @dataclass(frozen=True)
@@ -225,16 +226,17 @@ def _previous(case: ReviewedCase, series: str, instance: str) -> Dataset:
 
 
 def _settle_times(made: Dataset, decided_at: str) -> None:
-    """Give the report the moment of the decision, so that writing it again gives the same bytes."""
+    """Give the report the moment of the decision, so that writing it again gives the same bytes; it is in UTC."""
+    made.TimezoneOffsetFromUTC = _UTC
     day, clock = decided_at[:10].replace("-", ""), decided_at[11:19].replace(":", "")
     for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         setattr(made, keyword, day)
     for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
         setattr(made, keyword, clock)
     for item in made.get("VerifyingObserverSequence", ()):
-        item.VerificationDateTime = f"{day}{clock}"
+        item.VerificationDateTime = f"{day}{clock}{_UTC}"
     for item in made.get("ContributingEquipmentSequence", ()):
-        item.ContributionDateTime = f"{day}{clock}"
+        item.ContributionDateTime = f"{day}{clock}{_UTC}"
 
 
 def _diagnosis() -> Any:

@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_a_changed_decision_supersedes_the_report_before(desk: Desk, decided: tu
     (before,) = dataset.PredecessorDocumentsSequence
     assert before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first
     assert reader.get(f"/cases/{study}/report.json").json()["status"] == "corrected"
+
+
+def test_the_times_of_the_report_say_that_they_are_utc(desk: Desk, decided: tuple[Browser, str]) -> None:
+    moment = datetime.fromisoformat(desk.cases.opinions(decided[1])[-1].created_at).replace(microsecond=0)
+    report = dcmread(BytesIO(report_of(desk, decided[1])[1]))
+    assert report.TimezoneOffsetFromUTC == "+0000"  # of every date with a time beside it
+    assert report.ContentDate + report.ContentTime == moment.strftime("%Y%m%d%H%M%S")
+    told = [element.value for element in report.iterall() if element.VR == "DT"]
+    assert told
+    assert {datetime.strptime(str(one), "%Y%m%d%H%M%S%z") for one in told} == {moment}
 
 
 @pytest.mark.skipif(
