@@ -6,7 +6,7 @@ Nothing here looks at a prediction before the blind opinion stands. :mod:`meta_d
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -291,6 +291,19 @@ class Cases:
         with self._records.reading() as session:
             return _opinions(session, OpinionRow.study == study)
 
+    def stood(self, study: str) -> list[Opinion]:
+        """Return the decisions of a case by which it was done, in order of time; while it is done, the last one stands."""
+        decisions: dict[str, Decision] = {}
+        found = []
+        for one in self.opinions(study):
+            if not isinstance(one.content, Decision):
+                continue
+            if one.kind == "decision":
+                decisions[one.account] = one.content
+            if one.kind == "adjudication" or _state(decisions, self._readers) == "done":
+                found.append(one)
+        return found
+
 
 def _case(session: Session, study: str, lock: bool = False) -> CaseRow:
     row = session.get(CaseRow, study, with_for_update=True if lock else None)
@@ -361,11 +374,13 @@ def _latest(session: Session, study: str, kind: Kind) -> dict[str, Decision]:
 
 def _settle(session: Session, case: CaseRow, readers: int) -> None:
     decisions = _latest(session, case.study, "decision")
-    case.decisions = len(decisions)
+    case.decisions, case.state = len(decisions), _state(decisions, readers)
+
+
+def _state(decisions: Mapping[str, Decision], readers: int) -> str:
     if len(decisions) < readers:
-        case.state = "open"
-    else:
-        case.state = "done" if len({each.outcome for each in decisions.values()}) == 1 else "disputed"
+        return "open"
+    return "done" if len({each.outcome for each in decisions.values()}) == 1 else "disputed"
 
 
 def _line(

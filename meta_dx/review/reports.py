@@ -77,7 +77,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     return {
         "resourceType": "DiagnosticReport",
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{_uid(desk, f'{study}/fhir')}"}],
-        "status": "final" if len(settled) == 1 else "corrected",
+        "status": "corrected" if len(desk.cases.stood(study)) > 1 else "final",
         "category": [{"text": RESEARCH}],
         "code": {"text": "Review of images with meta_dx"},
         "subject": {"identifier": {"value": case.patient_id}},

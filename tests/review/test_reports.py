@@ -16,9 +16,10 @@ from highdicom.sr import srread
 from pydicom import dcmread
 
 from meta_dx.errors import MetaDxError
+from meta_dx.records.opinions import BlindOpinion, Decision
 from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
-from meta_dx.review.reports import decisions_table, report_of
+from meta_dx.review.reports import decisions_table, diagnostic_report, report_of
 from tests.review.conftest import Browser
 
 Browsers = Callable[..., Browser]
@@ -124,6 +125,46 @@ def test_fhir_says_the_same(decided: tuple[Browser, str]) -> None:
     assert found["conclusionCode"][0]["coding"][0]["code"] == "D1"
     assert found["imagingStudy"][0]["identifier"]["value"].startswith("urn:oid:1.2.3.")
     assert [e["extension"][1]["valueDecimal"] for e in found["extension"]] == [0.8, pytest.approx(0.2)]
+
+
+def test_fhir_calls_a_report_corrected_only_where_another_decision_stood_before(
+    make_desk: Callable[..., Desk], browser: Browsers
+) -> None:
+    two = make_desk(readers=2, name="two")
+    anna, bert = (browser(name=name, at=two) for name in ("anna", "bert"))
+    settler = browser("adjudicator", at=two)
+    agreed, disputed, reopened = anna.cases()[:3]
+
+    def decide(reader: Browser, study: str, code: str) -> None:
+        # No answer of the model is needed here, and none is shown while readers differ.
+        known = next(disease for disease in two.diseases() if disease.code == code)
+        account = next(one for one in two.accounts.all() if one.name == reader.name)
+        two.cases.open(account, study)
+        if two.cases.reading(account, study).stage == "started":  # type: ignore[union-attr]
+            two.cases.read(account, study, BlindOpinion((known,), 70))
+        two.cases.decide(account, study, Decision("own", known), None)
+
+    def settle(study: str) -> None:
+        account = next(one for one in two.accounts.all() if one.name == settler.name)
+        two.cases.adjudicate(account, study, Decision("own", two.diseases()[0]), None)
+
+    def status(study: str) -> str:
+        return str(diagnostic_report(two, study)["status"])
+
+    decide(anna, agreed, "D0")
+    decide(anna, agreed, "D1")  # changed her mind before anything stood
+    decide(bert, agreed, "D1")
+    assert status(agreed) == "final"
+    decide(anna, disputed, "D0")
+    decide(bert, disputed, "D1")
+    settle(disputed)
+    assert status(disputed) == "final"
+    decide(anna, reopened, "D0")
+    decide(bert, reopened, "D0")
+    assert status(reopened) == "final"
+    decide(anna, reopened, "D1")
+    settle(reopened)
+    assert status(reopened) == "corrected"
 
 
 def test_what_is_not_decided_leaves_nothing(desk: Desk, browser: Browsers) -> None:
