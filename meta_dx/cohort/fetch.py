@@ -249,7 +249,7 @@ class _Run:
         self._options, self._again = options, again
         self._counts: Counter[str] = Counter()
         self._failed: Counter[FetchFailure] = Counter()
-        self._unavailable = 0
+        self._unavailable = self._unlistable = 0
         self._outcomes: list[FetchedInstance] = []
         self._settled: list[SettledStudy] = []
         self._entered = time.monotonic()
@@ -298,13 +298,15 @@ class _Run:
         try:
             listing = self._archive.instances(study)
         except MetaDxError as fault:
-            # One study that the archive cannot list, for a file that it lost, say, must not end the night.
-            self._unavailable += 1
-            if fault.code not in _OF_ONE_STUDY or self._unavailable >= _MANY_UNAVAILABLE:
+            # One study that the archive cannot list, for a file that it lost, say, must not end the night; several in
+            # a row are an archive that has gone.
+            self._unlistable += 1
+            if fault.code not in _OF_ONE_STUDY or self._unlistable >= _MANY_UNAVAILABLE:
                 raise
             self._failed[FetchFailure.NOT_LISTED] += study.instances or 1
             self._log.unsettle(self._address, study.uid)
             return
+        self._unlistable = 0
         self._failed[FetchFailure.BAD_LISTING] += listing.unusable
         known = self._log.instances(self._server, study.uid)
         wanted = [
@@ -314,7 +316,8 @@ class _Run:
         failures = self._take(wanted, known) if wanted else {}
         # With a filter on series the study's own count says nothing.
         whole = not (self._filters.modalities or self._filters.body_part)
-        unseen = max(0, (study.instances or 0) - len(listing.instances) - listing.unusable) if whole else 0
+        here = len(listing.instances) + listing.unusable
+        unseen = max(listing.missing, (study.instances or 0) - here if whole else 0)
         self._failed[FetchFailure.NOT_LISTED] += unseen
         if failures or listing.unusable or unseen:
             self._log.unsettle(self._address, study.uid)

@@ -40,6 +40,7 @@ class Memory:
     fails: dict[str, FetchFailure] = field(default_factory=dict)
     swapped: dict[str, str] = field(default_factory=dict)
     unlistable: set[str] = field(default_factory=set)
+    short: str = ""
     counts: bool = True
     looked: list[str] = field(default_factory=list)
     retrieved: list[str] = field(default_factory=list)
@@ -62,8 +63,10 @@ class Memory:
         if study.uid in self.unlistable:
             raise MetaDxError("pacs_unreachable", "It cannot be listed.")
         mine = [uid for one, uid in self.files if one == study.uid]
+        listed = [uid for uid in mine if uid != self.short]
         return Listing(
-            tuple(ListedInstance(study.uid, "1.2", uid, "", self.marks.get(uid, "")) for uid in mine)
+            tuple(ListedInstance(study.uid, "1.2", uid, "", self.marks.get(uid, "")) for uid in listed),
+            missing=len(mine) - len(listed),
         )
 
     def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:
@@ -226,6 +229,34 @@ def test_a_study_that_cannot_be_listed_does_not_end_the_night_and_many_do(home, 
     archive.unlistable = {study for study, _ in archive.files}
     with pytest.raises(MetaDxError):
         fetch(home, WHERE)
+
+
+def test_studies_that_cannot_be_listed_among_others_do_not_end_the_night(home, archive, source) -> None:
+    for name in "CDEFGHIJKLMN":
+        archive.add(source, name, images=1)
+    fetch(
+        home, WHERE
+    )  # everything is here: from now on nothing is retrieved that could tell that the archive lives
+    in_order = sorted({study for study, _ in archive.files})
+    archive.unlistable = set(in_order[::2])
+    assert len(archive.unlistable) > 5
+    summary = fetch(home, WHERE)
+    assert summary.failed["not_listed"] + summary.already_here == len(archive.files)
+    assert archive.looked == in_order
+
+
+@pytest.mark.parametrize("filters", ["", "?modality=CR"])
+def test_what_a_series_counts_and_does_not_list_is_looked_for_the_next_night(home, archive, filters) -> None:
+    (archive.short,) = lost = {uid_of("B image 1")}
+    assert fetch(home, WHERE + filters, options=QUIET) == FetchSummary(
+        found=5, fetched=4, failed={"not_listed": 1}, studies=2
+    )
+    archive.short = ""
+    assert fetch(home, WHERE + filters, options=QUIET) == FetchSummary(
+        found=5, fetched=1, already_here=4, studies=2
+    )
+    assert archive.looked == [uid_of("B")]
+    assert set(archive.retrieved) == lost
 
 
 def test_one_run_at_a_time_speaks_to_a_server(home, archive) -> None:

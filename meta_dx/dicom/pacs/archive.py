@@ -28,7 +28,7 @@ class FetchFailure(StrEnum):
     """Why an instance that the archive lists was not fetched."""
 
     BAD_LISTING = "bad_listing", "The archive lists it under something that is no UID."
-    NOT_LISTED = "not_listed", "The archive counts it in its study and does not list it."
+    NOT_LISTED = "not_listed", "The archive counts it in its study or series and does not list it."
     NOT_SENT = "not_sent", "The archive answered that all is well and sent nothing."
     CUT_OFF = "cut_off", "The transfer ended before the instance did."
     NOT_DICOM = "not_dicom", "What the archive sent is no DICOM file."
@@ -102,10 +102,13 @@ class Listing:
         Each once.
     unusable : int
         Entries whose UID is none.
+    missing : int
+        Instances that the archive counts in these series and does not list.
     """
 
     instances: tuple[ListedInstance, ...]
     unusable: int = 0
+    missing: int = 0
 
 
 Outcome = tuple[ListedInstance, FetchFailure | None]
@@ -158,9 +161,14 @@ def listed_study(value: Callable[[str], str]) -> ListedStudy | None:
         return None
     identity = fingerprint_of([value(name) for name in STUDY_IDENTITY])
     counts = [value(name) for name in STUDY_COUNTS]
-    counted = int(counts[1]) if re.fullmatch(r"\d{1,7}", counts[1]) else None
-    mark = "" if counted is None else fingerprint_of([identity, *counts])
-    return ListedStudy(uid, identity, mark, counted)
+    number = counted(counts[1])
+    mark = "" if number is None else fingerprint_of([identity, *counts])
+    return ListedStudy(uid, identity, mark, number)
+
+
+def counted(text: str) -> int | None:
+    """Return a number of instances that the archive gives; None when it gives none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,7}", text) else None
 
 
 def listed_instance(study: ListedStudy, series: str, value: Callable[[str], str]) -> ListedInstance | None:

@@ -32,6 +32,8 @@ def prepared(event: Any) -> None:
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.recv = _Receive(connection.socket, event.assoc)
     measure(event.assoc)
+    if event.assoc.is_requestor:
+        _leave_answers(event.assoc)
 
 
 def measure(association: Any) -> Measured:
@@ -40,6 +42,22 @@ def measure(association: Any) -> Measured:
     if found is None:
         found = association.measured = Measured(association)
     return found
+
+
+def _leave_answers(association: Any) -> None:
+    """Keep the reactor of an association that asks from taking the answers.
+
+    A request asks pynetdicom's reactor thread to pause and looks whether it has; on a busy machine it sees that the
+    reactor *was* pausing, and the reactor, woken up late, takes one answer and drops it as unexpected. Whoever waits
+    for an answer takes it with ``block=True``, and so do the images of a C-GET come; the reactor is the only one that
+    does not wait.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> tuple[Any, Any]:
+        return take(block=True) if block else (None, None)
+
+    association.dimse.get_msg = get_msg
 
 
 class Measured:

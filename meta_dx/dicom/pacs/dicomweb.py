@@ -25,6 +25,7 @@ from meta_dx.dicom.pacs.archive import (
     Listing,
     Outcome,
     attempts,
+    counted,
     is_uid,
     listed_instance,
     listed_study,
@@ -84,7 +85,7 @@ class DicomWebArchive(DicomWebService):
     def instances(self, study: ListedStudy) -> Listing:
         """List the instances of one study."""
         wanted = self._address.filters
-        unusable = 0
+        unusable = missing = 0
         found: dict[str, ListedInstance] = {}
         path = f"/studies/{study.uid}/series"
         modality = wanted.modalities[0] if len(wanted.modalities) == 1 else ""
@@ -96,15 +97,16 @@ class DicomWebArchive(DicomWebService):
                 continue
             if not wanted.takes_series(series.value("Modality"), series.value("BodyPartExamined")):
                 continue
-            counted = series.value("NumberOfSeriesRelatedInstances")
-            expected = int(counted) if counted.isdecimal() and len(counted) < 8 else None
-            for entry in self._search(f"{path}/{uid}/instances", {}, INSTANCE_FIELDS, expected):
+            expected = counted(series.value("NumberOfSeriesRelatedInstances"))
+            entries = list(self._search(f"{path}/{uid}/instances", {}, INSTANCE_FIELDS, expected))
+            missing += max(0, (expected or 0) - len(entries))
+            for entry in entries:
                 instance = listed_instance(study, uid, entry.value)
                 if instance is None:
                     unusable += 1
                 else:
                     found[instance.uid] = instance
-        return Listing(tuple(found.values()), unusable)
+        return Listing(tuple(found.values()), unusable, missing)
 
     def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:
         """Fetch instances of one study; each comes out once, landed or with what went wrong."""

@@ -19,6 +19,7 @@ from meta_dx.dicom.pacs.archive import (
     Listing,
     Outcome,
     attempts,
+    counted,
     is_uid,
     listed_instance,
     listed_study,
@@ -86,7 +87,7 @@ class DimseArchive(DimseService):
         """List the instances of one study."""
         wanted = self._address.filters
         found: dict[str, ListedInstance] = {}
-        unusable = 0
+        unusable = missing = 0
         one = {"StudyInstanceUID": study.uid}
         keys = {**one, **dict.fromkeys(("SeriesInstanceUID", *SERIES_FIELDS), "")}
         keys |= {"Modality": wanted.modalities[0] if len(wanted.modalities) == 1 else ""}
@@ -97,13 +98,17 @@ class DimseArchive(DimseService):
                 unusable += 1
             elif wanted.takes_series(series.value("Modality"), series.value("BodyPartExamined")):
                 fields = dict.fromkeys(("SOPInstanceUID", *INSTANCE_FIELDS), "")
-                for entry in self._find("IMAGE", {**one, "SeriesInstanceUID": uid, **fields}):
+                entries = self._find("IMAGE", {**one, "SeriesInstanceUID": uid, **fields})
+                missing += max(
+                    0, (counted(series.value("NumberOfSeriesRelatedInstances")) or 0) - len(entries)
+                )
+                for entry in entries:
                     instance = listed_instance(study, uid, entry.value)
                     if instance is None:
                         unusable += 1
                     else:
                         found[instance.uid] = instance
-        return Listing(tuple(found.values()), unusable)
+        return Listing(tuple(found.values()), unusable, missing)
 
     def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:
         """Fetch instances of one study; each comes out once, landed or with what went wrong."""

@@ -218,7 +218,8 @@ def test_a_server_that_repeats_its_first_page_is_noticed_not_believed(home, web)
     assert whole.fetched == 15, "where everything fits into a page, repeating it does no harm"
 
 
-def test_an_instance_that_is_counted_but_not_listed_is_accounted_for(home, web, quick) -> None:
+@pytest.mark.parametrize("filters", ["", "?modality=CR"])
+def test_an_instance_that_is_counted_but_not_listed_is_accounted_for(home, web, quick, filters) -> None:
     def trouble(handler: Handler) -> bool:
         if handler.path.split("?")[0].endswith("/instances"):
             handler.send(b'[{"00080018":{"vr":"UI","Value":["1.2.1.1.0"]}}]', "application/dicom+json")
@@ -226,7 +227,7 @@ def test_an_instance_that_is_counted_but_not_listed_is_accounted_for(home, web, 
         return False
 
     web.trouble = trouble
-    summary = fetch(home, web.address, options=quick)
+    summary = fetch(home, web.address + filters, options=quick)
     assert summary == FetchSummary(found=3, fetched=1, failed={"not_listed": 2}, studies=1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -37,6 +40,7 @@ class World:
     status: int = 0x0000
     find_status: int = 0x0000
     answers: Any = None
+    hidden: str | None = None
     port: int = 0
     asked: list[str] = field(default_factory=list)
 
@@ -62,7 +66,10 @@ class World:
             entry.QueryRetrieveLevel = level
             if level == "STUDY":
                 entry.NumberOfStudyRelatedInstances = len(self.files)
-            yield 0xFF00, entry
+            if level == "SERIES":
+                entry.NumberOfSeriesRelatedInstances = len(self.files)
+            if uid != self.hidden:
+                yield 0xFF00, entry
 
     def get(self, event: Any) -> Iterator[Any]:
         wanted = event.identifier.SOPInstanceUID
@@ -232,6 +239,48 @@ def test_a_match_that_cannot_be_decoded_is_asked_for_again_and_never_left_out(mo
         "1.2.3",
     ]
     assert not answers
+
+
+@pytest.mark.parametrize("filters", ["", "?modality=CR"])
+def test_an_instance_that_is_counted_but_not_listed_is_accounted_for(home, world, quick, filters) -> None:
+    world.hidden = world.files[1].SOPInstanceUID
+    summary = fetch(home, world.address + filters, options=quick)
+    assert summary == FetchSummary(found=4, fetched=3, failed={"not_listed": 1}, studies=1)
+
+
+class _Late(threading.Event):
+    """What pynetdicom's reactor waits for; it is woken up late, as on a busy machine."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        woken = super().wait(timeout)
+        time.sleep(0.02)
+        return woken
+
+
+def test_no_answer_is_lost_to_a_reactor_that_wakes_up_late(world, monkeypatch) -> None:
+    begin = Association.__init__
+
+    def late(self: Association, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
+        if self.is_requestor:
+            self._reactor_checkpoint = _Late()
+            self._reactor_checkpoint.set()
+
+    monkeypatch.setattr(Association, "__init__", late)
+
+    def thirty(_: Any) -> Iterator[tuple[int, Dataset]]:
+        for number in range(30):
+            entry = Dataset()
+            entry.QueryRetrieveLevel, entry.SOPInstanceUID = "IMAGE", f"1.2.{number}"
+            yield 0xFF00, entry
+
+    world.answers = thirty
+    service = DimseService(parse_address(world.address), PacsOptions(retries=0, read_seconds=5))
+    keys = {"StudyInstanceUID": "1.2.3", "SOPInstanceUID": ""}
+    try:
+        assert {len(service._find("IMAGE", keys)) for _ in range(50)} == {30}
+    finally:
+        service.close()
 
 
 def test_of_an_answer_only_what_was_asked_for_is_kept() -> None:
