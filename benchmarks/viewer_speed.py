@@ -2,27 +2,27 @@
 
     python benchmarks/viewer_speed.py
 
-Drawn frames of 512 × 512 from the development server of the pages; headless Chromium that draws in software. Per size
-of the window: from the key to the first moment after the frame that shows the slice was handed to the screen, one
+Drawn frames of 512 × 512 from the server of the tests of the front end; headless Chromium that draws in software. Per
+size of the window: from the key to the first moment after the frame that shows the slice was handed to the screen, one
 slice at a time; and the time from slice to slice when one follows the other as fast as frames come.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
+from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "meta_dx" / "review" / "web" / "dev"))
+sys.path.insert(0, str(ROOT))
 
-from playwright.sync_api import Browser, sync_playwright  # noqa: E402 # after the path
-from session import PANE, Session, serving  # noqa: E402
+from tests.review.chromium import launched, new_page  # noqa: E402 # after the path
+from tests.review.frontend.server import serving  # noqa: E402
+from tests.review.viewer import PANE, Viewer  # noqa: E402
 
 SIZES = ((1280, 800), (1920, 1080), (3840, 2160))
-FLAGS = ["--no-sandbox", "--disable-gpu"]
 _ONE = """async ([selector, slices, resting]) => {
   const pane = document.querySelector(selector), found = [];
   const frame = () => new Promise(requestAnimationFrame);
@@ -45,11 +45,11 @@ _ONE = """async ([selector, slices, resting]) => {
 
 def measured(browser: Browser, address: str, size: tuple[int, int]) -> None:
     """Print what one size of the window takes."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-    session = Session(page, address)
-    session.open("/case.html")
-    page.locator(PANE).focus()
-    session.press("Home")
+    page = new_page(browser, address, size=size)
+    page.goto(f"{address}/case.html")
+    viewer = Viewer(page)
+    viewer.focus()
+    viewer.press("Home")
     page.wait_for_timeout(2500)  # until all slices are held
     for words, resting in (
         ("key to screen, one at a time", True),
@@ -58,18 +58,14 @@ def measured(browser: Browser, address: str, size: tuple[int, int]) -> None:
         times = page.evaluate(_ONE, [PANE, 75, resting])
         middle, most = np.percentile(times, [50, 95])
         sys.stdout.write(f"{size[0]} × {size[1]}  {words:34} {middle:5.0f} ms median {most:5.0f} ms p95\n")
-    page.close()
+    page.context.close()
 
 
 def main() -> None:
     """Measure."""
-    with serving() as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=FLAGS
-        )
+    with serving() as server, launched(webgl=False) as browser:
         for size in SIZES:
-            measured(browser, address, size)
-        browser.close()
+            measured(browser, server.address, size)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from meta_dx.records.accounts import Right, SignIn
 from meta_dx.review.desk import Desk
 
 COOKIE, FORM_COOKIE = "meta_dx_session", "meta_dx_form"
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -123,7 +123,7 @@ async def with_headers(request: Request, call_next: Callable[[Request], Awaitabl
     if host not in request.app.state.hosts:
         return Response("This server does not answer to that name.", 421)
     response = await call_next(request)
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if request.url.path.startswith("/static/") and response.status_code == 200:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"

@@ -1,4 +1,4 @@
-"""Drawn pictures for the development server: a head in a CT scanner, a slice of an MR, a patch of skin. No patient."""
+"""Drawn pictures with known measures: a head in a CT scanner, a slice of an MR, a patch of skin. No patient."""
 
 from __future__ import annotations
 
