@@ -9,8 +9,9 @@ import pytest
 
 from meta_dx.review.desk import Desk
 from meta_dx.review.openid_options import SECRET_VARIABLE, OpenIdOptions
-from tests.review.chromium import needs_chromium, opening, served
-from tests.review.openid_provider import CLIENT, SECRET, Provider, providing
+from tests.review.chromium import needs_chromium, opening
+from tests.review.openid.provider import CLIENT, SECRET, Provider, providing
+from tests.review.serving import served
 
 pytestmark = needs_chromium
 

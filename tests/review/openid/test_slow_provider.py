@@ -8,16 +8,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from joserfc.jwk import RSAKey
 
 from meta_dx.errors import MetaDxError
 from meta_dx.review import openid
 from meta_dx.review.openid import OpenIdProvider
-from meta_dx.review.openid_options import OpenIdOptions, OpenIdRoles
-from tests.review.openid_provider import CLIENT
-
-_KEY, _OTHER = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) for kid in ("first", "first"))
-GROUPS = OpenIdRoles(lead=("dx-lead",), reader=("dx-read", "dx-all"), administrator=("dx-admin",))
+from meta_dx.review.openid_options import OpenIdOptions
+from tests.review.openid.provider import CLIENT, Provider
 
 
 def stuck(known: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -80,3 +76,34 @@ def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, what: 
         ended.set()
         server.shutdown()
         server.server_close()
+
+
+def test_who_comes_while_the_provider_is_asked_does_not_wait_for_it(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = OpenIdProvider(OpenIdOptions(provider.issuer, CLIENT))
+    monkeypatch.setattr(openid, "_OTHERS", 0.01)
+    entered, go_on, real = threading.Event(), threading.Event(), known._get
+
+    def slow(address: str) -> dict[str, object]:
+        entered.set()
+        assert go_on.wait(30)
+        return real(address)
+
+    monkeypatch.setattr(known, "_get", slow)
+    for old in (False, True):  # the first time, and when the addresses have become old
+        first = threading.Thread(target=known._discovered)
+        first.start()
+        assert entered.wait(30)
+        if old:
+            assert known._discovered()["issuer"] == provider.issuer
+        else:
+            with pytest.raises(MetaDxError, match="cannot be reached"):
+                known._discovered()
+        assert first.is_alive()
+        go_on.set()
+        first.join()
+        assert known._discovered()["issuer"] == provider.issuer
+        entered.clear()
+        go_on.clear()
+        known._until = 0.0

@@ -1,17 +1,18 @@
-"""Section ``[review.openid]``: what it refuses, and where its secret comes from."""
+"""Section ``[review.openid]``: what it refuses, where its secret comes from, and what it needs."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from joserfc.jwk import RSAKey
+from fastapi.testclient import TestClient
 
 from meta_dx.errors import MetaDxError
-from meta_dx.review.openid_options import OpenIdOptions, OpenIdRoles
-
-_KEY, _OTHER = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) for kid in ("first", "first"))
-GROUPS = OpenIdRoles(lead=("dx-lead",), reader=("dx-read", "dx-all"), administrator=("dx-admin",))
+from meta_dx.review import app as application
+from meta_dx.review.desk import Desk
+from meta_dx.review.openid_options import OpenIdOptions
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,17 @@ def test_the_secret_comes_from_a_file_that_only_its_owner_may_read(tmp_path: Pat
     file.write_text("")
     with pytest.raises(MetaDxError, match="is empty"):
         options.secret()
+
+
+def test_without_authlib_the_pages_work_and_the_section_is_refused_in_one_sentence(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("authlib", "joserfc")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "authlib", None)
+    plain = TestClient(application.create_app(desk, {"testserver"}))
+    assert plain.get("/sign-in").status_code == 200
+    desk.options = replace(desk.options, openid=OpenIdOptions("https://provider.example", "x"))
+    with pytest.raises(MetaDxError, match="pip install") as caught:
+        application.create_app(desk, {"testserver"})
+    assert caught.value.code == "no_authlib"

@@ -18,7 +18,7 @@ from meta_dx.records.schema import AccountRow
 from meta_dx.review import app as application
 from meta_dx.review.desk import Desk
 from meta_dx.review.openid_options import SECRET_VARIABLE, OpenIdOptions, OpenIdRoles
-from tests.review.openid_provider import CLIENT, SECRET, Provider, providing
+from tests.review.openid.provider import CLIENT, SECRET, Provider, providing
 
 
 @pytest.fixture
