@@ -292,7 +292,7 @@ class Cases:
             return _opinions(session, OpinionRow.study == study)
 
     def stood(self, study: str) -> list[Opinion]:
-        """Return the decisions of a case by which it was done, in order of time; while it is done, the last one stands."""
+        """Return the decisions after which a case was done, in order of time; while it is done, the last one stands."""
         decisions: dict[str, Decision] = {}
         found = []
         for one in self.opinions(study):

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
@@ -39,7 +40,12 @@ _STATUS = {
     "map_in_making": 429,
 }
 
-_SENTENCES = {404: "There is no such page.", 405: "This address does not take that kind of request."}
+_SENTENCES = {
+    404: "There is no such page.",
+    405: "This address does not take that kind of request.",
+    413: "That is more than any page here sends: nothing was kept.",
+}
+_LARGEST_BODY = 1 << 20  # bytes; the largest that a page sends is a case's lengths, well below
 
 
 def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
@@ -66,9 +72,13 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
         pages_worklist,
     )
 
-    app = FastAPI(title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None, form_limits={"max_files": 0}
+    )
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
     app.state.pages, app.state.openid, app.state.looked = Pages(), None, pages_saliency.Looked()
+    # Before the headers are added, so that its answers get them too.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=_LARGEST_BODY)
     app.middleware("http")(with_headers)
     for part in (
         pages_account,

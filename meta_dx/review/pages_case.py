@@ -24,9 +24,14 @@ from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.storing import report_state
 from meta_dx.review.wording import bars, case_words, doubt, evidence, named
 
-router = APIRouter()
-Reader = Annotated[SignIn, Depends(having("read"))]
 _LARGEST_FIELD, _MOST_FIELDS = 5000, 30
+router = APIRouter(form_limits={"max_fields": _MOST_FIELDS})
+Reader = Annotated[SignIn, Depends(having("read"))]
+_FIELDS = {
+    *(f"rank{n}" for n in range(1, RANKS + 1)),
+    *("cannot_tell", "confidence", "text"),
+    *("answer", "verdict", "diagnosis", "new_scheme", "new_meaning", "reason"),
+}
 _THUMBNAIL = 160
 _ANSWER_CHANGED = MetaDxError(
     "answer_changed",
@@ -36,9 +41,9 @@ _ANSWER_CHANGED = MetaDxError(
 
 
 async def typed(request: Request) -> dict[str, str]:
-    """Return the fields of a form, refusing what is too much."""
-    form = await request.form(max_fields=_MOST_FIELDS, max_files=0)
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    """Return what a reader typed, refusing what is too long; a form with too many fields does not come so far."""
+    form = await request.form()
+    fields = {name: value for name, value in form.items() if name in _FIELDS and isinstance(value, str)}
     if any(len(value) > _LARGEST_FIELD for value in fields.values()):
         raise HTTPException(413, "A field is too long.")
     return fields
@@ -104,7 +109,6 @@ def fhir(request: Request, session: Annotated[SignIn, Depends(having("export"))]
 @router.post("/cases/{study}/draft", dependencies=_CHANGES)
 def draft(request: Request, session: Reader, study: str, form: Typed) -> Response:
     """Keep what was typed so far."""
-    form.pop("csrf", None)
     desk_of(request).cases.save_draft(session.account, study, form)
     return Response(status_code=204)
 
