@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
@@ -254,19 +254,17 @@ class Accounts:
             ``sign_in_failed``, in the same words and the same time whether the name or the password is wrong, or the
             account is closed; ``account_locked`` after too many failures.
         """
-        name = name.strip().lower()
-        with self._records.reading() as session:
-            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
-        known = row is not None and row.enabled and row.password_hash is not None
-        right = password_matches(row.password_hash if row is not None and known else None, password)
-        if row is not None and known and row.locked_until is not None and row.locked_until > now():
-            self._trail.add(AuditLine(name, "sign_in_locked"))
+        # Counted as a failure before it is checked, and forgotten if it is right: else many tries at once are all free.
+        row, locked = self._try(name.strip().lower())
+        if locked:
             raise MetaDxError(
                 "account_locked",
                 "Too many wrong passwords: the account is locked, try again in a quarter of an hour.",
             )
-        if row is None or not known or not right:
-            self._fail(row if known else None)
+        right = password_matches(None if row is None else row.password_hash, password)
+        if row is None or not right:
+            # What was typed may be a password in the wrong field.
+            self._trail.add(AuditLine("-" if row is None else row.name, "sign_in_failed"))
             raise MetaDxError("sign_in_failed", "The name or the password is wrong.")
         return self._open(row.id, "password")
 
@@ -355,19 +353,27 @@ class Accounts:
 
         return SignIn(self._trail.write(work), csrf, token)
 
-    def _fail(self, known: AccountRow | None) -> None:
-        def work(session: Session, write: Write) -> None:
-            name = "-"  # what was typed may be a password in the wrong field
-            if known is not None:
-                row = session.get_one(AccountRow, known.id, with_for_update=True)
-                row.failures += 1
-                name = row.name
-                if row.failures >= FAILURES:
-                    row.locked_until = (datetime.now(UTC) + LOCKED).isoformat(timespec="microseconds")
-                    row.failures = 0
-            write(AuditLine(name, "sign_in_failed"))
+    def _try(self, name: str) -> tuple[AccountRow | None, bool]:
+        """Count a try; return whose password it is about, None where nobody's, and whether the account is locked."""
 
-        self._trail.write(work)
+        def work(session: Session, write: Write) -> tuple[AccountRow | None, bool]:
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name).with_for_update())
+            if row is None or not row.enabled or row.password_hash is None:
+                # Takes as long as counting: how long a sign-in takes does not tell whose account there is.
+                session.execute(
+                    update(AccountRow).where(AccountRow.id == 1).values(failures=AccountRow.failures)
+                )
+                return None, False
+            if row.locked_until is not None and row.locked_until > now():
+                write(AuditLine(name, "sign_in_locked"))
+                return row, True
+            row.failures += 1
+            if row.failures >= FAILURES:
+                row.locked_until = (datetime.now(UTC) + LOCKED).isoformat(timespec="microseconds")
+                row.failures = 0
+            return row, False
+
+        return self._trail.write(work)
 
 
 def _account(row: AccountRow) -> Account:

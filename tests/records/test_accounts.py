@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import Engine, event, text, update
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
+from meta_dx.records import accounts as accounts_module
 from meta_dx.records.accounts import FAILURES, IDLE, LOCKED, RIGHTS, Account, Accounts
 from meta_dx.records.audit import AuditTrail
 from meta_dx.records.database import Records
@@ -66,6 +70,42 @@ def test_an_account_is_locked_after_repeated_failures_and_opens_again_later(
         session.execute(update(AccountRow).values(locked_until=ago.isoformat(timespec="microseconds")))
     assert accounts.sign_in("anna", PASSWORD).account.name == "anna"
     assert timedelta(minutes=10) <= LOCKED
+
+
+def test_passwords_that_are_tried_at_once_are_counted_before_they_are_checked(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[str] = []
+    check = accounts_module.password_matches
+    first = threading.Barrier(FAILURES)
+
+    def matches(hashed: str | None, password: str) -> bool:
+        first.wait(timeout=60)  # no check ends before all that are let through have begun
+        tested.append(password)
+        return check(hashed, password)
+
+    monkeypatch.setattr(accounts_module, "password_matches", matches)
+    with ThreadPoolExecutor(4 * FAILURES) as pool:
+        found = Counter(pool.map(lambda n: refused(accounts, "anna", f"wrong {n}"), range(4 * FAILURES)))
+    assert found == {"sign_in_failed": FAILURES, "account_locked": 3 * FAILURES}
+    assert len(tested) == FAILURES
+
+
+def test_a_name_that_nobody_has_makes_the_same_work_for_the_database(accounts: Accounts) -> None:
+    asked: list[str] = []
+
+    def heard(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement.split(maxsplit=1)[0])
+
+    event.listen(Engine, "before_cursor_execute", heard)
+    try:
+        refused(accounts, "anna", "wrong")
+        known, asked[:] = list(asked), []
+        refused(accounts, "nobody", "wrong")
+    finally:
+        event.remove(Engine, "before_cursor_execute", heard)
+    assert asked == known
+    assert known.count("UPDATE") == 1
 
 
 def test_failures_are_forgotten_after_a_success(accounts: Accounts) -> None:
