@@ -128,13 +128,20 @@ class Cases:
         Raises
         ------
         MetaDxError
-            ``unknown_case``, or ``already_read``.
+            ``unknown_case``, ``already_read``, or ``no_longer_blind`` once the case's readers have decided: from then
+            on others may have told what they saw.
         """
 
         def work(session: Session, write: Write) -> None:
             row = _reading(session, account, study)
             if row.stage != "started":
                 raise MetaDxError("already_read", "Your blind opinion of this case stands already.")
+            if _case(session, study).state != "open":
+                raise MetaDxError(
+                    "no_longer_blind",
+                    "Others have decided this case since you opened it: it needs no other blind read, and yours was "
+                    "not kept.",
+                )
             row.stage, row.read_at, row.draft = "read", now(), None
             version = _add(session, account, study, "blind", opinion, None)
             write(AuditLine(account.name, "read_blind", study, details={"version": version}))

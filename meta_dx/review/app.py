@@ -30,6 +30,8 @@ _STATUS = {
     "unknown_account": 404,
     "not_allowed": 403,
     "already_read": 409,
+    "no_longer_blind": 409,
+    "decide_first": 409,
     "not_read_yet": 409,
     "already_adjudicated": 409,
     "not_disputed": 409,

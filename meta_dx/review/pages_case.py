@@ -12,7 +12,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Request,
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from meta_dx.errors import MetaDxError
-from meta_dx.records.accounts import SignIn
+from meta_dx.records.accounts import Account, SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.opinions import REASONS, Decision, Diagnosis
 from meta_dx.records.schema import ReadingRow
@@ -91,6 +91,7 @@ def evidence_picture(request: Request, session: Reader, study: str, image: str) 
 def report(request: Request, session: Annotated[SignIn, Depends(having("export"))], study: str) -> Response:
     """Hand out the structured report of a case that is done; that it was taken is written down."""
     desk = desk_of(request)
+    _require_own_decision(desk, session.account, study)
     name, content = report_of(desk, study)
     desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "sr"}))
     headers = {"Content-Disposition": f'attachment; filename="{name}.dcm"'}
@@ -101,6 +102,7 @@ def report(request: Request, session: Annotated[SignIn, Depends(having("export")
 def fhir(request: Request, session: Annotated[SignIn, Depends(having("export"))], study: str) -> Response:
     """Hand out the decision as a FHIR DiagnosticReport; that it was taken is written down."""
     desk = desk_of(request)
+    _require_own_decision(desk, session.account, study)
     content = diagnostic_report(desk, study)
     desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "fhir"}))
     return JSONResponse(content, media_type="application/fhir+json")
@@ -177,6 +179,18 @@ def revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | Non
     if reading is None or reading.stage == "started":
         return None
     return desk.answer(study)
+
+
+def _require_own_decision(desk: Desk, account: Account, study: str) -> None:
+    """Refuse a report, which tells what the model and others said, to whoever may still have to say something."""
+    reading = desk.cases.reading(account, study)
+    stage = reading.stage if reading else "started"
+    if stage != "decided" and (stage == "read" or not account.may("adjudicate")):
+        raise MetaDxError(
+            "decide_first",
+            "The report of a case is for those who have decided about it, and for adjudicators and leads who are not "
+            "deciding.",
+        )
 
 
 def _mark(answer: Answer | None) -> str:

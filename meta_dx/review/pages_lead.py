@@ -77,7 +77,7 @@ def queue(request: Request, session: Lead, count: Annotated[int, Form()]) -> Res
 
 @router.get("/lead/decisions.csv")
 def decisions(request: Request, session: Lead) -> Response:
-    """Hand out every decision in every version, under surrogates."""
+    """Hand out every decision about cases that are done, in every version, under surrogates."""
     desk = desk_of(request)
     desk.trail.add(AuditLine(session.account.name, "export_decisions"))
     headers = {"Content-Disposition": 'attachment; filename="decisions.csv"'}
@@ -90,8 +90,20 @@ def audit(
     session: Annotated[SignIn, Depends(having("audit"))],
     study: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
-    """Show the newest lines of the audit trail, and whether it is whole."""
-    trail = desk_of(request).trail
+    """Show the newest lines of the audit trail, and whether it is whole.
+
+    Particulars tell verdicts and diseases: whoever reads cases, too, sees those of cases that are done.
+    """
+    desk = desk_of(request)
+    done = desk.cases.done()
+    lines = desk.trail.lines(study, 200)
+    named = {line.study for line in lines if line.study is not None}
     return page(
-        request, "audit", session, lines=trail.lines(study, 200), verdict=trail.verify(), study=study or ""
+        request,
+        "audit",
+        session,
+        lines=lines,
+        withheld=named - done if session.account.may("read") else set(),
+        verdict=desk.trail.verify(),
+        study=study or "",
     )

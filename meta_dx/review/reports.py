@@ -102,7 +102,11 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
 
 
 def decisions_table(desk: Desk) -> str:
-    """Return every decision in every version as CSV, under surrogates."""
+    """Return everything that was said about cases that are done, in every version, as CSV under surrogates.
+
+    Whoever reads it may have other cases yet to read blind, or to settle.
+    """
+    done = desk.cases.done()
     names = named(desk.diseases())
     held = io.StringIO()
     writer = csv.writer(held, lineterminator="\n")
@@ -123,6 +127,8 @@ def decisions_table(desk: Desk) -> str:
         ]
     )
     for one in desk.cases.everything():
+        if one.study not in done:
+            continue
         writer.writerow(
             [
                 _harmless(cell)
