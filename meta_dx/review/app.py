@@ -19,7 +19,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
 from meta_dx.review.desk import Desk
-from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, with_headers
+from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, careful, with_headers
 from meta_dx.review.wording import rights_of
 
 STATIC = Path(__file__).with_name("static")
@@ -179,9 +179,10 @@ def _answer_faults(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unforeseen(request: Request, _: Exception) -> Response:
-        return _told(
+        answer = _told(
             request, 500, "Something went wrong on the server; nothing that was kept before is lost."
         )
+        return careful(answer)  # Starlette answers outside of every middleware
 
 
 def _told(request: Request, status: int, sentence: str) -> Response:

@@ -117,14 +117,19 @@ def drop_session(response: Response) -> None:
     response.delete_cookie(COOKIE, path="/")
 
 
+def careful(response: Response) -> Response:
+    """Add the headers that keep browsers careful; return the response."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
 async def with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Add the headers that keep browsers careful; refuse other names for this server (DNS rebinding)."""
     host = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
     if host not in request.app.state.hosts:
-        return Response("This server does not answer to that name.", 421)
-    response = await call_next(request)
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+        return careful(Response("This server does not answer to that name.", 421))
+    response = careful(await call_next(request))
     if request.url.path.startswith("/static/") and response.status_code == 200:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response

@@ -1,0 +1,34 @@
+"""What a page answers when something goes wrong that nobody has foreseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from meta_dx.review.desk import Desk
+from tests.review.conftest import SECRET, Browser
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_words(
+    desk: Desk, browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    def fails(study: str) -> None:
+        raise RuntimeError(SECRET)
+
+    person = browser()
+    study = person.cases()[0]
+    monkeypatch.setattr(desk.images, "manifest", fails)
+    answer = person.get(f"/cases/{study}/images", headers={"accept": accept})
+    assert answer.status_code == 500
+    assert "Something went wrong on the server" in answer.text
+    assert SECRET not in answer.text
+    other = person.get("/worklist").headers
+    careful = ("content-security-policy", "cache-control", "x-content-type-options", "x-frame-options")
+    assert {name: answer.headers.get(name) for name in careful} == {name: other[name] for name in careful}
+
+
+def test_another_name_for_the_server_is_refused_with_them_too(browser: Callable[..., Browser]) -> None:
+    answer = browser().get("/worklist", headers={"host": "elsewhere.example"})
+    assert (answer.status_code, answer.headers.get("cache-control")) == (421, "no-store")
