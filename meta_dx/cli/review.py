@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,9 @@ from meta_dx.cli.output import emit_json, say, table
 from meta_dx.errors import MetaDxError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
     from meta_dx.review.desk import Desk
 
 _BY = "command line"
@@ -30,6 +34,13 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
     name: Annotated[
         list[str] | None, typer.Option(help="Another name browsers may ask for; may be repeated.")
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy with TLS on another machine, which is believed that a browser came by "
+            "https; may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Serve the review pages; a home without accounts gets an administrator, whose password is told once."""
@@ -56,18 +67,42 @@ def serve(
             f"{desk.options.openid.issuer} calls the same people by these subjects: meta-dx review bind-subjects"
         )
     hosts = {*LOOPBACK, host, *(name or ())}
+    config = server_config(create_app(desk, hosts), host, port, proxy or ())
     stop = threading.Event()
     for work in (desk.catch_up, partial(keep_current, project, desk, stop)):
         threading.Thread(target=work, daemon=True).start()
-    config = uvicorn.Config(
-        create_app(desk, hosts), host=host, port=port, log_level="warning", server_header=False
-    )
     server = uvicorn.Server(config)
     say(f"Review pages on http://{host}:{port}/ (Ctrl-C ends them)")
     try:
         server.run()
     finally:
         stop.set()
+
+
+def server_config(served: FastAPI, host: str, port: int, proxies: Iterable[str] = ()) -> uvicorn.Config:
+    """Return how the pages are served; proxies on this machine are believed without being named.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_proxy``.
+    """
+    import ipaddress
+
+    import uvicorn
+
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise MetaDxError(
+                "bad_proxy",
+                f"'{proxy}' cannot be a proxy: --proxy takes its address (192.0.2.7) or a network (192.0.2.0/24).",
+            ) from None
+    trusted = ["127.0.0.1", "::1", *proxies]
+    return uvicorn.Config(
+        served, host=host, port=port, log_level="warning", server_header=False, forwarded_allow_ips=trusted
+    )
 
 
 @app.command("add-user")
