@@ -28,7 +28,7 @@ def test_the_pages_behave_on_postgresql_as_on_sqlite() -> None:
     here = Path(__file__).parent
     with postgresql_server() as url:
         environment = {**os.environ, "META_DX_TEST_DATABASE_URL": url}
-        files = [here / "test_app.py", here / "test_at_once.py"]
+        files = [here / f"test_{name}.py" for name in ("app", "deciding", "at_once")]
         options = ["-m", "not system", "-k", WANTED, "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *files, *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,120 @@
+"""A reader's way to a decision: what is offered, what is refused, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.review.desk import Desk
+from tests.review.conftest import Browser
+
+Browsers = Callable[..., Browser]
+
+
+def test_the_whole_way_from_the_worklist_to_a_decision(desk: Desk, browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    blind = person.get(f"/cases/{study}").text
+    assert "Your own opinion" in blind
+    assert "What the model says" not in blind
+    assert person.read(study, "Disease 1 (D1)", "60").status_code == 303
+    shown = person.get(f"/cases/{study}").text
+    assert "80 %" in shown
+    assert "(40 to 90)" in shown
+    assert "histology" in shown
+    answer = person.post(
+        f"/cases/{study}/decide", verdict="override", diagnosis="disease 1", reason="finding_missed"
+    )
+    assert answer.status_code == 303
+    said = [o for o in desk.cases.opinions(study) if o.kind == "decision"]
+    assert [o.content for o in said] == [
+        Decision("override", Diagnosis("D1", "99T", "Disease 1"), "finding_missed")
+    ]
+    assert (said[0].bundle, said[0].support_version) == ("b" * 64, 1)
+    assert person.cases("done") == [study]
+
+
+def test_accepting_keeps_the_models_first_disease(desk: Desk, browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    person.post(f"/cases/{study}/decide", verdict="accept", diagnosis="D1")
+    (said,) = [o for o in desk.cases.opinions(study) if o.kind == "decision"]
+    assert said.content == Decision("accept", Diagnosis("D0", "99T", "Disease 0"))
+
+
+def test_nothing_is_chosen_beforehand(browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    assert "checked" not in person.get(f"/cases/{study}").text
+
+
+def test_a_disease_that_is_not_in_the_list_can_be_named(desk: Desk, browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    fields = {"verdict": "override", "diagnosis": "Q99", "reason": "not_offered"}
+    assert person.post(f"/cases/{study}/decide", **fields).status_code == 400
+    person.post(f"/cases/{study}/decide", **fields, new_scheme="I10", new_meaning="New disease")
+    assert desk.cases.opinions(study)[-1].content == Decision(
+        "override", Diagnosis("Q99", "I10", "New disease"), "not_offered"
+    )
+
+
+def test_an_incomplete_form_says_why_and_keeps_what_was_typed(browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.get(f"/cases/{study}")
+    answer = person.post(f"/cases/{study}/read", rank1="nonsense", confidence="30", text="a shadow")
+    assert answer.status_code == 400
+    assert "not among the diseases" in answer.text
+    assert "a shadow" in answer.text
+    assert "nonsense" in answer.text
+
+
+def test_a_draft_comes_back(browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.get(f"/cases/{study}")
+    assert person.post(f"/cases/{study}/draft", text="half a thought", rank1="Disease").status_code == 204
+    page = person.get(f"/cases/{study}").text
+    assert "half a thought" in page
+    assert study in person.cases("mine")
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_a_model_that_is_switched_off_shows_nothing(desk: Desk, browser: Browsers, mode: str) -> None:
+    browser("lead").post("/lead/model", mode=mode)
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    page = person.get(f"/cases/{study}").text
+    assert "not shown at present" in page
+    assert "80 %" not in page
+    assert person.post(f"/cases/{study}/decide", verdict="accept").status_code == 400
+    person.post(f"/cases/{study}/decide", verdict="own", diagnosis="D1")
+    assert desk.cases.opinions(study)[-1].content == Decision("own", Diagnosis("D1", "99T", "Disease 1"))
+    assert desk.cases.opinions(study)[-1].bundle is None
+
+
+def test_a_decision_is_fully_there_or_not_at_all(
+    desk: Desk, browser: Browsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    from meta_dx.records import cases
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("the process dies here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cases, "_settle", fails)
+        assert person.post(f"/cases/{study}/decide", verdict="accept").status_code == 500
+    assert [o.kind for o in desk.cases.opinions(study)] == ["blind"]
+    assert desk.cases.get(study).state == "open"
+    assert desk.trail.verify().whole
+    assert "decide" not in [line.action for line in desk.trail.lines(study)]
