@@ -118,6 +118,14 @@ class PredictedStudy:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Of an answer the probabilities, and whether the study's patient was in the support set, as in PredictedStudy."""
+
+    probabilities: Mapping[str, float]
+    support_patient: bool
+
+
+@dataclass(frozen=True)
 class SavedRun:
     """A prediction run as the records keep it.
 
@@ -254,27 +262,26 @@ def run_answer(records: Records, run: int | None, study: str) -> PredictedStudy 
     return found[0] if found else None
 
 
-def run_probabilities(records: Records, runs: Iterable[int]) -> dict[tuple[int, str], dict[str, float]]:
-    """Return the probabilities of every study of some runs, by run and study."""
-    wanted = sorted(set(runs))
-    query = select(PredictionRow.run, PredictionRow.study, PredictionRow.probabilities)
+def run_answers(records: Records, runs: Iterable[int]) -> dict[tuple[int, str], Told]:
+    """Return what some runs say about every study, by run and study."""
+    wanted, row = sorted(set(runs)), PredictionRow
+    query = select(row.run, row.study, row.probabilities, row.support_patient).where(row.run.in_(wanted))
     with records.reading() as session:
-        rows = session.execute(query.where(PredictionRow.run.in_(wanted)))
-        return {(run, study): probabilities for run, study, probabilities in rows}
+        return {(run, study): Told(said, flattered) for run, study, said, flattered in session.execute(query)}
 
 
-def unseen_answers(records: Records, studies: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Return the probabilities of the newest run for each study, whoever may see them."""
+def unseen_answers(records: Records, studies: Iterable[str]) -> dict[str, Told]:
+    """Return what the newest run for each study says, whoever may see it."""
     wanted = sorted(set(studies))
     row, made = PredictionRow, PredictionRunRow
     query = (
-        select(row.study, row.probabilities)
+        select(row.study, row.probabilities, row.support_patient)
         .join(made, row.run == made.id)
         .where(row.study.in_(wanted))
         .order_by(made.created_at, made.id)
     )
     with records.reading() as session:
-        return {study: probabilities for study, probabilities in session.execute(query)}
+        return {study: Told(said, flattered) for study, said, flattered in session.execute(query)}
 
 
 def _same(run: PredictionRun) -> list[ColumnElement[bool]]:

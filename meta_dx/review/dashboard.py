@@ -14,10 +14,12 @@ from statistics import median
 
 from meta_dx.metrics.intervals import effective_number, wilson
 from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
+from meta_dx.records.predictions import Told
 
 FEWEST = 12
 """Patients below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
 _BINS = 5
+_NOTHING = Told({}, False)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class ReadCase:
     outcome : str, optional
         What was decided; None before.
     answer : mapping of str to float
-        The model's probabilities; empty where it was not asked.
+        The model's probabilities when the reader first decided; empty where it was not asked. A later
+        answer may rest on what the reader has said: it is held against no blind read and no reference label.
     day : str
         Of the blind opinion, as an ISO date.
     served : (str, int), optional
@@ -83,6 +86,10 @@ class ReadCase:
         Whether the reader was shown the answer; in shadow mode nobody is.
     patient : str
         Surrogate of whose case it is; empty where that is not known.
+    beside : mapping of str to float, optional
+        The model's probabilities beside the last decision; None where they are those of ``answer``.
+    flattered : bool
+        The patient was in the support set of ``answer``.
     """
 
     study: str
@@ -94,11 +101,18 @@ class ReadCase:
     served: tuple[str, int] | None = None
     seen: bool = True
     patient: str = ""
+    beside: Mapping[str, float] | None = None
+    flattered: bool = False
 
     @property
     def top(self) -> str | None:
-        """The model's most probable disease."""
-        return max(self.answer.items(), key=lambda pair: (pair[1], pair[0]))[0] if self.answer else None
+        """The model's most probable disease when the reader first decided."""
+        return _top(self.answer)
+
+    @property
+    def last_top(self) -> str | None:
+        """The model's most probable disease beside the last decision."""
+        return _top(self.answer if self.beside is None else self.beside)
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ class Dashboard:
     persuaded : Share
         Of the cases in which blind opinion and model differed: decided as the model said.
     accuracy : Share
-        The model's first disease is the reference label, where there is one.
+        The model's first disease is the reference label, where there is one and the patient was not in the support set.
     readers_accuracy : Share
         The blind first disease is that label.
     reliability : list of (float, Share)
@@ -149,7 +163,7 @@ class Dashboard:
 
 def read_cases(
     opinions: Sequence[Opinion],
-    answers: Mapping[tuple[int, str], Mapping[str, float]],
+    answers: Mapping[tuple[int, str], Told],
     patients: Mapping[str, str],
 ) -> list[ReadCase]:
     """Put together what each reader said about each case.
@@ -158,7 +172,7 @@ def read_cases(
     ----------
     opinions : sequence of Opinion
         Everything that was said, in order of time.
-    answers : mapping of (run, study) to probabilities
+    answers : mapping of (run, study) to Told
         What the model had said.
     patients : mapping of str to str
         Study → patient.
@@ -169,11 +183,13 @@ def read_cases(
         Sorted by the time of the blind opinion.
     """
     blind: dict[tuple[str, str], Opinion] = {}
+    begun: dict[tuple[str, str], Opinion] = {}
     decided: dict[tuple[str, str], Opinion] = {}
     for one in opinions:
         if one.kind == "blind":
             blind[one.study, one.account] = one
         elif one.kind == "decision":
+            begun.setdefault((one.study, one.account), one)
             decided[one.study, one.account] = one
     found = []
     for key, first in blind.items():
@@ -181,7 +197,7 @@ def read_cases(
         opinion, decision = first.content, last.content if last else None
         if not isinstance(opinion, BlindOpinion):
             continue
-        run = last.run if last else None
+        was, beside = (_told(answers, said, key[0]) for said in (begun.get(key), last))
         shown = last is not None and last.bundle is not None and last.support_version is not None
         found.append(
             ReadCase(
@@ -189,10 +205,12 @@ def read_cases(
                 key[1],
                 opinion.first,
                 decision.outcome if isinstance(decision, Decision) else None,
-                answers.get((run, key[0]), {}) if run is not None else {},
+                was.probabilities,
                 first.created_at[:10],
                 (str(last.bundle), int(last.support_version or 0)) if last and shown else None,
                 patient=patients.get(key[0], ""),
+                beside=beside.probabilities,
+                flattered=was.support_patient,
             )
         )
     return found
@@ -220,16 +238,17 @@ def dashboard(
     """
     answered = [case for case in cases if case.answer]
     told = [case for case in answered if case.blind is not None]
-    seen = [case for case in answered if case.seen and case.outcome is not None]
-    differed = [case for case in seen if case.blind is not None and case.blind != case.top]
+    seen = [case for case in answered if case.seen and case.outcome is not None and case.last_top is not None]
+    differed = [case for case in seen if case.blind is not None and case.blind != case.last_top]
     known = [case for case in answered if case.study in references]
-    once = {case.study: case for case in known}  # the model answers a case once, however many read it
+    # The model answers a case once, however many read it; the first of them has influenced it least.
+    once = {case.study: case for case in reversed(known) if not case.flattered}
     return Dashboard(
         cases=len(cases),
         decided=sum(case.outcome is not None for case in cases),
         blind_agreement=_share(told, lambda case: case.blind == case.top),
-        agreement=_share(seen, lambda case: case.outcome == case.top),
-        persuaded=_share(differed, lambda case: case.outcome == case.top),
+        agreement=_share(seen, lambda case: case.outcome == case.last_top),
+        persuaded=_share(differed, lambda case: case.outcome == case.last_top),
         accuracy=_share(list(once.values()), lambda case: case.top == references[case.study]),
         readers_accuracy=_share(known, lambda case: case.blind == references[case.study]),
         reliability=_reliability(told),
@@ -241,17 +260,27 @@ def dashboard(
     )
 
 
-def with_unseen(cases: Iterable[ReadCase], answers: Mapping[str, Mapping[str, float]]) -> list[ReadCase]:
+def with_unseen(cases: Iterable[ReadCase], answers: Mapping[str, Told]) -> list[ReadCase]:
     """Add what the model says about cases whose readers were not shown it: they count, but persuaded nobody."""
-    return [
-        replace(case, answer=answers.get(case.study, {}), seen=False) if not case.answer else case
-        for case in cases
-    ]
+    found = []
+    for case in cases:
+        told = answers.get(case.study, _NOTHING)
+        unseen = replace(case, answer=told.probabilities, flattered=told.support_patient, seen=False)
+        found.append(case if case.answer else unseen)
+    return found
 
 
 def week_of(moment: str) -> str:
     """Return the ISO week of an ISO date or time."""
     return "{}-W{:02d}".format(*datetime.fromisoformat(moment).isocalendar()[:2])
+
+
+def _told(answers: Mapping[tuple[int, str], Told], said: Opinion | None, study: str) -> Told:
+    return _NOTHING if said is None or said.run is None else answers.get((said.run, study), _NOTHING)
+
+
+def _top(answer: Mapping[str, float]) -> str | None:
+    return max(answer.items(), key=lambda pair: (pair[1], pair[0]))[0] if answer else None
 
 
 def _share(cases: Sequence[ReadCase], right: Callable[[ReadCase], bool]) -> Share:

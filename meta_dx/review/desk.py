@@ -21,7 +21,7 @@ from meta_dx.records.predictions import (
     PredictedStudy,
     latest_predictions,
     prediction_of,
-    run_probabilities,
+    run_answers,
     unseen_answers,
 )
 from meta_dx.records.support import SupportSets
@@ -204,9 +204,9 @@ class Desk:
         return drift(inputs, answered, agreements(self._read_cases(self.cases.everything())))
 
     def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
-        answers = run_probabilities(self.records, {one.run for one in said if one.run is not None})
+        answers = run_answers(self.records, {one.run for one in said if one.run is not None})
         done, told = self.cases.done(), read_cases(said, answers, self.cases.patients())
-        read = [case if case.study in done else replace(case, answer={}) for case in told]
+        read = [case if case.study in done else replace(case, answer={}, beside={}) for case in told]
         unseen = {case.study for case in read if not case.answer and case.study in done}
         return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
 

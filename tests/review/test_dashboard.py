@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import binomtest
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
-from meta_dx.review.dashboard import FEWEST, ReadCase, Share, dashboard, read_cases
+from meta_dx.records.predictions import Told
+from meta_dx.review.dashboard import FEWEST, ReadCase, Share, dashboard, read_cases, with_unseen
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Inputs, drift
 from tests.review.conftest import Browser
@@ -147,11 +148,46 @@ def test_the_last_decision_counts_and_only_the_first_opinion_is_blind() -> None:
             said("decision", Decision("accept", x), 1, 7),
             said("decision", Decision("own", y), 2, 7),
         ],
-        {(7, "s"): {"X": 0.6, "Y": 0.4}},
+        {(7, "s"): Told({"X": 0.6, "Y": 0.4}, support_patient=False)},
         {"s": "p"},
     )
     assert (found.blind, found.outcome, found.top, found.served) == ("X", "Y", "X", ("bundle", 3))
     assert found.patient == "p"
+
+
+def test_blind_reads_are_held_against_the_answer_that_they_have_not_changed() -> None:
+    x, y = Diagnosis("X"), Diagnosis("Y")
+
+    def said(kind: str, content: BlindOpinion | Decision, version: int, run: int | None = None) -> Opinion:
+        lineage = ("bundle", run) if run else (None, None)
+        return Opinion("s", "anna", kind, version, content, run, *lineage, "2026-11-02T10:00:00")  # type: ignore[arg-type]
+
+    opinions = [
+        said("blind", BlindOpinion((y,), 60), 1),
+        said("decision", Decision("override", y, "finding_missed"), 1, 7),
+        said("decision", Decision("accept", y), 2, 8),  # after a lesson from this very case
+    ]
+    answers = {
+        (7, "s"): Told({"X": 0.9, "Y": 0.1}, support_patient=False),
+        (8, "s"): Told({"X": 0.1, "Y": 0.9}, support_patient=True),
+    }
+    read = read_cases(opinions, answers, {})
+    found = dashboard(read, {"s": "Y"})
+    assert (found.blind_agreement.right, found.blind_agreement.of) == (0, 1)
+    assert (found.accuracy.right, found.accuracy.of) == (0, 1)
+    assert (found.agreement.right, found.agreement.of) == (1, 1)  # the last decision, beside the last answer
+    assert found.persuaded.of == 0
+    assert x.code == read[0].top != read[0].last_top
+
+
+def test_an_answer_that_rests_on_the_patient_is_called_neither_right_nor_wrong() -> None:
+    cases = [case("a", "X", "X"), replace(case("b", "X", "X"), flattered=True)]
+    found = dashboard(cases, {"a": "Y", "b": "X"})
+    assert (found.accuracy.right, found.accuracy.of) == (0, 1)
+    assert (found.readers_accuracy.right, found.readers_accuracy.of) == (1, 2)
+    unseen = with_unseen([replace(case("b", "X", "X"), answer={})], {"b": Told({"X": 0.9, "Y": 0.1}, True)})
+    assert dashboard(unseen, {"b": "X"}).accuracy.of == 0
+    assert dashboard(unseen, {}).blind_agreement.right == 1
 
 
 def test_the_page_tells_no_share_of_a_case_or_two(desk: Desk, browser: Callable[..., Browser]) -> None:
