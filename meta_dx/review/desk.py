@@ -172,7 +172,7 @@ class Desk:
         references = {
             one.study: one.content.outcome
             for one in said
-            if one.kind == "adjudication" and isinstance(one.content, Decision)
+            if one.kind == "adjudication" and isinstance(one.content, Decision) and one.content.diagnosis
         }
         current = SupportSets(self.records).current()
         for case in current.cases if current else ():

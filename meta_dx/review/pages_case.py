@@ -15,6 +15,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import Account, SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.opinions import REASONS, Decision, Diagnosis
+from meta_dx.records.predictions import ranked
 from meta_dx.records.schema import ReadingRow
 from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
@@ -183,6 +184,7 @@ def revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | Non
 
 def _require_own_decision(desk: Desk, account: Account, study: str) -> None:
     """Refuse a report, which tells what the model and others said, to whoever may still have to say something."""
+    desk.cases.get(study)
     reading = desk.cases.reading(account, study)
     stage = reading.stage if reading else "started"
     if stage != "decided" and (stage == "read" or not account.may("adjudicate")):
@@ -204,7 +206,7 @@ def _mark(answer: Answer | None) -> str:
 def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
     if answer is None:
         return None
-    code = max(answer.answer.probabilities.items(), key=lambda pair: (pair[1], pair[0]))[0]
+    code, _ = ranked(answer.answer.probabilities)[0]
     return next((disease for disease in known if disease.code == code), Diagnosis(code))
 
 
