@@ -168,9 +168,11 @@ def predict(
     if json:
         emit_json(found)
         return
+    from meta_dx.records.predictions import ranked
+
     rows = []
     for one in found:
-        best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:2]
+        best = ranked(one["probabilities"])[:2]
         rows.append([one["study_instance_uid"], *(f"{code} {p:.2f}" for code, p in best), one["entropy"]])
     table(["study", "first", "second", "entropy (nats)"], rows)
 

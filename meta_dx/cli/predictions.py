@@ -52,7 +52,9 @@ def predictions(
 
 
 def _row(one: dict[str, Any]) -> list[Any]:
-    best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:2]
+    from meta_dx.records.predictions import ranked
+
+    best = ranked(one["probabilities"])[:2]
     near = one["nearest_support"][0]
     return [
         one["study_instance_uid"],

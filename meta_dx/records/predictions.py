@@ -144,6 +144,11 @@ class SavedRun:
     studies: tuple[PredictedStudy, ...]
 
 
+def ranked(probabilities: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return diseases with their probabilities, most probable first; of equal ones the one whose code sorts first."""
+    return sorted(probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
 def save_prediction_run(
     records: Records, run: PredictionRun, rows: Iterable[PredictedStudy], *, in_force: bool = False
 ) -> int:

@@ -14,7 +14,7 @@ from statistics import median
 
 from meta_dx.metrics.intervals import effective_number, wilson
 from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
-from meta_dx.records.predictions import Told
+from meta_dx.records.predictions import Told, ranked
 
 FEWEST = 12
 """Patients below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
@@ -280,7 +280,7 @@ def _told(answers: Mapping[tuple[int, str], Told], said: Opinion | None, study: 
 
 
 def _top(answer: Mapping[str, float]) -> str | None:
-    return max(answer.items(), key=lambda pair: (pair[1], pair[0]))[0] if answer else None
+    return ranked(answer)[0][0] if answer else None
 
 
 def _share(cases: Sequence[ReadCase], right: Callable[[ReadCase], bool]) -> Share:

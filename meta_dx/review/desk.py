@@ -21,6 +21,7 @@ from meta_dx.records.predictions import (
     PredictedStudy,
     latest_predictions,
     prediction_of,
+    ranked,
     run_answers,
     unseen_answers,
 )
@@ -194,7 +195,7 @@ class Desk:
         answered = [
             AnsweredCase(
                 week_of(arrived[one.study]),
-                max(one.probabilities.items(), key=lambda pair: (pair[1], pair[0]))[0],
+                ranked(one.probabilities)[0][0],
                 one.epistemic,
                 one.aleatoric,
             )

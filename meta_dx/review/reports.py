@@ -23,7 +23,7 @@ from meta_dx.dicom.structured_report import (
 )
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
-from meta_dx.records.predictions import run_answer
+from meta_dx.records.predictions import ranked, run_answer
 from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
 from meta_dx.review.wording import named
@@ -204,7 +204,7 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
         )
     first = rows.iloc[0]
     answer, names = run_answer(desk.records, last.run, study), {d.code: d for d in desk.diseases()}
-    ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1]) if answer else []
+    ordered = ranked(answer.probabilities) if answer else []
     return ReviewedCase(
         patient_id=known["patient"][first["patient"]],
         study=known["study"][study],

@@ -9,6 +9,7 @@ from typing import Any
 from meta_dx.records.accounts import Account
 from meta_dx.records.cases import BANDS
 from meta_dx.records.opinions import Diagnosis
+from meta_dx.records.predictions import ranked
 from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.desk import Answer
 
@@ -65,9 +66,8 @@ def case_words(case: CaseRow, reading: ReadingRow | None = None) -> dict[str, An
 def bars(answer: Answer, names: Mapping[str, str]) -> list[Bar]:
     """Return the most probable diseases, most probable first."""
     said = answer.answer
-    ordered = sorted(said.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
     found = []
-    for code, probability in ordered[:_SHOWN]:
+    for code, probability in ranked(said.probabilities)[:_SHOWN]:
         low, high = (said.interval or {}).get(code, (None, None))
         found.append(Bar(names.get(code) or code, code, probability, low, high))
     return found
@@ -82,7 +82,7 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
     """
     said = answer.answer
     measured = _distance(said.remoteness)
-    ordered = sorted(said.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered = ranked(said.probabilities)
     if len(ordered) > 1 and ordered[0][1] - ordered[1][1] < _CLOSE:
         first, second = (code for code, _ in ordered[:2])
         both = {first, second} <= {case.code for case in said.nearest}

@@ -45,6 +45,24 @@ def test_accepting_keeps_the_models_first_disease(desk: Desk, browser: Browsers)
     assert said.content == Decision("accept", Diagnosis("D0", "99T", "Disease 0"))
 
 
+def test_of_equally_probable_diseases_every_page_and_report_calls_the_same_one_first(
+    make_desk: Callable[..., Desk], browser: Browsers
+) -> None:
+    level = make_desk(0.5, name="level")
+    person = browser(at=level)
+    study = person.cases()[0]
+    person.read(study)
+    page = person.get(f"/cases/{study}").text
+    assert page.index("Disease 0</") < page.index("Disease 1</")
+    assert "It is Disease 0 (D0)" in page
+    person.post(f"/cases/{study}/decide", verdict="accept")
+    told = person.get(f"/cases/{study}/report.json").json()
+    assert told["conclusionCode"][0]["coding"][0]["code"] == "D0"
+    first = told["extension"][0]["extension"][0]["valueCodeableConcept"]
+    assert first["coding"][0]["code"] == "D0"
+    assert [case.top for case in level._read_cases(level.cases.everything())] == ["D0"]
+
+
 def test_nothing_is_chosen_beforehand(browser: Browsers) -> None:
     person = browser()
     study = person.cases()[0]
