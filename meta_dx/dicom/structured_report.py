@@ -26,6 +26,7 @@ VERDICTS = {
 }
 RESEARCH = "Research use only"
 _UTC = "+0000"
+_MOST_CITED = 20  # images of a series; each finding cites them anew, and writing many takes long
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ReviewedCase:
     patient_id, study, accession : str
         Originals; the accession number may be empty.
     images : tuple of SourceImage
-        What was read; at least one.
+        What was read, each series in its order; at least one.
     reader : str
         Who decided.
     decided_at : str
@@ -158,7 +159,7 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
     )
     from pydicom.sr.codedict import codes
 
-    sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in case.images]
+    sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in _cited(case)]
     verdict = QualitativeEvaluation(
         _concept("verdict", "Verdict of the reader"), _concept(*VERDICTS[case.verdict])
     )
@@ -190,6 +191,18 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
             )
         )
     return groups
+
+
+def _cited(case: ReviewedCase) -> list[SourceImage]:
+    """Choose what the findings point at, evenly out of each series; the evidence lists every image."""
+    series: dict[str, list[SourceImage]] = {}
+    for image in case.images:
+        series.setdefault(image.series, []).append(image)
+    found = []
+    for images in series.values():
+        count = min(len(images), _MOST_CITED)
+        found += [images[(2 * n + 1) * len(images) // (2 * count)] for n in range(count)]
+    return found
 
 
 def _tracked(identity: ReportIdentity, name: str) -> Any:

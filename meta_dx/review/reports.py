@@ -28,7 +28,7 @@ from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
 from meta_dx.review.wording import named
 
-_MOST_IMAGES, _MOST_ANSWERS = 500, 5
+_MOST_ANSWERS = 5
 
 
 def report_of(desk: Desk, study: str, settled: Sequence[Opinion] | None = None) -> tuple[str, bytes]:
@@ -181,9 +181,9 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
     if not isinstance(decision, Decision):
         raise RuntimeError("a decision was expected")
     instances = Catalog(desk.home).instances(
-        columns=["study", "series", "instance", "sop_class", "patient", "accession"]
+        columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
     )
-    rows = instances[instances["study"] == study].sort_values(["series", "instance"]).head(_MOST_IMAGES)
+    rows = instances[instances["study"] == study].sort_values(["series", "instance_number", "instance"])
     with closing(Vault.open(desk.home)) as vault:
         known = {
             "study": vault.originals("study", [study]),
