@@ -18,7 +18,15 @@ from meta_dx.records.accounts import Account
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, as_json, from_json
-from meta_dx.records.schema import AccountRow, CaseRow, OpinionRow, ReadingRow, now
+from meta_dx.records.schema import (
+    AccountRow,
+    AuditRow,
+    CaseRow,
+    OpinionRow,
+    PredictionRunRow,
+    ReadingRow,
+    now,
+)
 
 BANDS = ("urgent", "soon", "routine")
 MIXES = (1 << 31) - 1
@@ -201,25 +209,44 @@ class Cases:
 
         return self._trail.write(work)
 
-    def adjudicate(self, account: Account, study: str, decision: Decision, shown: Shown | None) -> int:
-        """Settle a dispute.
+    def known_answer(self, account: Account, study: str) -> Shown | None:
+        """Return the answer that somebody who is to settle a dispute may know; None where they cannot know any.
+
+        Either it was shown to them, or the case had been done before, so that reports and tables told of it.
+        """
+        with self._records.reading() as session:
+            row = session.get(ReadingRow, (study, account.id))
+            return None if row is None else _known_answer(session, row)
+
+    def adjudicate(self, account: Account, study: str, decision: Decision) -> int:
+        """Settle a dispute, without the model; the reading is over, and everything may be shown.
+
+        What is kept with it is the answer of :meth:`known_answer`: an adjudication without one is a reference label.
+
+        Returns
+        -------
+        int
+            Its version.
 
         Raises
         ------
         MetaDxError
-            ``not_allowed`` without the right or for one of the two readers, ``not_disputed``.
+            ``unknown_case``, ``not_opened``, ``not_disputed``, ``not_allowed`` without the right or for one of the two
+            readers.
         """
 
         def work(session: Session, write: Write) -> int:
-            case = _case(session, study, lock=True)
-            own = session.get(ReadingRow, (study, account.id))
-            if not account.may("adjudicate") or (own is not None and own.stage == "decided"):
+            row = _reading(session, account, study)
+            case = _case(session, study)
+            if not account.may("adjudicate") or (row.stage == "decided" and case.state == "disputed"):
                 raise MetaDxError(
                     "not_allowed", "A dispute is settled by an adjudicator who has not decided before."
                 )
             if case.state != "disputed":
                 raise MetaDxError("not_disputed", "This case is not in dispute.")
             case.state = "done"
+            row.stage, row.decided_at, row.draft = "decided", now(), None
+            shown = _known_answer(session, row)
             version = _add(session, account, study, "adjudication", decision, shown)
             write(
                 _line(account, "adjudicate", study, shown, {"verdict": decision.verdict, "version": version})
@@ -326,6 +353,21 @@ def _reading(session: Session, account: Account, study: str) -> ReadingRow:
     if row is None:
         raise MetaDxError("not_opened", "Open the case first.")
     return row
+
+
+def _known_answer(session: Session, row: ReadingRow) -> Shown | None:
+    if row.run is not None:
+        made = session.get_one(PredictionRunRow, row.run)
+        return Shown(made.id, made.bundle, made.support_version)
+    # Only the trail remembers that a case was done before: its state says what it is now.
+    told = select(AuditRow.details).where(AuditRow.study == row.study, AuditRow.action == "decide")
+    if not any(details.get("state") == "done" for details in session.scalars(told)):
+        return None
+    said = select(OpinionRow).where(OpinionRow.study == row.study, OpinionRow.run.is_not(None))
+    last = session.scalars(said.order_by(OpinionRow.id.desc()).limit(1)).first()
+    return (
+        None if last is None else Shown(int(last.run or 0), str(last.bundle), int(last.support_version or 0))
+    )
 
 
 def _add(

@@ -1,7 +1,8 @@
 """What a lead wants to know: how readers and model agree, how right the model is in use, and how long a case takes.
 
 Rightness is counted only against what the model cannot have influenced: blind first reads, and labels that rest on
-pathology, follow-up or an adjudication. Agreement after the reveal says how readers and model get on, not who is right.
+pathology, follow-up or an adjudication without the model. Agreement after the reveal says how readers and model get on,
+not who is right.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
 _MOST_QUEUED = 500
 _RECENT = 400  # newest cases that are looked at for drift
-_REFERENCE = ("pathology", "follow-up", "adjudication")  # grounds that the model cannot have influenced
+_REFERENCE = ("pathology", "follow-up")  # grounds beside what readers say
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,12 @@ class Desk:
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""
         said = self.cases.everything()
+        # Of adjudications those that name a disease, by somebody who could not know what the model says.
         references = {
             one.study: one.content.outcome
             for one in said
-            if one.kind == "adjudication" and isinstance(one.content, Decision) and one.content.diagnosis
+            if one.kind == "adjudication" and isinstance(one.content, Decision)
+            if one.content.diagnosis is not None and one.run is None
         }
         current = SupportSets(self.records).current()
         for case in current.cases if current else ():

@@ -16,7 +16,7 @@ from meta_dx.records.accounts import Account, SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.opinions import REASONS, Decision, Diagnosis
 from meta_dx.records.predictions import ranked
-from meta_dx.records.schema import ReadingRow
+from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.forms import RANKS, blind_of, brought_back, decision_of, label, verdicts
@@ -38,6 +38,10 @@ _ANSWER_CHANGED = MetaDxError(
     "answer_changed",
     "The model's answer has changed since this page was made, and no decision was kept: read what it says now, and "
     "decide again.",
+)
+_IN_DISPUTE = MetaDxError(
+    "in_dispute",
+    "The readers differ about this case by now, and nothing was kept: settle it, without the model.",
 )
 
 
@@ -82,7 +86,8 @@ def frame(request: Request, session: Reader, study: str, name: str, number: int)
 def evidence_picture(request: Request, session: Reader, study: str, image: str) -> Response:
     """Answer with a small picture of a confirmed case that carried the answer; only after the reveal."""
     desk = desk_of(request)
-    answer = revealed(desk, desk.cases.reading(session.account, study), study)
+    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
+    answer = revealed(desk, session.account, case, reading)
     if answer is None or image not in {case.image for case in answer.answer.evidence or ()}:
         raise HTTPException(404, "There is no such picture.")
     return Response(_thumbnail(desk.images.picture(image).pixels), media_type="image/png")
@@ -160,26 +165,39 @@ def _decide(
 ) -> Response:
     desk = desk_of(request)
     known = desk.diseases()
-    reading = desk.cases.reading(session.account, study)
-    answer = revealed(desk, reading, study)
+    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
+    answer = revealed(desk, session.account, case, reading)
     if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
         desk.cases.save_draft(session.account, study, form)
-        return _show(request, session, study, message=str(_ANSWER_CHANGED), status=409)
+        why = _IN_DISPUTE if settles(session.account, case, reading) else _ANSWER_CHANGED
+        return _show(request, session, study, message=str(why), status=409)
     try:
         decision = decision_of(form, known, _top(answer, known))
     except MetaDxError as fault:
         desk.cases.save_draft(session.account, study, form)
         return _show(request, session, study, message=str(fault), status=400)
-    keep = desk.cases.adjudicate if adjudicating else desk.cases.decide
-    keep(session.account, study, decision, answer.shown if answer else None)
+    if adjudicating:
+        desk.cases.adjudicate(session.account, study, decision)
+    else:
+        desk.cases.decide(session.account, study, decision, answer.shown if answer else None)
     return RedirectResponse(f"/cases/{study}", 303)
 
 
-def revealed(desk: Desk, reading: ReadingRow | None, study: str) -> Answer | None:
-    """Return the model's answer for a reader whose own opinion stands, else None."""
-    if reading is None or reading.stage == "started":
+def settles(account: Account, case: CaseRow, reading: ReadingRow | None) -> bool:
+    """Tell whether somebody may settle a case that is in dispute."""
+    decided = reading is not None and reading.stage == "decided"
+    return case.state == "disputed" and account.may("adjudicate") and not decided
+
+
+def revealed(desk: Desk, account: Account, case: CaseRow, reading: ReadingRow | None) -> Answer | None:
+    """Return the model's answer for a reader whose own opinion stands, else None.
+
+    Whoever settles a dispute does so without it, also after a blind read: what they say is what the model is measured
+    against.
+    """
+    if reading is None or reading.stage == "started" or settles(account, case, reading):
         return None
-    return desk.answer(study)
+    return desk.answer(case.study)
 
 
 def _require_own_decision(desk: Desk, account: Account, study: str) -> None:
@@ -217,15 +235,19 @@ def _show(
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     known = desk.diseases()
     names = named(known)
-    answer = revealed(desk, reading, study)
+    answer = revealed(desk, session.account, case, reading)
     stage = reading.stage if reading else "started"
     top = _top(answer, known)
     offered = verdicts(label(top) if top else "")
     draft, notice = brought_back((reading.draft if reading else None) or {}, _mark(answer), offered)
-    disputed = case.state == "disputed" and session.account.may("adjudicate") and stage != "decided"
-    everybody = disputed or (case.state == "done" and stage == "decided")
-    said = [one for one in desk.cases.opinions(study) if one.account == session.account.name or everybody]
-    decisions = [one for one in said if isinstance(one.content, Decision)]
+    disputed, name = settles(session.account, case, reading), session.account.name
+    everybody = case.state == "done" and stage == "decided"
+    opinions = desk.cases.opinions(study)
+    # Decisions were made beside the model's answer: whoever settles a dispute sees what was said before it.
+    blind = [one for one in opinions if disputed and one.kind == "blind"]
+    said = [one for one in opinions if everybody or one.account == name or one in blind]
+    final = any(one.kind == "adjudication" for one in opinions)
+    decisions = [one for one in said if isinstance(one.content, Decision) and not final]
     shown: dict[str, Any] = {}
     if answer is not None:
         shown = {
@@ -250,9 +272,10 @@ def _show(
         stage=stage,
         state=case.state,
         disputed=disputed,
+        known=disputed and desk.cases.known_answer(session.account, study) is not None,
         draft=draft,
         verdicts=offered,
-        notice=notice,
+        notice="" if disputed else notice,
         diseases=[label(disease) for disease in known],
         names=names,
         answer_mark=_mark(answer),

@@ -76,7 +76,8 @@ def saliency_picture(
 
 def _allowed(desk: Desk, session: SignIn, study: str, disease: str) -> tuple[Insight, Answer]:
     # One answer to whoever may not see it, so that none tells what the model has said before the reveal.
-    answer = revealed(desk, desk.cases.reading(session.account, study), study)
+    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
+    answer = revealed(desk, session.account, case, reading)
     if not desk.options.saliency or desk.insight is None or answer is None:
         raise HTTPException(404, _NO_MAP)
     if disease not in {bar.code for bar in bars(answer, {})}:

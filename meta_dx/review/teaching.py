@@ -129,7 +129,8 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
     Returns
     -------
     ConfirmedCase
-        Its basis says so where no reader had named the disease before the model was shown.
+        Its basis says so where nobody had named the disease without the model: neither in a blind read, nor in an
+        adjudication by somebody who could not know its answer.
 
     Raises
     ------
@@ -156,5 +157,10 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
             f"Nothing that was said about this case confirms {disease.code} by {basis}: give pathology or follow-up, "
             "or have it adjudicated.",
         )
-    late = disease.code not in blind and basis != "adjudication"
+    unmoved = [
+        said.content.outcome
+        for said in opinions
+        if said.kind == "adjudication" and said.run is None and isinstance(said.content, Decision)
+    ]
+    late = disease.code not in (*blind, *unmoved)
     return ConfirmedCase(study, f"{basis} ({AFTER_REVEAL})" if late and blind else basis)

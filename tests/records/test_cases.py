@@ -137,10 +137,17 @@ def test_two_readers_who_differ_make_a_dispute_that_an_adjudicator_settles(doubl
     assert double.cases.get("2.25.0").state == "disputed"
     assert double.seen(double.carl, "disputed") == ["2.25.0"]
     with pytest.raises(MetaDxError) as fault:
-        double.cases.adjudicate(double.anna, "2.25.0", Decision("accept", X), None)
+        double.cases.adjudicate(double.anna, "2.25.0", Decision("own", X))
     assert code(fault) == "not_allowed"
-    double.cases.adjudicate(double.carl, "2.25.0", Decision("override", Y, "finding_missed"), None)
+    with pytest.raises(MetaDxError) as fault:
+        double.cases.adjudicate(double.carl, "2.25.0", Decision("own", Y))
+    assert code(fault) == "not_opened"
+    double.cases.open(double.carl, "2.25.0")
+    double.cases.adjudicate(double.carl, "2.25.0", Decision("own", Y))
     assert double.cases.get("2.25.0").state == "done"
+    reading = double.cases.reading(double.carl, "2.25.0")
+    assert reading is not None
+    assert reading.stage == "decided"
     with pytest.raises(MetaDxError) as fault:
         double.decide(double.bert, X)
     assert code(fault) == "already_adjudicated"

@@ -122,6 +122,51 @@ def test_two_homes_that_differ_only_in_predictions_tell_others_nothing_of_a_case
     assert told[0] == told[1]
 
 
+def test_two_homes_that_differ_only_in_predictions_show_an_adjudicator_the_same_until_the_dispute_is_settled(
+    twins: Callable[..., tuple[Desk, Desk]], browser: Browsers
+) -> None:
+    told, after = [], []
+    for desk in twins(readers=2):
+        anna, bert, carl, dora = (
+            browser(role, name, at=desk)
+            for role, name in zip(
+                ["reader"] * 2 + ["adjudicator"] * 2, ("anna", "bert", "carl", "dora"), strict=True
+            )
+        )
+        lena = browser("lead", "lena", at=desk)
+        study = sorted(anna.cases())[0]
+        for person in (anna, bert, dora):  # one adjudicator has read the case, and seen the answer
+            person.read(study, "D1")
+        answer = desk.answer(study)
+        assert answer is not None
+        anna.post(f"/cases/{study}/decide", verdict="accept", text="as it says")
+        new = {"diagnosis": "Q9", "new_scheme": "99T", "new_meaning": "new", "reason": "wrong_evidence"}
+        bert.post(f"/cases/{study}/decide", verdict="override", text="no", **new)
+        paths = [f"/cases/{study}{part}" for part in ("", "/report.dcm", "/report.json", "/evidence/2.25.1")]
+        paths += ["/worklist", "/worklist?view=disputed", "/teach"]
+        seen = [page_of(person, path) for person in (carl, dora) for path in paths]
+        seen += [
+            page_of(lena, path)
+            for path in (f"/cases/{study}", "/lead/decisions.csv", f"/audit?study={study}")
+        ]
+        for person in (carl, dora):
+            page = person.get(f"/cases/{study}").text
+            assert page.count("own opinion:") == 3
+            assert "as it says" not in page
+            assert ("You have seen the model's answer" in page) is (person is dora)
+            refused = person.post(f"/cases/{study}/adjudicate", verdict="accept")
+            assert (refused.status_code, "No answer of the model was shown" in refused.text) == (400, True)
+        told.append(seen)
+        assert carl.post(f"/cases/{study}/adjudicate", verdict="own", diagnosis="D1").status_code == 303
+        after.append(page_of(carl, f"/cases/{study}")[1])
+    assert told[0] == told[1]
+    assert after[0] != after[1]
+    for page in after:
+        assert "What the model says" in page
+        assert "accept, Disease" in page
+        assert 'id="decision"' not in page
+
+
 def test_what_was_hidden_is_told_once_the_case_is_done(desk: Desk, browser: Browsers) -> None:
     anna, lena = browser("reader", "anna"), browser("lead", "lena")
     study = anna.cases()[0]

@@ -190,7 +190,8 @@ def test_fhir_calls_a_report_corrected_only_where_another_decision_stood_before(
 
     def settle(study: str) -> None:
         account = next(one for one in two.accounts.all() if one.name == settler.name)
-        two.cases.adjudicate(account, study, Decision("own", two.diseases()[0]), None)
+        two.cases.open(account, study)
+        two.cases.adjudicate(account, study, Decision("own", two.diseases()[0]))
 
     def status(study: str) -> str:
         return str(diagnostic_report(two, study)["status"])
