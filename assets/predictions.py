@@ -12,7 +12,7 @@ from assets.project import MetaDx
 from assets.validation import validated_batch
 
 #: Raise when the same input would give other predictions than before.
-_CODE_VERSION = "1"
+_CODE_VERSION = "2"
 
 
 @dg.asset(

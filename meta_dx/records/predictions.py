@@ -70,12 +70,15 @@ class EvidenceCase:
         The case: surrogate study UID, disease code, surrogate SOP instance UID.
     weight : float
         Its share of the answer, between 0 and 1; all support cases together have 1.
+    frame : int
+        Number of the frame of that image, from 0.
     """
 
     study: str
     code: str
     image: str
     weight: float
+    frame: int = 0
 
 
 @dataclass(frozen=True)

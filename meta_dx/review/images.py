@@ -125,8 +125,8 @@ class CaseImages:
             middle = part.instances.iloc[len(part.instances) // 2]
             self._decoded(middle["object"], int(middle["frame"]))
 
-    def picture(self, image: str) -> Frame:
-        """Decode the first frame of an instance by its surrogate UID, whichever study it belongs to.
+    def picture(self, image: str, frame: int = 0) -> Frame:
+        """Decode a frame of an instance by its surrogate UID, whichever study it belongs to.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class CaseImages:
         name = self._current().object_of(image)
         if name is None:
             raise MetaDxError("unknown_frame", "There is no such picture.")
-        return self._decoded(name, 0)
+        return self._decoded(name, frame)
 
     def _decoded(self, name: str, number: int) -> Frame:
         key = (name, number)

@@ -83,14 +83,15 @@ def frame(request: Request, session: Reader, study: str, name: str, number: int)
 
 
 @router.get("/cases/{study}/evidence/{image}")
-def evidence_picture(request: Request, session: Reader, study: str, image: str) -> Response:
+def evidence_picture(request: Request, session: Reader, study: str, image: str, frame: int = 0) -> Response:
     """Answer with a small picture of a confirmed case that carried the answer; only after the reveal."""
     desk = desk_of(request)
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     answer = revealed(desk, session.account, case, reading)
-    if answer is None or image not in {case.image for case in answer.answer.evidence or ()}:
+    told = (answer.answer.evidence if answer else None) or ()
+    if (image, frame) not in {(case.image, case.frame) for case in told}:
         raise HTTPException(404, "There is no such picture.")
-    return Response(_thumbnail(desk.images.picture(image).pixels), media_type="image/png")
+    return Response(_thumbnail(desk.images.picture(image, frame).pixels), media_type="image/png")
 
 
 @router.get("/cases/{study}/report.dcm")

@@ -34,6 +34,7 @@ class Evidence:
     """A confirmed case that an answer rests on."""
 
     image: str
+    frame: int
     disease: str
     weight: float
     basis: str
@@ -112,6 +113,7 @@ def evidence(answer: Answer, names: Mapping[str, str], most: int = 6) -> list[Ev
         found.append(
             Evidence(
                 case.image,
+                case.frame,
                 names.get(case.code) or case.code,
                 case.weight,
                 (known.basis if known else None) or "basis not stated",

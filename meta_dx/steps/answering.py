@@ -92,8 +92,9 @@ def predicted_studies(
                 evidence=None
                 if cases is None
                 else tuple(
-                    EvidenceCase(support_studies[one.case], code_of[one.case], one.picture, one.weight)
+                    EvidenceCase(support_studies[one.case], code_of[one.case], image, one.weight, frame)
                     for one in cases
+                    for image, frame in [_image_and_frame(one.picture)]
                 ),
                 remoteness=None if far is None else float(far[at]),
             )
@@ -102,14 +103,22 @@ def predicted_studies(
 
 
 def picture_names(store: ImageStore, originals: Mapping[str, str] | None = None) -> npt.NDArray[np.str_]:
-    """Return the SOP instance UID of every picture of a store, original where it is known, by row.
+    """Return the SOP instance UID of every picture of a store, original where it is known, and its frame, by row.
 
-    The index may be a selection of the store's pictures; the others have no name.
+    A name is ``"UID/frame"``, frames counted from 0. The index may be a selection of the store's pictures; the others
+    have no name.
     """
-    known = originals or {}
+    known, index = originals or {}, store.index
     found = np.full(store.shape[0], "", dtype=object)
-    found[store.index["row"].to_numpy()] = [known.get(name, name) for name in store.index["instance"]]
+    pictures = zip(index["instance"], index["frame"], strict=True)
+    found[index["row"].to_numpy()] = [f"{known.get(name, name)}/{frame}" for name, frame in pictures]
     return found.astype(np.str_)
+
+
+def _image_and_frame(name: str) -> tuple[str, int]:
+    """Return what a name of :func:`picture_names` says."""
+    image, _, frame = name.partition("/")
+    return image, int(frame or 0)
 
 
 def as_contract(
@@ -149,6 +158,7 @@ def as_contract(
                 "study_instance_uid": study_of.get(case.study, case.study),
                 "code": case.code,
                 "image": image_of.get(case.image, case.image),
+                "frame": case.frame,
                 "weight": case.weight,
             }
             for case in one.evidence

@@ -63,7 +63,7 @@ def test_answers_have_their_uncertainty_and_evidence_under_original_identifiers(
     assert (sure["epistemic"], sure["aleatoric"]) == (0.06, 0.5)
     assert sure["interval"] == {"X": [0.2, 0.4], "Y": [0.6, 0.8]}
     assert sure["evidence"] == [
-        {"study_instance_uid": "1.2.0", "code": "X", "image": "1.2.0.7", "weight": 1.0}
+        {"study_instance_uid": "1.2.0", "code": "X", "image": "1.2.0.7", "frame": 0, "weight": 1.0}
     ]
     assert [plain[name] for name in ("epistemic", "aleatoric", "interval", "evidence")] == [None] * 4
     assert "2.25." not in done.stdout

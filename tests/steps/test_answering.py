@@ -88,6 +88,27 @@ def test_the_order_of_the_table_does_not_reach_the_last_digit(
     assert first == other
 
 
+def test_the_evidence_names_the_frame_that_looks_most_like_the_study(bundle: Bundle, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    looks = random.integers(0, 3000, (3, 40, 40))
+    other = np.indices((40, 40)).sum(0) * 40
+    for study in range(6):
+        frames = np.stack([other, other.T[::-1], looks[study % 3]]).astype(np.uint16)
+        write_instance(
+            tmp_path,
+            patient=f"P{study}",
+            study=f"1.2.{study}",
+            instance=f"1.2.{study}.0",
+            pixels=frames if study < 3 else frames[2],
+            NumberOfFrames=3 if study < 3 else 1,
+        )
+    found = predict_folder(bundle, tmp_path, support_table(tmp_path / "s.csv", [0, 1, 2]), device="cpu")
+    for one in found:
+        number = int(one["study_instance_uid"].removeprefix("1.2."))
+        frame = {e["study_instance_uid"]: (e["image"], e["frame"]) for e in one["evidence"]}
+        assert frame[f"1.2.{number - 3}"] == (f"1.2.{number - 3}.0", 2)
+
+
 def test_what_a_plain_head_cannot_give_is_null() -> None:
     told = as_contract(PredictedStudy("s", {"A": 0.5, "B": 0.5}, 0.7, ()))
     assert [told[name] for name in ("epistemic", "aleatoric", "interval", "evidence")] == [None] * 4
