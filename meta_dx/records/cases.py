@@ -106,8 +106,27 @@ class Cases:
         with self._records.reading() as session:
             return session.get(ReadingRow, (study, account.id))
 
-    def open(self, account: Account, study: str) -> ReadingRow:
-        """Begin a reading, or go on with it; that the case was seen is written down."""
+    def open(self, account: Account, study: str, shown: Shown | None = None) -> ReadingRow:
+        """Begin a reading, or go on with it; that the case was seen, and beside which answer, is written down.
+
+        Parameters
+        ----------
+        account : Account
+            Who.
+        study : str
+            Surrogate UID.
+        shown : Shown, optional
+            The answer that is about to be shown, if any: a reveal where it is another one than before.
+
+        Returns
+        -------
+        ReadingRow
+
+        Raises
+        ------
+        MetaDxError
+            ``unknown_case``, or ``not_read_yet`` where an answer would come before the blind opinion.
+        """
 
         def work(session: Session, write: Write) -> ReadingRow:
             _case(session, study)
@@ -115,7 +134,9 @@ class Cases:
             if row is None:
                 row = ReadingRow(study=study, account=account.id, stage="started", started_at=now())
                 session.add(row)
-            write(AuditLine(account.name, "view_case", study, details={"stage": row.stage}))
+            write(_line(account, "view_case", study, shown, {"stage": row.stage}))
+            if shown is not None and row.run != shown.run:
+                _reveal(write, account, row, shown)
             return row
 
         return self._trail.write(work)
@@ -166,13 +187,7 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> None:
-            row = _reading(session, account, study)
-            if row.stage == "started":
-                raise MetaDxError("not_read_yet", "Give your own opinion first.")
-            if row.revealed_at is None:
-                row.revealed_at = now()
-            row.run = shown.run if shown else None
-            write(_line(account, "reveal", study, shown))
+            _reveal(write, account, _reading(session, account, study), shown)
 
         self._trail.write(work)
 
@@ -353,6 +368,14 @@ def _reading(session: Session, account: Account, study: str) -> ReadingRow:
     if row is None:
         raise MetaDxError("not_opened", "Open the case first.")
     return row
+
+
+def _reveal(write: Write, account: Account, row: ReadingRow, shown: Shown | None) -> None:
+    if row.stage == "started":
+        raise MetaDxError("not_read_yet", "Give your own opinion first.")
+    row.revealed_at = row.revealed_at or now()
+    row.run = shown.run if shown else row.run  # who has seen an answer has seen it
+    write(_line(account, "reveal", row.study, shown))
 
 
 def _known_answer(session: Session, row: ReadingRow) -> Shown | None:

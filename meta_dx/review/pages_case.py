@@ -61,10 +61,9 @@ _CHANGES = [Depends(from_our_pages)]
 @router.get("/cases/{study}")
 def case_page(request: Request, session: Reader, study: str, later: BackgroundTasks) -> HTMLResponse:
     """Show a case as far as this reader has come."""
-    desk = desk_of(request)
-    desk.cases.open(session.account, study)
-    later.add_task(desk.images.warm, study)
-    return _show(request, session, study)
+    shown = _show(request, session, study)
+    later.add_task(desk_of(request).images.warm, study)
+    return shown
 
 
 @router.get("/cases/{study}/images")
@@ -86,8 +85,7 @@ def frame(request: Request, session: Reader, study: str, name: str, number: int)
 def evidence_picture(request: Request, session: Reader, study: str, image: str, frame: int = 0) -> Response:
     """Answer with a small picture of a confirmed case that carried the answer; only after the reveal."""
     desk = desk_of(request)
-    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
-    answer = revealed(desk, session.account, case, reading)
+    answer = in_view(desk, session.account, study)
     told = (answer.answer.evidence if answer else None) or ()
     if (image, frame) not in {(case.image, case.frame) for case in told}:
         raise HTTPException(404, "There is no such picture.")
@@ -201,6 +199,13 @@ def revealed(desk: Desk, account: Account, case: CaseRow, reading: ReadingRow | 
     return desk.answer(case.study)
 
 
+def in_view(desk: Desk, account: Account, study: str) -> Answer | None:
+    """Return the answer that a page has shown to a reader, for what belongs to it; None where it is another by now."""
+    reading = desk.cases.reading(account, study)
+    answer = revealed(desk, account, desk.cases.get(study), reading)
+    return answer if answer and reading and reading.run == answer.shown.run else None
+
+
 def _require_own_decision(desk: Desk, account: Account, study: str) -> None:
     """Refuse a report, which tells what the model and others said, to whoever may still have to say something."""
     desk.cases.get(study)
@@ -237,10 +242,12 @@ def _show(
     known = desk.diseases()
     names = named(known)
     answer = revealed(desk, session.account, case, reading)
-    stage = reading.stage if reading else "started"
+    # Before the page is made: no answer is in view that the trail does not name.
+    reading = desk.cases.open(session.account, study, answer.shown if answer else None)
+    stage = reading.stage
     top = _top(answer, known)
     offered = verdicts(label(top) if top else "")
-    draft, notice = brought_back((reading.draft if reading else None) or {}, _mark(answer), offered)
+    draft, notice = brought_back(reading.draft or {}, _mark(answer), offered)
     disputed, name = settles(session.account, case, reading), session.account.name
     everybody = case.state == "done" and stage == "decided"
     opinions = desk.cases.opinions(study)

@@ -18,7 +18,7 @@ from meta_dx.records.audit import AuditLine
 from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.insight import CaseSaliency, Insight
-from meta_dx.review.pages_case import revealed
+from meta_dx.review.pages_case import in_view
 from meta_dx.review.security import desk_of, having
 from meta_dx.review.wording import bars, case_words, named
 
@@ -76,8 +76,7 @@ def saliency_picture(
 
 def _allowed(desk: Desk, session: SignIn, study: str, disease: str) -> tuple[Insight, Answer]:
     # One answer to whoever may not see it, so that none tells what the model has said before the reveal.
-    case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
-    answer = revealed(desk, session.account, case, reading)
+    answer = in_view(desk, session.account, study)
     if not desk.options.saliency or desk.insight is None or answer is None:
         raise HTTPException(404, _NO_MAP)
     if disease not in {bar.code for bar in bars(answer, {})}:
