@@ -221,6 +221,8 @@ class ReadingRow(Base):
     decided_at: Mapped[str | None]
     run: Mapped[int | None]  # the prediction that was shown
     draft: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # By their ids; loaded only where it is asked for, as a worklist needs none of them.
+    lengths: Mapped[dict[str, dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
 
     __table_args__ = (Index(None, "account", "stage"),)
 

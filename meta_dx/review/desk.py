@@ -16,6 +16,7 @@ from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.cases import Cases, Shown
 from meta_dx.records.database import Records
+from meta_dx.records.lengths import Lengths
 from meta_dx.records.opinions import Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import (
     PredictedStudy,
@@ -94,6 +95,7 @@ class Desk:
         self.accounts = Accounts(self.records, self.trail)
         self.cases = Cases(self.records, self.trail, self.options.readers)
         self.worklist = Worklist(self.records)
+        self.lengths = Lengths(self.records)
         self.images = CaseImages(home, self.options.cache_mb << 20)
 
     @property

@@ -58,6 +58,12 @@ class Frame:
         return self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
+def frame_address(study: str, name: str = "", number: int | None = None) -> str:
+    """Return where a frame of a case is fetched; without a name, what all these addresses begin with."""
+    begin = f"/cases/{study}/frames/"
+    return begin if number is None else f"{begin}{name}/{number}"
+
+
 class CaseImages:
     """Series and frames of the studies of one home.
 
@@ -114,10 +120,13 @@ class CaseImages:
         MetaDxError
             ``unknown_frame``.
         """
-        rows = self._current().objects_of(study)
-        if not 0 <= number < rows.get(name, 0):
+        if not self.holds(study, name, number):
             raise MetaDxError("unknown_frame", "This case has no such picture.")
         return self._decoded(name, number)
+
+    def holds(self, study: str, name: str, number: int) -> bool:
+        """Tell whether a frame of an object belongs to a case or to another study of its patient."""
+        return 0 <= number < self._current().objects_of(study).get(name, 0)
 
     def warm(self, study: str) -> None:
         """Decode the picture that a viewer asks for first, so that it need not wait for a reader to start."""
@@ -188,7 +197,7 @@ class CaseImages:
             "window": self._window(part),
             "range": [float(low), float(high)],
             "frames": [
-                {"url": f"/cases/{study}/frames/{name}/{frame}", **place}
+                {"url": frame_address(study, name, frame), **place}
                 for name, frame, place in zip(
                     part.instances["object"], part.instances["frame"], places, strict=True
                 )

@@ -23,7 +23,7 @@ def every_answer_before_reading(person: Browser) -> dict[str, bytes]:
     """Return what a reader can fetch before the first opinion, with what differs by chance taken out."""
     studies = person.cases()
     paths = ["/worklist", "/worklist?search=chest", "/worklist?modality=CR", "/worklist?view=done", "/next"]
-    paths += [f"/cases/{study}{part}" for study in studies for part in ("", "/images")]
+    paths += [f"/cases/{study}{part}" for study in studies for part in ("", "/images", "/lengths")]
     found = {}
     for path in paths:
         answer = person.get(path)

@@ -35,6 +35,8 @@ NEEDED = {
     ("GET", "/next"): "read",
     ("GET", "/cases/{study}"): "read",
     ("GET", "/cases/{study}/images"): "read",
+    ("GET", "/cases/{study}/lengths"): "read",
+    ("POST", "/cases/{study}/lengths"): "read",
     ("GET", "/cases/{study}/frames/{name}/{number}"): "read",
     ("GET", "/cases/{study}/evidence/{image}"): "read",
     ("GET", "/cases/{study}/saliency"): "read",
