@@ -70,14 +70,16 @@ def case_page(request: Request, session: Reader, study: str, later: BackgroundTa
 def images(request: Request, session: Reader, study: str) -> JSONResponse:
     """Describe the series for the viewer."""
     desk = desk_of(request)
-    desk.cases.get(study)
+    _require_opened(desk, session, study)
     return JSONResponse(desk.images.manifest(study))
 
 
 @router.get("/cases/{study}/frames/{name}/{number}")
 def frame(request: Request, session: Reader, study: str, name: str, number: int) -> Response:
     """Answer with one frame at full depth."""
-    found = desk_of(request).images.frame(study, name, number)
+    desk = desk_of(request)
+    _require_opened(desk, session, study)
+    found = desk.images.frame(study, name, number)
     return Response(found.tobytes(), media_type="application/octet-stream", headers=found.headers)
 
 
@@ -204,6 +206,13 @@ def in_view(desk: Desk, account: Account, study: str) -> Answer | None:
     reading = desk.cases.reading(account, study)
     answer = revealed(desk, account, desk.cases.get(study), reading)
     return answer if answer and reading and reading.run == answer.shown.run else None
+
+
+def _require_opened(desk: Desk, session: SignIn, study: str) -> None:
+    # Only the page of a case writes down that somebody sees it.
+    if desk.cases.reading(session.account, study) is None:
+        desk.cases.get(study)
+        raise MetaDxError("not_opened", "Open the case first.")
 
 
 def _require_own_decision(desk: Desk, account: Account, study: str) -> None:

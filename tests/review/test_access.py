@@ -91,7 +91,8 @@ def test_another_name_for_the_server_is_refused(browser: Browsers) -> None:
 
 def test_every_answer_has_the_careful_headers(browser: Browsers) -> None:
     person = browser()
-    for path in ("/worklist", "/nowhere", f"/cases/{person.cases()[0]}/images"):
+    study = person.cases()[0]
+    for path in ("/worklist", "/nowhere", f"/cases/{study}", f"/cases/{study}/images"):
         headers = person.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]

@@ -154,6 +154,7 @@ def test_no_page_shows_an_identity_by_itself(browser: Browsers) -> None:
 def test_frames_come_at_full_depth(desk: Desk, browser: Browsers, studies) -> None:  # type: ignore[no-untyped-def]
     person = browser()
     study = person.cases()[0]
+    person.get(f"/cases/{study}")
     manifest = person.get(f"/cases/{study}/images").json()
     frame = manifest["studies"][0]["series"][0]["frames"][0]
     answer = person.get(frame["url"])

@@ -19,6 +19,7 @@ def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_wo
 
     person = browser()
     study = person.cases()[0]
+    person.get(f"/cases/{study}")
     monkeypatch.setattr(desk.images, "manifest", fails)
     answer = person.get(f"/cases/{study}/images", headers={"accept": accept})
     assert answer.status_code == 500

@@ -181,6 +181,8 @@ def test_no_cell_of_the_table_is_a_formula(desk: Desk, browser: Browsers, start:
 def test_frames_of_other_patients_and_paths_that_are_none_are_refused(browser: Browsers) -> None:
     person = browser()
     first, second = person.cases()[:2]
+    for study in (first, second):
+        person.get(f"/cases/{study}")
     url = person.get(f"/cases/{second}/images").json()["studies"][0]["series"][0]["frames"][0]["url"]
     name = url.split("/")[-2]
     tricks = ["%2e%2e%2f", "..%2f..%2fprivate", "..%5c..", "%00", "~", "C:%5c", "%2fetc%2fpasswd"]

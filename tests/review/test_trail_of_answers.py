@@ -1,4 +1,4 @@
-"""The audit trail names the answer that stood on a page, whenever and however it came there."""
+"""The audit trail names who has seen a case, and the answer that stood on a page, however it came there."""
 
 from __future__ import annotations
 
@@ -104,3 +104,18 @@ def test_a_refused_decision_that_comes_back_beside_another_answer_is_a_line_too(
     assert (refused.status_code, "c" * 12 in refused.text) == (409, True)
     assert seen(desk, study)[-2:] == [("view_case", *LATER), ("reveal", *LATER)]
     assert person.get(address).status_code == 200
+
+
+def test_pictures_are_served_only_once_the_page_has_written_its_line(desk: Desk, browser: Browsers) -> None:
+    person, other = browser("reader", "person"), browser("reader", "other")
+    study = person.cases()[0]
+    other.get(f"/cases/{study}")
+    url = other.get(f"/cases/{study}/images").json()["studies"][0]["series"][0]["frames"][0]["url"]
+    for path in (f"/cases/{study}/images", url):
+        refused = person.get(path)
+        assert (refused.status_code, "Open the case first" in refused.text) == (409, True)
+    assert {line.account for line in desk.trail.lines(study)} == {"other"}
+    person.get(f"/cases/{study}")
+    assert desk.trail.lines(study)[0].account == "person"
+    assert [person.get(path).status_code for path in (f"/cases/{study}/images", url)] == [200, 200]
+    assert person.get("/cases/2.25.1/images").status_code == 404
