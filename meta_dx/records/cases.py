@@ -306,10 +306,12 @@ class Cases:
                     found[one.study] = one.content.outcome
         return found
 
-    def waiting(self) -> list[str]:
-        """Return the cases that nobody has opened yet, sorted."""
+    def waiting(self, band: int | None = None) -> list[str]:
+        """Return the cases that nobody has opened yet, sorted; of one band of priority if named."""
         opened = select(ReadingRow.study)
         query = select(CaseRow.study).where(CaseRow.state == "open", CaseRow.study.not_in(opened))
+        if band is not None:
+            query = query.where(CaseRow.band == band)
         with self._records.reading() as session:
             return sorted(session.scalars(query))
 

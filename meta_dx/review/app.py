@@ -35,6 +35,7 @@ _STATUS = {
     "not_read_yet": 409,
     "already_adjudicated": 409,
     "not_disputed": 409,
+    "queue_not_opened": 409,
     "not_opened": 409,
     "not_decided": 409,
     "decision_changed": 409,

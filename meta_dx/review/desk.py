@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from random import Random, SystemRandom
 
 from sqlalchemy.orm import Session
 
@@ -40,6 +41,7 @@ from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.teaching import Lesson, Teacher, confirmed
 
 _MOST_QUEUED = 500
+_WEIGHT, _QUARTER = 3, 4  # of a case among the most uncertain quarter, when cases are drawn to be read first
 _RECENT = 400  # newest cases that are looked at for drift
 _REFERENCE = ("pathology", "follow-up")  # grounds beside what readers say
 
@@ -140,14 +142,14 @@ class Desk:
         return Answer(shown, saved.studies[0], {case.study: case for case in version.cases})
 
     def queue(self, account: Account, count: int) -> int:
-        """Put uncertain cases first, mixed with as many random ones, so that being first tells nothing.
+        """Put cases first, drawn so that the most uncertain ones are more likely to be among them (:func:`drawn`).
 
         Parameters
         ----------
         account : Account
             A lead.
         count : int
-            How many cases, half of them the most uncertain ones that nobody has opened.
+            How many cases; at most half of those that nobody has opened are drawn.
 
         Returns
         -------
@@ -157,17 +159,21 @@ class Desk:
         Raises
         ------
         MetaDxError
-            ``not_allowed``, or ``bad_count``.
+            ``not_allowed``, ``bad_count``, or ``queue_not_opened`` while nobody has opened one of those that were put
+            first before: two draws beside each other would tell more than one.
         """
         if not 2 <= count <= _MOST_QUEUED:
             raise MetaDxError("bad_count", f"Queue from 2 to {_MOST_QUEUED} cases at once.")
-        waiting = self.cases.waiting()
+        waiting, before = self.cases.waiting(), self.cases.waiting(band=0)
+        if before:
+            raise MetaDxError(
+                "queue_not_opened",
+                f"Nobody has opened {len(before)} of the cases that were put first before: put others first once they "
+                "have been opened.",
+            )
         runs = [] if self.mode == "off" else latest_predictions(self.records)
         doubt = {study.study: study.entropy for run in runs for study in run.studies}
-        ranked = sorted(waiting, key=lambda study: (-doubt.get(study, 0.0), study))
-        uncertain, others = ranked[: count // 2], ranked[count // 2 :]
-        random = secrets.SystemRandom().sample(others, min(count - len(uncertain), len(others)))
-        return self.cases.prioritise(account, [*uncertain, *random], 0)
+        return self.cases.prioritise(account, drawn(waiting, doubt, count, SystemRandom()), 0)
 
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""
@@ -315,6 +321,35 @@ class Desk:
             "patient_id": patient.get(case.patient, "unknown"),
             "study_instance_uid": original.get(study, "unknown"),
         }
+
+
+def drawn(waiting: Sequence[str], doubt: Mapping[str, float], count: int, random: Random) -> list[str]:
+    """Draw cases, those of the most uncertain quarter with three times the weight of the others.
+
+    Whether a case is drawn changes the odds that it is among the most uncertain by a factor of at most 3 in either
+    direction, as at most half are drawn: every case may be among them, and every case may be left out.
+
+    Parameters
+    ----------
+    waiting : sequence of str
+        Cases.
+    doubt : mapping of str to float
+        Entropy of the answer, by case; 0 where there is none.
+    count : int
+        How many.
+    random : Random
+        Where chance comes from.
+
+    Returns
+    -------
+    list of str
+    """
+    mixed = random.sample(waiting, len(waiting))  # no order of equal ones
+    ranked = sorted(mixed, key=lambda study: -doubt.get(study, 0.0))
+    uncertain = set(ranked[: math.ceil(len(ranked) / _QUARTER)])
+    # The first to ring of exponential clocks: a weighted draw without replacement.
+    rings = {study: random.expovariate(_WEIGHT if study in uncertain else 1) for study in ranked}
+    return sorted(rings, key=lambda study: rings[study])[: min(count, len(ranked) // 2)]
 
 
 def _text(value: object) -> str:

@@ -109,26 +109,6 @@ def test_the_evidence_is_out_of_reach_before_the_first_read(desk: Desk, browser:
     assert person.get(f"/cases/{study}/evidence/2.25.1").status_code == 404
 
 
-def test_uncertain_cases_are_queued_among_random_ones_and_nothing_tells_which(
-    desk: Desk, browser: Browsers
-) -> None:
-    lead, reader = browser("lead"), browser()
-    before = reader.cases()
-    answer = desk.answer(before[-1])
-    assert answer is not None
-    doubtful = replace(answer.answer, entropy=0.69)
-    (saved,) = latest_predictions(desk.records)
-    rows = [doubtful if study.study == before[-1] else study for study in saved.studies]
-    save_prediction_run(desk.records, saved.run, rows)
-    assert lead.post("/lead/queue", count="2").status_code == 303
-    page = reader.get("/worklist").text
-    first = re.findall(r'band--urgent">urgent.*?/cases/([\d.]+)"', page, re.DOTALL)
-    assert len(first) == 2
-    assert before[-1] in first
-    assert desk.trail.lines()[0].details == {"band": 0, "cases": 2}
-    assert lead.post("/lead/queue", count="0").status_code == 400
-
-
 def test_identity_is_shown_to_those_who_may_and_written_down(desk: Desk, browser: Browsers) -> None:
     lead = browser("lead")
     study = lead.cases()[0]
