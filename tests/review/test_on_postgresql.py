@@ -20,7 +20,8 @@ pytestmark = [
 
 #: The main path, the leak test, who sees whom, and several people at once.
 WANTED = (
-    "at_once or whole_way or differ_only or blind_to_each_other or not_at_all or draft or accepting or queued"
+    "at_once or whole_way or differ_only or blind_to_each_other or not_at_all or draft or accepting or queued "
+    "or makes_no_reference"
 )
 
 
@@ -28,12 +29,13 @@ def test_the_pages_behave_on_postgresql_as_on_sqlite() -> None:
     here = Path(__file__).parent
     with postgresql_server() as url:
         environment = {**os.environ, "META_DX_TEST_DATABASE_URL": url}
-        files = [here / f"test_{name}.py" for name in ("app", "deciding", "at_once")]
+        names = ("app", "at_once", "blindness", "deciding", "reading_first", "settling")
+        files = [here / f"test_{name}.py" for name in names]
         options = ["-m", "not system", "-k", WANTED, "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *files, *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 11
+    assert int(passed[1]) >= 15
     assert "skipped" not in done.stdout
