@@ -42,12 +42,18 @@ class Viewer:
     def number(self, name: str, pane: str = PANE) -> float:
         return float(self.data(name, pane))
 
-    def wait(self, what: Callable[[], bool], seconds: float = 6) -> None:
+    def wait(self, what: Callable[[], bool]) -> None:
         """Wait for something to become true."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + 15
         while not what():
             assert time.monotonic() < end, "it did not happen"
             self.page.wait_for_timeout(30)
+
+    def settle(self) -> None:
+        """Let the browser draw twice: only then does it tell the viewer of a new size."""
+        self.page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
 
     def press(self, *keys: str) -> None:
         for key in keys:
