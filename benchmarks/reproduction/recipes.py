@@ -65,7 +65,7 @@ def _prototypical(shots: int, figures: tuple[Figure, ...]) -> Recipe:
 _LONG = Recipe(
     name="prototypical-1shot-long",
     method="Prototypical Networks",
-    mode="as above; learning rate halved every 4000 steps, not 2000; trained in bf16",
+    mode="inductive; stored batch statistics; rate halved every 4000 steps, not 2000; trained in bf16",
     figures=(Figure(5, 1, 98.8), Figure(20, 1, 96.0)),
     iterations=None,
     make=lambda data, seed: PrototypicalRun(data, seed, 1, halved_every=4000, bf16=True),
