@@ -25,7 +25,7 @@ from meta_dx.records.schema import OwnerRow
 from meta_dx.records.sqlite import connect_for_reading, is_read_only, prepare, storage_error
 
 URL_VARIABLE = "META_DX_DATABASE_URL"
-HEAD = "0007"
+HEAD = "0008"
 """The revision this version writes; kept here so that opening a current database need not load Alembic."""
 VERSION_TABLE = "meta_dx_revision"  # not Alembic's default name, which Dagster uses in its own database
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -160,6 +160,11 @@ class Opinion:
     support_version: int | None
     created_at: str
 
+    @property
+    def key(self) -> str:
+        """What tells it from everything else that was said about the case."""
+        return f"{self.kind}/{self.account}/{self.version}"
+
 
 def as_json(content: BlindOpinion | Decision) -> dict[str, Any]:
     """Return an opinion as JSON can hold it."""

@@ -258,6 +258,8 @@ class StoredReportRow(Base):
     why: Mapped[str]
     begun_at: Mapped[str]
     ended_at: Mapped[str | None]
+    # Decisions whose reports this one names (``Opinion.key``); None: all earlier ones, from before this was kept.
+    predecessors: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class ReviewStateRow(Base):

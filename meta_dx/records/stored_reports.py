@@ -6,6 +6,7 @@ lead from a surrogate to the real study without the vault.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -39,6 +40,8 @@ class StoredReport:
         Account that had it stored last.
     begun_at, ended_at : str
         ISO 8601, UTC; ``ended_at`` is empty while it is only begun.
+    predecessors : list of str, optional
+        The decisions whose reports it names as superseded, as :attr:`key`; None: all earlier ones.
     """
 
     reader: str
@@ -50,10 +53,21 @@ class StoredReport:
     by: str
     begun_at: str
     ended_at: str
+    predecessors: list[str] | None = None
 
-    def is_of(self, opinion: Opinion) -> bool:
-        """Tell whether this is the report of a decision."""
-        return (self.reader, self.kind, self.version) == (opinion.account, opinion.kind, opinion.version)
+    @property
+    def key(self) -> str:
+        """Which decision it tells of, as :attr:`~meta_dx.records.opinions.Opinion.key` names it."""
+        return f"{self.kind}/{self.reader}/{self.version}"
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether the archive has it, or nobody knows."""
+        return self.state in ("stored", "unconfirmed", "begun")
+
+    def names(self, other: StoredReport) -> bool:
+        """Tell whether it names the report of an earlier decision as superseded."""
+        return self.predecessors is None or other.key in self.predecessors
 
 
 class StoredReports:
@@ -93,13 +107,16 @@ class StoredReports:
                     by,
                     row.begun_at,
                     row.ended_at or "",
+                    row.predecessors,
                 )
                 for row, said, name, by in session.execute(query)
             ]
 
-    def begin(self, account: Account, opinion: Opinion, archive: str) -> None:
-        """Write down that a report is about to be sent, before a byte of it leaves."""
-        self._set(account, opinion, archive, "begun", "")
+    def begin(
+        self, account: Account, opinion: Opinion, archive: str, predecessors: Sequence[str] | None
+    ) -> None:
+        """Write down that a report is about to be sent, and which it names, before a byte of it leaves."""
+        self._set(account, opinion, archive, "begun", "", predecessors)
 
     def end(self, account: Account, opinion: Opinion, archive: str, state: str, why: str) -> None:
         """Write down how it ended."""
@@ -107,7 +124,15 @@ class StoredReports:
             raise ValueError(f"{state!r} is no state of a stored report")
         self._set(account, opinion, archive, state, why)
 
-    def _set(self, account: Account, opinion: Opinion, archive: str, state: str, why: str) -> None:
+    def _set(
+        self,
+        account: Account,
+        opinion: Opinion,
+        archive: str,
+        state: str,
+        why: str,
+        predecessors: Sequence[str] | None = None,
+    ) -> None:
         def work(session: Session, write: Write) -> None:
             query = select(OpinionRow.id).join(AccountRow, AccountRow.id == OpinionRow.account)
             said = session.scalars(
@@ -125,6 +150,7 @@ class StoredReports:
             row.account, row.state, row.why = account.id, state, why
             if state == "begun":
                 row.begun_at, row.ended_at = now(), None
+                row.predecessors = None if predecessors is None else list(predecessors)
             else:
                 row.ended_at = now()
             session.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import BytesIO
 
 from meta_dx.dicom.pacs.address import DicomWebAddress, DimseAddress, parse_address
 from meta_dx.dicom.pacs.options import PacsOptions
@@ -74,6 +75,19 @@ class ReportArchive:
         """
         with closing(open_store(self._address, self._options)) as store:
             return deliver(store, content)
+
+    def shows(self, content: bytes) -> bool:
+        """Ask whether an instance is there.
+
+        Raises
+        ------
+        MetaDxError
+            As :meth:`take`, and where the archive cannot be asked.
+        """
+        from pydicom import dcmread
+
+        with closing(open_store(self._address, self._options)) as store:
+            return store.holds(dcmread(BytesIO(content)))
 
     def is_sending(self, study: str) -> bool:
         """Tell whether the report of a case is on its way just now."""

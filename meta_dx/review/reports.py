@@ -31,8 +31,17 @@ from meta_dx.review.wording import named
 _MOST_ANSWERS = 5
 
 
-def report_of(desk: Desk, study: str, settled: Sequence[Opinion] | None = None) -> tuple[str, bytes]:
+def report_of(
+    desk: Desk,
+    study: str,
+    settled: Sequence[Opinion] | None = None,
+    named: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[str, bytes]:
     """Write the structured report of a case's decision.
+
+    The report of any decision that stood before may have been handed out as a file, so a file names them all as
+    superseded. In an archive a report names those that are there (``named``); where that is not the same it is another
+    instance, for one UID has one content.
 
     Parameters
     ----------
@@ -42,13 +51,16 @@ def report_of(desk: Desk, study: str, settled: Sequence[Opinion] | None = None) 
         Surrogate UID.
     settled : sequence of Opinion, optional
         What :func:`settled_of` has returned and somebody has looked at; read now if absent.
+    named : mapping of str to sequence of str, optional
+        Decision → the earlier ones whose reports its own names, by :attr:`~meta_dx.records.opinions.Opinion.key`; those
+        that stood before for a decision that is not in it.
 
     Returns
     -------
     name : str
         SOP instance UID of the report.
     content : bytes
-        A DICOM file under the original identities. It names as superseded the reports of earlier decisions.
+        A DICOM file under the original identities.
 
     Raises
     ------
@@ -58,9 +70,9 @@ def report_of(desk: Desk, study: str, settled: Sequence[Opinion] | None = None) 
     settled = settled or settled_of(desk, study)
     case = _reviewed(desk, study, settled[-1])
     series = _uid(desk, f"{study}/series")
-    names = [_uid(desk, f"{study}/{one.account}/{one.kind}/{one.version}") for one in settled]
-    identity = ReportIdentity(names[-1], series, len(names), tuple(names[:-1]))
-    return names[-1], structured_report(case, identity, meta_dx.__version__)
+    instance, before = _instance(desk, study, settled, named or {})
+    identity = ReportIdentity(instance, series, len(settled), before)
+    return instance, structured_report(case, identity, meta_dx.__version__)
 
 
 def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
@@ -227,6 +239,20 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
 
 def _reported(disease: Diagnosis, probability: float | None = None) -> ReportedDiagnosis:
     return ReportedDiagnosis(disease.code, disease.scheme, disease.meaning, probability)
+
+
+def _instance(
+    desk: Desk, study: str, settled: Sequence[Opinion], named: Mapping[str, Sequence[str]]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the UID of the last decision's report, and those of the reports that it names."""
+    stood = {one.key for one in desk.cases.stood(study)}
+    usual, used, before = list[str](), dict[str, str](), list[str]()
+    for one in settled:
+        what = f"{study}/{one.account}/{one.kind}/{one.version}"
+        before = [used[key] for key in named.get(one.key, [key for key in used if key in stood])]
+        used[one.key] = _uid(desk, what if before == usual else f"{what}/after/{','.join(before)}")
+        usual.append(_uid(desk, what))
+    return used[settled[-1].key], tuple(before)
 
 
 def _uid(desk: Desk, what: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from meta_dx.dicom.pacs.storing import Delivery, Receipt
@@ -11,6 +11,7 @@ from meta_dx.records.accounts import Account
 from meta_dx.records.opinions import Opinion
 from meta_dx.records.stored_reports import StoredReport, StoredReports
 from meta_dx.review.desk import Desk
+from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.reports import report_of, settled_of
 
 
@@ -44,12 +45,11 @@ def report_state(desk: Desk, study: str) -> ReportState | None:
     if desk.archive is None or desk.cases.get(study).state != "done":
         return None
     sending = desk.archive.is_sending(study)  # asked first: what ends in between is then read as ended
-    settled = settled_of(desk, study)
-    there = [r for r in StoredReports(desk.records, desk.trail).of(study) if r.archive == desk.archive.name]
-    own = next((report for report in there if report.is_of(settled[-1])), None)
-    earlier = [r for r in there if r is not own and r.state in ("stored", "unconfirmed", "begun")]
-    before = earlier[-1] if earlier else None
-    return ReportState(desk.archive.label, decision_key(settled[-1]), own, before, sending)
+    opinion = settled_of(desk, study)[-1]
+    there = _in_archive(desk, desk.archive, study)
+    own = there.pop(opinion.key, None)
+    earlier = [report for report in there.values() if report.may_be_there]
+    return ReportState(desk.archive.label, opinion.key, own, earlier[-1] if earlier else None, sending)
 
 
 def store_report(desk: Desk, account: Account, study: str, decision: str) -> StoredReport:
@@ -85,33 +85,74 @@ def store_report(desk: Desk, account: Account, study: str, decision: str) -> Sto
     with desk.archive.alone(study):
         settled = settled_of(desk, study)
         opinion = settled[-1]
-        if decision != decision_key(opinion):
+        if decision != opinion.key:
             raise MetaDxError(
                 "decision_changed",
                 "The decision has changed since you opened the page: look at it again first.",
             )
-        reports, archive = StoredReports(desk.records, desk.trail), desk.archive.name
-        known = _of(reports, study, opinion, archive)
+        known = _in_archive(desk, desk.archive, study).get(opinion.key)
         if known is not None and known.state == "stored":
             return known
-        _, content = report_of(desk, study, settled)
-        reports.begin(account, opinion, archive)
-        receipt = _end_of(desk.archive.take, content)
-        reports.end(account, opinion, archive, receipt.delivery.value, receipt.why)
-        found = _of(reports, study, opinion, archive)
-        if found is None:
-            raise RuntimeError("what was written down is gone")
-        return found
+        _send(desk, desk.archive, account, settled, known)
+        return _in_archive(desk, desk.archive, study)[opinion.key]
 
 
-def decision_key(opinion: Opinion) -> str:
-    """Name a decision, so that a click tells which one it was about."""
-    return f"{opinion.kind}/{opinion.account}/{opinion.version}"
+def _send(
+    desk: Desk,
+    archive: ReportArchive,
+    account: Account,
+    settled: Sequence[Opinion],
+    known: StoredReport | None,
+) -> None:
+    """Send the report of the last decision, and write down how that ended."""
+    opinion, reports = settled[-1], StoredReports(desk.records, desk.trail)
+    if known is not None and known.may_be_there:  # what may have arrived is the same instance each time
+        named = known.predecessors
+    else:
+        try:
+            named = _there(desk, archive, account, settled)
+        except MetaDxError as fault:
+            reports.begin(account, opinion, archive.name, [])
+            reports.end(account, opinion, archive.name, Delivery.NOT_SENT.value, str(fault))
+            return
+    _, content = report_of(desk, opinion.study, settled, _named(desk, archive, settled, named))
+    reports.begin(account, opinion, archive.name, named)
+    receipt = _end_of(archive.take, content)
+    reports.end(account, opinion, archive.name, receipt.delivery.value, receipt.why)
 
 
-def _of(reports: StoredReports, study: str, opinion: Opinion, archive: str) -> StoredReport | None:
-    found = (r for r in reports.of(study) if r.archive == archive and r.is_of(opinion))
-    return next(found, None)
+def _there(desk: Desk, archive: ReportArchive, account: Account, settled: Sequence[Opinion]) -> list[str]:
+    """Return the earlier decisions whose reports the archive has; those of which nobody knows are asked for."""
+    reports, found = StoredReports(desk.records, desk.trail), list[str]()
+    for place, opinion in enumerate(settled[:-1], start=1):
+        known = _in_archive(desk, archive, opinion.study).get(opinion.key)
+        if known is None or not known.may_be_there:
+            continue
+        if known.state != "stored":
+            until = settled[:place]
+            of_it = _named(desk, archive, until, known.predecessors)
+            if not archive.shows(report_of(desk, opinion.study, until, of_it)[1]):
+                continue
+            reports.end(account, opinion, archive.name, Delivery.STORED.value, "")
+        found.append(opinion.key)
+    return found
+
+
+def _named(
+    desk: Desk, archive: ReportArchive, settled: Sequence[Opinion], predecessors: Sequence[str] | None
+) -> dict[str, Sequence[str]]:
+    """Return which decisions each report in the archive names, and that of the last one."""
+    there = _in_archive(desk, archive, settled[-1].study)
+    told = {key: report.predecessors for key, report in there.items()} | {settled[-1].key: predecessors}
+    keys = [one.key for one in settled]
+    every = {key: keys[:place] for place, key in enumerate(keys)}
+    return {key: every[key] if names is None else names for key, names in told.items() if key in every}
+
+
+def _in_archive(desk: Desk, archive: ReportArchive, study: str) -> dict[str, StoredReport]:
+    """Return what became of each report of a case in the archive, by decision and in their order."""
+    reports = StoredReports(desk.records, desk.trail).of(study)
+    return {report.key: report for report in reports if report.archive == archive.name}
 
 
 def _end_of(take: Callable[[bytes], Receipt], content: bytes) -> Receipt:

@@ -22,7 +22,7 @@ from meta_dx.review import storing
 from meta_dx.review.desk import Desk
 from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.reports import report_of, settled_of
-from meta_dx.review.storing import decision_key, store_report
+from meta_dx.review.storing import store_report
 from meta_dx.steps.pacs import require_one_login
 from tests.review.conftest import Browser
 
@@ -146,7 +146,7 @@ def test_each_other_end_is_said_in_words_and_can_be_tried_again(
 
 def test_only_an_adjudicator_or_a_lead_stores(desk: Desk, decided: str, browser: Browsers) -> None:
     desk.archive = archive = FakeArchive(STORED)
-    key = decision_key(settled_of(desk, decided)[-1])
+    key = settled_of(desk, decided)[-1].key
     for role in ("reader", "administrator"):
         person = browser(role, f"other-{role}")
         assert person.post(f"/cases/{decided}/store", decision=key).status_code == 403
@@ -175,7 +175,7 @@ def test_a_click_that_comes_without_the_pages_number_does_nothing(
     desk: Desk, decided: str, lead: Browser
 ) -> None:
     desk.archive = FakeArchive()
-    key = decision_key(settled_of(desk, decided)[-1])
+    key = settled_of(desk, decided)[-1].key
     answer = lead.client.post(f"/cases/{decided}/store", data={"csrf": "wrong", "decision": key})
     assert answer.status_code == 403
     assert lines(desk, decided) == []
@@ -183,7 +183,7 @@ def test_a_click_that_comes_without_the_pages_number_does_nothing(
 
 def test_clicking_twice_sends_once(desk: Desk, decided: str, lead: Browser) -> None:
     desk.archive = archive = FakeArchive(STORED)
-    key = decision_key(settled_of(desk, decided)[-1])
+    key = settled_of(desk, decided)[-1].key
     for _ in range(2):
         assert lead.post(f"/cases/{decided}/store", decision=key).status_code == 303
     assert len(archive.given) == 1
@@ -202,7 +202,7 @@ def test_two_clicks_at_once_send_once(desk: Desk, decided: str, lead: Browser) -
 
     archive.take = slow  # type: ignore[method-assign]
     account = next(a for a in desk.accounts.all() if a.name == "lena")
-    key = decision_key(settled_of(desk, decided)[-1])
+    key = settled_of(desk, decided)[-1].key
     first = threading.Thread(target=store_report, args=(desk, account, decided, key))
     first.start()
     assert entered.wait(30)
@@ -236,7 +236,7 @@ def test_after_a_kill_between_sending_and_asking_the_page_says_that_nobody_knows
     desk.archive = archive = FakeArchive(KeyboardInterrupt(), STORED)
     account = next(a for a in desk.accounts.all() if a.name == "lena")
     with pytest.raises(KeyboardInterrupt):
-        store_report(desk, account, decided, decision_key(settled_of(desk, decided)[-1]))
+        store_report(desk, account, decided, settled_of(desk, decided)[-1].key)
     assert states(desk, decided) == ["begun"]
     assert "Nobody knows whether it arrived." in lead.get(f"/cases/{decided}").text
     click(lead, decided)
@@ -250,7 +250,7 @@ def test_a_corrected_decision_is_a_new_report_that_supersedes_the_one_before(
 ) -> None:
     desk.archive = archive = FakeArchive(STORED, STORED)
     click(lead, decided)
-    old = decision_key(settled_of(desk, decided)[-1])
+    old = settled_of(desk, decided)[-1].key
     anna = Browser.__new__(Browser)
     anna.name, anna.client = "anna", lead.client.__class__(lead.client.app, follow_redirects=False)  # type: ignore[attr-defined]
     anna.client.headers["accept"] = "text/html"
