@@ -196,7 +196,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return (float(max(0.0, min(share, middle - half))), float(min(1.0, max(share, middle + half))))
 
 
-def effective_number(right: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
+def effective_number(values: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
     """Return how many independent answers are worth as much as these, of which some are about the same patient.
 
     ``n / (1 + (m - 1) * rho)``, with n answers, the mean m of the size of an answer's own cluster, and the intraclass
@@ -206,8 +206,8 @@ def effective_number(right: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
 
     Parameters
     ----------
-    right : array_like of bool, shape (n,)
-        The answers; n > 0.
+    values : array_like, shape (n,)
+        The answers: whether each is right, or a figure; n > 0.
     cluster : array_like, shape (n,)
         Whom each is about.
 
@@ -216,16 +216,16 @@ def effective_number(right: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
     float
         From 1 to n; n where nobody has more than one.
     """
-    answers = np.asarray(right, dtype=np.float64)
+    answers = np.asarray(values, dtype=np.float64)
     _, which = np.unique(np.asarray(cluster), return_inverse=True)
     size = np.bincount(which).astype(np.float64)
     n, clusters = len(answers), len(size)
     own = float((size**2).sum() / n)  # mean size of an answer's own cluster
     if clusters in (1, n):
         return n / own
-    mean, share = np.bincount(which, answers) / size, answers.mean()
-    between = float((size * (mean - share) ** 2).sum() / (clusters - 1))
-    within = float((size * mean * (1 - mean)).sum() / (n - clusters))
+    mean = np.bincount(which, answers) / size
+    between = float((size * (mean - answers.mean()) ** 2).sum() / (clusters - 1))
+    within = float(((answers - mean[which]) ** 2).sum() / (n - clusters))
     usual = (n - own) / (clusters - 1)
     spread = between + (usual - 1) * within
     rho = min(max((between - within) / spread, 0.0), 1.0) if spread > 0 else 1.0

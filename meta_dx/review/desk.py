@@ -32,8 +32,9 @@ from meta_dx.records.support_case import SupportCase
 from meta_dx.records.switch import ModelMode, model_mode, set_model_mode
 from meta_dx.records.vault import Vault
 from meta_dx.records.worklist import Worklist
+from meta_dx.review.answered import AnsweredCase, agreements
 from meta_dx.review.dashboard import Dashboard, ReadCase, dashboard, read_cases, week_of, with_unseen
-from meta_dx.review.drift import AnsweredCase, Drift, Inputs, agreements, drift
+from meta_dx.review.drift import Drift, Inputs, drift
 from meta_dx.review.images import CaseImages
 from meta_dx.review.insight import Insight
 from meta_dx.review.options import ReviewOptions
@@ -202,12 +203,14 @@ class Desk:
         # A lead reads too: no figure may tell what the model says about a case that somebody has yet to read blind.
         done = self.cases.done()
         answers = [one for run in latest_predictions(self.records) for one in run.studies]
+        patients = self.cases.patients()
         answered = [
             AnsweredCase(
                 week_of(arrived[one.study]),
                 ranked(one.probabilities)[0][0],
                 one.epistemic,
                 one.aleatoric,
+                patients[one.study],
             )
             for one in answers
             if one.study in arrived and one.study in done

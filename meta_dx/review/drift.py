@@ -7,7 +7,6 @@ large enough to matter (:data:`LARGE`). How often it is called so where nothing 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,22 @@ from typing import Literal
 
 import numpy as np
 
-from meta_dx.review.dashboard import ReadCase, Share, week_of
-from meta_dx.review.two_groups import Floats, Stratum, chance, difference, superiority
+from meta_dx.metrics.intervals import effective_number
+from meta_dx.review.answered import FEWEST, AgreedCase, AnsweredCase, Week, newest_weeks, patients_of, weeks
+from meta_dx.review.dashboard import Share
+from meta_dx.review.two_groups import (
+    Floats,
+    Stratum,
+    chance,
+    design_effect,
+    difference,
+    superiority,
+    widening,
+)
 
 Kind = Literal["inputs", "network", "answers", "outcome"]
 Verdict = Literal["drift", "alike", "too few"]
 
-FEWEST = 20
-"""Cases on each side, below which nothing is called drift."""
 CHANCE = 0.01
 """How often a look at all comparisons may call something drift where nothing has changed."""
 LARGE = 0.1
@@ -54,26 +61,6 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class AnsweredCase:
-    """A case as the model in force answers it.
-
-    Parameters
-    ----------
-    week : str
-        ISO week in which it came in.
-    top : str
-        Its most probable disease.
-    epistemic, aleatoric : float, optional
-        Nats.
-    """
-
-    week: str
-    top: str
-    epistemic: float | None = None
-    aleatoric: float | None = None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two groups of cases held against each other.
 
@@ -84,7 +71,7 @@ class Comparison:
     kind : {"inputs", "network", "answers", "outcome"}
         Where in the flow.
     here, before : int
-        Cases of lately, and of before.
+        Patients of lately, and of before.
     said : str
         The difference in words.
     value, low, high : float, optional
@@ -108,25 +95,13 @@ class Comparison:
 
     @property
     def enough(self) -> bool:
-        """Whether there are enough cases on both sides."""
+        """Whether there are enough patients on both sides."""
         return min(self.here, self.before) >= FEWEST
 
     @property
     def unit(self) -> str:
         """What a hundredth of the value is called: per cent of pairs, or points between two shares."""
         return "%" if self.rest else "points"
-
-
-@dataclass(frozen=True)
-class Week:
-    """What the model in force answers to the cases of one week; a mean with the ends of its 95 % interval."""
-
-    name: str
-    cases: int
-    epistemic: tuple[float, float, float] | None
-    aleatoric: tuple[float, float, float] | None
-    top: str
-    share: Share
 
 
 @dataclass(frozen=True)
@@ -153,7 +128,7 @@ class Drift:
         return any(verdict == "drift" for _, verdict in self.comparisons)
 
 
-def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[tuple[str, bool]]) -> Drift:
+def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[AgreedCase]) -> Drift:
     """Compare.
 
     Parameters
@@ -162,8 +137,8 @@ def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[tup
         What has come in.
     answered : sequence of AnsweredCase
         What the model answers.
-    agreed : sequence of (week, agreement)
-        From :func:`agreements`.
+    agreed : sequence of AgreedCase
+        From :func:`~meta_dx.review.answered.agreements`.
 
     Returns
     -------
@@ -172,28 +147,7 @@ def drift(inputs: Inputs, answered: Sequence[AnsweredCase], agreed: Sequence[tup
     made = [*_inputs(inputs), *_answers(answered), *_outcome(agreed)]
     level = CHANCE / max(sum(one.enough for one in made), 1)
     judged = tuple((one, _verdict(one, level)) for one in made)
-    return Drift(judged, _weeks(answered), _sentence(judged))
-
-
-def agreements(read: Sequence[ReadCase]) -> list[tuple[str, bool]]:
-    """Return of each case the week of its first blind read, and whether that names the model's first disease.
-
-    One read a case: what is hard for the first reader is so for the second, and both together count as one.
-
-    Parameters
-    ----------
-    read : sequence of ReadCase
-        In order of time. Reads that named nothing, or without an answer of the model, do not count.
-
-    Returns
-    -------
-    list of (str, bool)
-    """
-    first: dict[str, ReadCase] = {}
-    for case in read:
-        if case.answer and case.blind is not None:
-            first.setdefault(case.study, case)
-    return [(week_of(case.day), case.blind == case.top) for case in first.values()]
+    return Drift(judged, weeks(answered), _sentence(judged))
 
 
 def _verdict(one: Comparison, level: float) -> Verdict:
@@ -209,6 +163,7 @@ def _larger(
     said: str,
     sides: Literal["two-sided", "greater"] = "two-sided",
 ) -> Comparison:
+    """Compare values of one a patient, within strata."""
     filled = [(here, before) for here, before in strata if len(here) and len(before)]
     if not filled:
         n, m = (sum(len(stratum[side]) for stratum in strata) for side in (0, 1))
@@ -217,24 +172,36 @@ def _larger(
     return Comparison(what, kind, n, m, said, *superiority(filled), 0.5, chance(filled, sides))
 
 
-def _mix(what: str, kind: Kind, here: Mapping[str, int], before: Mapping[str, int]) -> Comparison:
-    """Compare how often each name occurs; the one that changed most is told."""
+def _mix(
+    what: str,
+    kind: Kind,
+    counts: tuple[Mapping[str, int], Mapping[str, int]],
+    patients: tuple[int, int] | None = None,
+    effects: tuple[float, float] = (1.0, 1.0),
+) -> Comparison:
+    """Compare how often each name occurs; the one that changed most is told.
+
+    Several names of a patient tell less than as many of others: by the design effects of both sides.
+    """
+    here, before = counts
     names = sorted({*here, *before})
-    ours, theirs = (np.array([side.get(name, 0) for name in names]) for side in (here, before))
+    ours, theirs = (np.array([side.get(name, 0) for name in names]) for side in counts)
     n, m = int(ours.sum()), int(theirs.sum())
+    of = patients or (n, m)
     if not n or not m:
-        return Comparison(what, kind, n, m, "", None, None, None, 0.0, 1.0)
+        return Comparison(what, kind, *of, "", None, None, None, 0.0, 1.0)
     change = ours / n - theirs / m
     most = int(np.abs(change).argmax())
-    now, earlier = Share(int(ours[most]), n), Share(int(theirs[most]), m)
+    now = Share(int(ours[most]), n, independent=n / effects[0])
+    earlier = Share(int(theirs[most]), m, independent=m / effects[1])
     by_chance = 1.0
-    if min(n, m) >= FEWEST:
-        # Who is of lately is drawn anew, the names of all stay: exact but for the number of draws.
+    if min(of) >= FEWEST:
+        # Who is of lately is drawn anew, the names of all stay: exact but for the number of draws, with one a patient.
         drawn = np.random.default_rng(0).multivariate_hypergeometric(ours + theirs, n, size=_REDRAWN)
-        distance = np.abs(drawn / n - (ours + theirs - drawn) / m).sum(1)
+        distance = np.abs(drawn / n - (ours + theirs - drawn) / m).sum(1) * widening((n, m), effects)
         by_chance = float((1 + (distance >= np.abs(change).sum() - 1e-9).sum()) / (1 + _REDRAWN))
     said = f"{names[most]}: {100 * (now.value or 0):.0f} % now, {100 * (earlier.value or 0):.0f} % before"
-    return Comparison(what, kind, n, m, said, *difference(now, earlier), 0.0, by_chance)
+    return Comparison(what, kind, *of, said, *difference(now, earlier), 0.0, by_chance)
 
 
 def _inputs(inputs: Inputs) -> list[Comparison]:
@@ -245,7 +212,7 @@ def _inputs(inputs: Inputs) -> list[Comparison]:
             beyond = inputs.outside[what]
             said += f"; {beyond.right} of {beyond.of} beyond the middle nine tenths of the fingerprint"
         found.append(_larger(what, "inputs", strata, said))
-    found += [_mix(what, "inputs", here, before) for what, (here, before) in inputs.kinds.items()]
+    found += [_mix(what, "inputs", counts) for what, counts in inputs.kinds.items()]
     if inputs.distances is not None:
         said = "pairs in which the new case lies farther from what the network was trained on than a confirmed one"
         what = "Pictures as the network sees them"
@@ -253,82 +220,66 @@ def _inputs(inputs: Inputs) -> list[Comparison]:
     return found
 
 
-def _newest(weeks: Sequence[str]) -> set[str]:
-    """Return the newest weeks that hold enough cases together."""
-    counts, chosen, held = Counter(weeks), set[str](), 0
-    for week in sorted(counts, reverse=True):
-        if held >= FEWEST:
-            break
-        chosen.add(week)
-        held += counts[week]
-    return chosen
-
-
 def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
-    if not answered:
-        return []
-    newest = _newest([one.week for one in answered])
-    now, earlier = ([one for one in answered if (one.week in newest) is side] for side in (True, False))
-    if min(len(now), len(earlier)) < FEWEST:  # fewer would tell what the model says about single cases
-        return []
-    found = []
-    for name, what in (
-        ("epistemic", "Doubt from few or distant cases"),
-        ("aleatoric", "Doubt in the pictures"),
-    ):
-        sides = [
-            np.array([value for one in part if (value := getattr(one, name)) is not None], np.float64)
-            for part in (now, earlier)
-        ]
-        if min(map(len, sides)) >= FEWEST:
-            said = "pairs in which the answer to the newer case is in more doubt"
-            found.append(_larger(what, "answers", [(sides[0], sides[1])], said))
-    tops = [Counter(one.top for one in part) for part in (now, earlier)]
-    return [*found, _mix("Diseases that come first", "answers", tops[0], tops[1])]
+    now, before = newest_weeks(answered)
+    if min(len(set(patients_of(now))), len(set(patients_of(before)))) < FEWEST:
+        return []  # fewer would tell what the model says about single cases
+    doubts = (
+        _doubt("Doubt from few or distant cases", now, before, "epistemic"),
+        _doubt("Doubt in the pictures", now, before, "aleatoric"),
+    )
+    tops = [one.top for one in now], [one.top for one in before]
+    mix = _mix_of_cases("Diseases that come first", "answers", tops, (patients_of(now), patients_of(before)))
+    return [*(one for one in doubts if one is not None), mix]
 
 
-def _outcome(agreed: Sequence[tuple[str, bool]]) -> list[Comparison]:
+def _doubt(
+    what: str, now: Sequence[AnsweredCase], before: Sequence[AnsweredCase], name: str
+) -> Comparison | None:
+    """Compare a part of the doubt; None where too few heads told it."""
+    sides = [[one for one in side if getattr(one, name) is not None] for side in (now, before)]
+    here, there = (patients_of(side) for side in sides)
+    if min(len(set(here)), len(set(there))) < FEWEST:
+        return None
+    x, y = (np.array([getattr(one, name) for one in side], np.float64) for side in sides)
+    ordered = np.sort(np.concatenate([x, y]))
+    rank_x, rank_y = (
+        np.searchsorted(ordered, z, "left") + np.searchsorted(ordered, z, "right") for z in (x, y)
+    )
+    effects = len(x) / effective_number(rank_x, here), len(y) / effective_number(rank_y, there)
+    wider = widening((len(x), len(y)), effects)
+    said = "pairs in which the answer to the newer case is in more doubt"
+    value = superiority([(x, y)], wider)
+    patients = len(set(here)), len(set(there))
+    return Comparison(what, "answers", *patients, said, *value, 0.5, chance([(x, y)], wider=wider))
+
+
+def _outcome(agreed: Sequence[AgreedCase]) -> list[Comparison]:
     if not agreed:
         return []
-    newest = _newest([week for week, _ in agreed])
-    sides = [
-        Counter("agree" if same else "differ" for week, same in agreed if (week in newest) is side)
-        for side in (True, False)
-    ]
-    return [_mix("Blind reads that agree with the model", "outcome", sides[0], sides[1])]
+    now, before = newest_weeks(agreed)
+    said = [["agree" if one.same else "differ" for one in side] for side in (now, before)]
+    what = "Blind reads that agree with the model"
+    return [_mix_of_cases(what, "outcome", (said[0], said[1]), (patients_of(now), patients_of(before)))]
 
 
-def _weeks(answered: Sequence[AnsweredCase]) -> tuple[Week, ...]:
-    found = []
-    for name in sorted({one.week for one in answered}):
-        part = [one for one in answered if one.week == name]
-        if len(part) < FEWEST:
-            continue
-        top, count = min(Counter(one.top for one in part).items(), key=lambda pair: (-pair[1], pair[0]))
-        doubts = [
-            _mean([value for one in part if (value := getattr(one, kind)) is not None])
-            for kind in ("epistemic", "aleatoric")
-        ]
-        found.append(Week(name, len(part), doubts[0], doubts[1], top, Share(count, len(part))))
-    return tuple(found)
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Return a mean with Student's interval; None of fewer than two."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return None
-    mean, half = float(np.mean(values)), float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1))
-    half /= math.sqrt(len(values))
-    return mean, max(mean - half, 0.0), mean + half
+def _mix_of_cases(
+    what: str,
+    kind: Kind,
+    names: tuple[Sequence[str], Sequence[str]],
+    patients: tuple[Sequence[str], Sequence[str]],
+) -> Comparison:
+    """Compare how often each name occurs among cases of which several may be of one patient."""
+    (now, before), (here, there) = names, patients
+    effects = (design_effect(now, here), design_effect(before, there)) if now and before else (1.0, 1.0)
+    return _mix(what, kind, (Counter(now), Counter(before)), (len(set(here)), len(set(there))), effects)
 
 
 def _sentence(judged: Sequence[tuple[Comparison, Verdict]]) -> str:
     changed = {one.kind for one, verdict in judged if verdict == "drift"}
     compared = [one for one, verdict in judged if verdict != "too few"]
     if not compared:
-        return f"Too few cases to tell: a comparison takes {FEWEST} on each side."
+        return f"Too few patients to tell: a comparison takes {FEWEST} on each side."
     if not changed:
         return f"Nothing has changed beyond chance in {len(compared)} comparison(s): nothing to do."
     if "inputs" in changed:

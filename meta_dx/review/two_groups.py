@@ -7,6 +7,7 @@ difference of values. R. G. Newcombe's intervals, and P. van Elteren's test.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from meta_dx.metrics.intervals import effective_number
 from meta_dx.review.dashboard import Share
 
 Floats = npt.NDArray[np.float64]
@@ -24,7 +26,7 @@ _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.975)
 
 
-def superiority(strata: Sequence[Stratum]) -> tuple[float, float, float]:
+def superiority(strata: Sequence[Stratum], wider: float = 1.0) -> tuple[float, float, float]:
     """Return in how many of all pairs within a stratum the value of lately is the larger one, with its 95 % interval.
 
     A half where nothing has changed; ties count half. Strata weigh as in van Elteren's test. Interval: method 5 of
@@ -35,6 +37,8 @@ def superiority(strata: Sequence[Stratum]) -> tuple[float, float, float]:
     ----------
     strata : sequence of (ndarray, ndarray)
         At least one.
+    wider : float
+        How much farther the share strays than that of independent values (:func:`widening`).
 
     Returns
     -------
@@ -51,7 +55,7 @@ def superiority(strata: Sequence[Stratum]) -> tuple[float, float, float]:
     def miss(theta: float) -> float:
         a, b = (1 - theta) / (2 - theta), theta / (1 + theta)
         spreads = [(1 + ((n + m) / 2 - 1) * (a + b)) / (n * m) for n, m in sizes]
-        return abs(theta - found) - _Z * math.sqrt(theta * (1 - theta) * float(weights**2 @ spreads))
+        return abs(theta - found) - wider * _Z * math.sqrt(theta * (1 - theta) * float(weights**2 @ spreads))
 
     tiny = 1e-12
     low = 0.0 if found <= tiny else float(brentq(miss, tiny, min(found, 1 - tiny)))
@@ -59,7 +63,9 @@ def superiority(strata: Sequence[Stratum]) -> tuple[float, float, float]:
     return found, low, high
 
 
-def chance(strata: Sequence[Stratum], sides: Literal["two-sided", "greater"] = "two-sided") -> float:
+def chance(
+    strata: Sequence[Stratum], sides: Literal["two-sided", "greater"] = "two-sided", wider: float = 1.0
+) -> float:
     """Return how often chance alone makes values as different as these.
 
     P. van Elteren's stratified Wilcoxon test, corrected for ties: who is of lately is redrawn within each stratum. With
@@ -71,6 +77,8 @@ def chance(strata: Sequence[Stratum], sides: Literal["two-sided", "greater"] = "
         At least one.
     sides : {"two-sided", "greater"}
         Whether smaller values of lately count too.
+    wider : float
+        As in :func:`superiority`.
 
     Returns
     -------
@@ -85,7 +93,7 @@ def chance(strata: Sequence[Stratum], sides: Literal["two-sided", "greater"] = "
         variance += _weight(n, m) / 12 * (1 - float((tied**3 - tied).sum()) / ((n + m) ** 3 - (n + m)))
     if variance <= 1e-12:
         return 1.0
-    z = beyond / math.sqrt(variance)
+    z = beyond / (wider * math.sqrt(variance))
     return 2 * _NORMAL.cdf(-abs(z)) if sides == "two-sided" else _NORMAL.cdf(-z)
 
 
@@ -108,6 +116,49 @@ def difference(now: Share, earlier: Share) -> tuple[float, float, float]:
     q, (least, most) = earlier.value or 0.0, earlier.interval or (0.0, 1.0)
     found = p - q
     return found, found - math.hypot(p - low, most - q), found + math.hypot(high - p, q - least)
+
+
+def design_effect(names: Sequence[str], patients: Sequence[str]) -> float:
+    """Return by how much the variance of shares exceeds that of as many independent names.
+
+    The mean of the names' own design effects: J. N. K. Rao, A. J. Scott, J. Am. Stat. Assoc. 76, 221 (1981).
+
+    Parameters
+    ----------
+    names, patients : sequence of str, length n
+        What was said, and about whom; n > 0.
+
+    Returns
+    -------
+    float
+        At least 1; 1 where nobody has more than one.
+    """
+    n, counts = len(names), Counter(names)
+    own = {name: n / effective_number([one == name for one in names], patients) for name in counts}
+    if len(counts) == 1:
+        return own[names[0]]
+    return sum((1 - counts[name] / n) * effect for name, effect in own.items()) / (len(counts) - 1)
+
+
+def widening(sizes: tuple[int, int], effects: tuple[float, float]) -> float:
+    """Return how much farther a difference of two groups strays than that of independent cases.
+
+    A patient in both groups makes it stray less; that is left out, so the difference is taken for less sure than it is.
+
+    Parameters
+    ----------
+    sizes : (int, int)
+        Cases of both groups.
+    effects : (float, float)
+        Their design effects.
+
+    Returns
+    -------
+    float
+        At least 1.
+    """
+    (n, m), (ours, theirs) = sizes, effects
+    return math.sqrt((ours / n + theirs / m) / (1 / n + 1 / m))
 
 
 def _share_of_pairs(x: Floats, y: Floats) -> float:

@@ -13,8 +13,9 @@ from meta_dx.cohort.fingerprint import read_fingerprint
 from meta_dx.errors import MetaDxError
 from meta_dx.records.database import Records
 from meta_dx.records.support import SupportSets
+from meta_dx.review.answered import FEWEST
 from meta_dx.review.dashboard import Share
-from meta_dx.review.drift import FEWEST, Inputs
+from meta_dx.review.drift import Inputs
 from meta_dx.steps import Project
 from meta_dx.steps.cohort import CohortData, usable_catalog
 from meta_dx.steps.embedded import EmbeddedCohort

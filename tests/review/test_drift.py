@@ -13,9 +13,10 @@ from meta_dx.errors import MetaDxError
 from meta_dx.records.cases import NewCase
 from meta_dx.records.predictions import PredictedStudy, latest_predictions, save_prediction_run
 from meta_dx.records.schema import CaseRow
+from meta_dx.review.answered import FEWEST, AgreedCase, AnsweredCase, agreements
 from meta_dx.review.dashboard import ReadCase
 from meta_dx.review.desk import Desk
-from meta_dx.review.drift import FEWEST, AnsweredCase, Drift, Inputs, agreements, drift
+from meta_dx.review.drift import Drift, Inputs, drift
 from tests.review.conftest import Browser
 
 Rng = np.random.Generator
@@ -52,8 +53,9 @@ def weeks(rng: Rng, cases: int = 120, newest: Sequence[float] | None = None) -> 
     return found
 
 
-def reads(rng: Rng, newest: float = 0.75) -> list[tuple[str, bool]]:
-    return [(f"2026-W{10 + n // 40}", bool(rng.random() < (newest if n >= 80 else 0.75))) for n in range(120)]
+def reads(rng: Rng, newest: float = 0.75) -> list[AgreedCase]:
+    said = rng.random(120) < np.where(np.arange(120) >= 80, newest, 0.75)
+    return [AgreedCase(f"2026-W{10 + n // 40}", bool(same)) for n, same in enumerate(said)]
 
 
 def called(found: Drift) -> set[str]:
@@ -114,9 +116,11 @@ def test_too_few_cases_show_nothing_however_different(rng: Rng) -> None:
         {"Manufacturer": ({"X": few}, {"A": 500})},
         (np.full(few, 9.0), np.full(500, 1.0)),
     )
-    found = drift(given, [AnsweredCase("2026-W01", "A", 0.1, 0.1)] * few, [("2026-W01", False)] * few)
+    found = drift(
+        given, [AnsweredCase("2026-W01", "A", 0.1, 0.1)] * few, [AgreedCase("2026-W01", False)] * few
+    )
     assert {verdict for _, verdict in found.comparisons} == {"too few"}
-    assert found.sentence.startswith("Too few cases to tell")
+    assert found.sentence.startswith("Too few patients to tell")
 
 
 def test_nothing_at_all_is_too_few() -> None:
@@ -156,7 +160,7 @@ def test_of_a_case_the_first_read_with_an_answer_counts() -> None:
     first = replace(unsure, reader="c", blind="A", day="2026-01-12")
     later = replace(unsure, reader="d", blind="B", day="2026-01-19")
     unanswered = replace(unsure, study="2", blind="B", answer={})
-    assert agreements([unsure, first, later, unanswered]) == [("2026-W03", True)]
+    assert agreements([unsure, first, later, unanswered]) == [AgreedCase("2026-W03", True)]
 
 
 def test_the_interval_of_a_mix_is_that_of_the_difference(rng: Rng) -> None:

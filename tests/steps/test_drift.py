@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from meta_dx.review.drift import FEWEST, Drift, Inputs, drift
+from meta_dx.review.answered import FEWEST
+from meta_dx.review.drift import Drift, Inputs, drift
 from meta_dx.steps import drift as steps
 
 UNEVEN = [
