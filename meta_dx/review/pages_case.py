@@ -204,7 +204,7 @@ def revealed(desk: Desk, account: Account, case: CaseRow, reading: ReadingRow | 
 def in_view(desk: Desk, account: Account, study: str) -> Answer | None:
     """Return the answer that a page has shown to a reader, for what belongs to it; None where it is another by now."""
     reading = desk.cases.reading(account, study)
-    answer = revealed(desk, account, desk.cases.get(study), reading)
+    answer = None if reading is None else revealed(desk, account, desk.cases.get(study), reading)
     return answer if answer and reading and reading.run == answer.shown.run else None
 
 

@@ -166,9 +166,11 @@ def test_two_readers_are_blind_to_each_other_until_both_have_decided(
     bert.post(f"/cases/{study}/decide", verdict="override", diagnosis="D1", reason="wrong_evidence")
     assert study in carl.cases("disputed")
     page = carl.get(f"/cases/{study}").text
-    assert "anna was here" in page
+    assert "<b>anna</b>, own opinion" in page
+    assert "anna was here" not in page  # she said it beside the model's answer
     assert "Your adjudication" in page
     carl.post(f"/cases/{study}/adjudicate", verdict="own", diagnosis="D1")
+    assert "anna was here" in carl.get(f"/cases/{study}").text
     assert desk.cases.get(study).state == "done"
     assert "carl" in anna.get(f"/cases/{study}").text
 
