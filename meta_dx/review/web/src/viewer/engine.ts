@@ -24,6 +24,7 @@ import {
   ZoomTool,
 } from "@cornerstonejs/tools";
 import { type Frame, toPicture } from "./frame";
+import { planeOf } from "./lengths";
 import { CACHE_BYTES, FrameError, store } from "./source";
 import type { FrameRef, Series } from "./study";
 
@@ -61,22 +62,31 @@ export function register(series: Series, studyKey: string): string[] {
   });
 }
 
+/** What is known of an image by its identifier. */
+export function knownImage(id: string): Readonly<Known> | undefined {
+  return known.get(id);
+}
+
+/** The identifier of the picture at an address, where its series is registered. */
+export function imageOf(url: string): string | undefined {
+  return idsOfUrl.get(url)?.values().next().value;
+}
+
 function plane({ study, series, frame }: Known): Record<string, unknown> {
-  const spacing = series.spacing;
-  const orientation = frame.orientation ?? [1, 0, 0, 0, 1, 0];
+  const { origin, cosines, spacing } = planeOf(series, frame);
   return {
     frameOfReferenceUID: study,
     rows: series.rows,
     columns: series.columns,
-    imageOrientationPatient: orientation,
-    rowCosines: orientation.slice(0, 3),
-    columnCosines: orientation.slice(3, 6),
-    imagePositionPatient: frame.position ?? [0, 0, 0],
-    pixelSpacing: spacing ?? [1, 1],
-    rowPixelSpacing: spacing?.[0] ?? 1,
-    columnPixelSpacing: spacing?.[1] ?? 1,
+    imageOrientationPatient: cosines,
+    rowCosines: cosines.slice(0, 3),
+    columnCosines: cosines.slice(3, 6),
+    imagePositionPatient: origin,
+    pixelSpacing: spacing,
+    rowPixelSpacing: spacing[0],
+    columnPixelSpacing: spacing[1],
     // Without a known spacing lengths are given in pixels, never in millimetres of 1.
-    usingDefaultValues: spacing === null,
+    usingDefaultValues: series.spacing === null,
   };
 }
 
@@ -197,6 +207,11 @@ function chooseRenderer(forced?: string): "gpu" | "cpu" {
   return choice;
 }
 
+/** Pixels of the text of a length: that of the page, which is larger on a large screen. */
+function textSize(): number {
+  return Math.round(0.88 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize));
+}
+
 /** Sets Cornerstone up; `forced` overrides the choice of the renderer (for tests and broken drivers). */
 export function start(forced?: string): RenderingEngine {
   if (engine !== null) return engine;
@@ -222,7 +237,7 @@ export function start(forced?: string): RenderingEngine {
       textBoxColorSelected: "rgb(255, 214, 102)",
       lineWidth: "1.5",
       textBoxFontFamily: "system-ui, sans-serif",
-      textBoxFontSize: "14px",
+      textBoxFontSize: `${textSize()}px`,
     },
   });
   engine = new RenderingEngine(ENGINE);
@@ -262,25 +277,7 @@ export function resize(): void {
   engine?.resize(true, true);
 }
 
-/** Removes every measurement, or those of one pane's element. */
-export function clearMeasurements(): void {
-  annotation.state.removeAllAnnotations();
-  engine?.render();
-}
-
-/** Removes the measurement drawn last; false when there is none. */
-export function undoMeasurement(): boolean {
-  const last = annotation.state.getAllAnnotations().at(-1);
-  if (last?.annotationUID === undefined) return false;
-  annotation.state.removeAnnotation(last.annotationUID);
-  engine?.render();
-  return true;
-}
-
-/** A length between two points of a pane, given in CSS pixels of its element (for the keyboard). */
-export function addLength(viewport: Types.IStackViewport, from: Types.Point2, to: Types.Point2): void {
-  const [a, b] = [viewport.canvasToWorld(from), viewport.canvasToWorld(to)];
-  // Where slices have no place in the patient, Cornerstone's search for the nearest one would name any of them.
-  LengthTool.hydrate(viewport.id, [a, b], { referencedImageId: viewport.getCurrentImageId() });
+/** Draws all viewports anew. */
+export function render(): void {
   engine?.render();
 }

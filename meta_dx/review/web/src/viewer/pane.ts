@@ -4,6 +4,7 @@ import type { Types } from "@cornerstonejs/core";
 import { h } from "./dom";
 import * as engine from "./engine";
 import type { Frame } from "./frame";
+import * as measurements from "./measurements";
 import { firstSlice, store } from "./source";
 import { prefetchOrder } from "./store";
 import type { Series, Study, Window } from "./study";
@@ -272,7 +273,17 @@ export class Pane {
 
   /** Adds a length between two points of the pane in CSS pixels. */
   addLength(from: readonly [number, number], to: readonly [number, number]): void {
-    if (this.shown !== null) engine.addLength(this.viewport, [...from], [...to]);
+    if (this.shown !== null) measurements.addLength(this.viewport, [...from], [...to]);
+  }
+
+  /** Removes the length that was drawn last on the slice that is shown. */
+  removeLength(): void {
+    if (this.shown !== null) measurements.removeLast(this.ids.slice(this.shown, this.shown + 1));
+  }
+
+  /** Removes the lengths on all slices of the series. */
+  removeLengths(): void {
+    measurements.removeAll(this.ids);
   }
 
   private fit(): void {

@@ -1,6 +1,5 @@
 // The keys of the viewer.
 
-import { undoMeasurement, clearMeasurements } from "./engine";
 import type { Shortcut } from "./keys";
 import type { Viewer } from "./viewer";
 
@@ -32,10 +31,10 @@ export function shortcutsOf(viewer: Viewer): Shortcut[] {
     ["Tools", ["w"], "W", "window", () => viewer.setMode("window")],
     ["Tools", ["z"], "Z", "zoom", () => viewer.setMode("zoom")],
     ["Tools", ["p"], "P", "pan", () => viewer.setMode("pan")],
-    ["Tools", ["l"], "L", "length", () => viewer.setMode("length")],
+    ["Tools", ["l"], "L", "length, kept for you alone", () => viewer.setMode("length")],
     ["Tools", ["m"], "M", "length by keyboard: arrows, Enter, Esc", () => viewer.measure()],
-    ["Tools", ["Delete", "Backspace"], "Del", "remove the last measurement", () => undoMeasurement()],
-    ["Tools", ["Shift+Delete", "Shift+Backspace"], "Shift Del", "remove all measurements", () => clearMeasurements()],
+    ["Tools", ["Delete", "Backspace"], "Del", "remove the last length on this slice", () => pane().removeLength()],
+    ["Tools", ["Shift+Delete", "Shift+Backspace"], "Shift Del", "remove all lengths of this series", () => pane().removeLengths()],
     ["Series and studies", ["ArrowRight"], "→", "next series", () => viewer.stepSeries(1)],
     ["Series and studies", ["ArrowLeft"], "←", "previous series", () => viewer.stepSeries(-1)],
     ["Series and studies", ["c"], "C", "earlier study beside it", () => void viewer.toggleCompare()],

@@ -2,6 +2,7 @@
 // ask for both while the large script is still on its way.
 
 import { type Frame, parseFrame } from "./frame";
+import { type Length, parseLengths } from "./lengths";
 import { FrameStore } from "./store";
 import { parseStudies, type Series, type Study } from "./study";
 
@@ -44,6 +45,11 @@ export const store = new FrameStore<Frame>({
 
 export async function fetchStudies(url: string): Promise<Study[]> {
   return parseStudies(await (await ask(url, "application/json")).json());
+}
+
+/** The reader's own lengths on a case. */
+export async function fetchLengths(url: string): Promise<Length[]> {
+  return parseLengths(await (await ask(url, "application/json")).json());
 }
 
 /** The slice that a series opens at. */

@@ -90,7 +90,7 @@ export class Toolbar {
         { class: "toolbar__group" },
         this.toggles.invert,
         this.button("reset", "Reset window, zoom and position (R)", actions.reset),
-        this.button("clear", "Remove all measurements (Shift+Delete)", actions.clear),
+        this.button("clear", "Remove all lengths of this series (Shift+Delete)", actions.clear),
       ),
       this.play,
       this.more,

@@ -3,6 +3,7 @@
 import { Cine } from "./cine";
 import { h } from "./dom";
 import * as engine from "./engine";
+import { LengthKeeper } from "./keeping";
 import { dispatch } from "./keys";
 import { Corrections, crossing, type Link, linkAsShown, linkByGeometry, linkedSlice, linkWords, reversed } from "./linking";
 import { Pane } from "./pane";
@@ -42,7 +43,7 @@ export class Viewer {
       preset: (window) => this.setWindow(window),
       invert: () => this.active.toggleInvert(),
       reset: () => this.active.reset(),
-      clear: () => engine.clearMeasurements(),
+      clear: () => this.active.removeLengths(),
       cine: () => this.cine.toggle(),
       rate: (rate) => this.cine.setRate(rate),
       compare: () => void this.toggleCompare(),
@@ -72,6 +73,11 @@ export class Viewer {
     document.addEventListener("keydown", (event) => this.root.isConnected && dispatch(event, this.shortcuts));
     new ResizeObserver(() => this.resize()).observe(this.stage);
     await opened;
+    if (this.root.dataset.lengths !== undefined) {
+      // Lengths lie on pictures of all series, also of those that were not opened yet.
+      for (const { study, series } of this.choices) engine.register(series, study.key);
+      void new LengthKeeper(this.root, this.root.dataset.lengths).load();
+    }
   }
 
   private add({ study, series }: Choice): Pane {
