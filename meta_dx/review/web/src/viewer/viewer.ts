@@ -214,6 +214,7 @@ export class Viewer {
       second.close();
       this.stage.dataset.panes = "1";
       this.active = first as Pane;
+      this.sayLink(); // the line takes room: a canvas that does not know of it is stretched, and lengths with it
       this.resize();
       return this.refresh();
     }
@@ -222,6 +223,7 @@ export class Viewer {
     this.linking = true;
     this.link = this.linkOf(first.series, beside.series);
     const pane = this.add(beside);
+    this.sayLink();
     this.resize();
     const slice = this.link === null ? undefined : linkedSlice(this.link, first.series, first.index, beside.series);
     await pane.open(beside.study, beside.series, slice);
