@@ -49,7 +49,8 @@ def serve(
     import uvicorn
 
     from meta_dx.records.subjects import unbound_accounts
-    from meta_dx.review.app import LOOPBACK, built_files, create_app
+    from meta_dx.review.app import LOOPBACK, create_app
+    from meta_dx.review.rendering import built_files
     from meta_dx.steps.review import keep_current, open_desk
 
     built_files()

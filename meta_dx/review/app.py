@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from meta_dx.errors import MetaDxError
-from meta_dx.records.accounts import SignIn
+from meta_dx.review import (
+    openid,
+    pages_account,
+    pages_case,
+    pages_lead,
+    pages_lengths,
+    pages_openid,
+    pages_saliency,
+    pages_store,
+    pages_teach,
+    pages_worklist,
+)
 from meta_dx.review.desk import Desk
+from meta_dx.review.rendering import STATIC, Pages, page
 from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, careful, with_headers
-from meta_dx.review.wording import rights_of
 
-STATIC = Path(__file__).with_name("static")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _STATUS = {
     "unknown_case": 404,
@@ -65,17 +71,6 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     -------
     fastapi.FastAPI
     """
-    from meta_dx.review import (
-        pages_account,
-        pages_case,
-        pages_lead,
-        pages_lengths,
-        pages_saliency,
-        pages_store,
-        pages_teach,
-        pages_worklist,
-    )
-
     app = FastAPI(
         title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None, form_limits={"max_files": 0}
     )
@@ -96,65 +91,12 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     ):
         app.include_router(part.router)
     if desk.options.openid.issuer:
-        from meta_dx.review import openid, pages_openid
-
         app.state.openid = openid.OpenIdProvider(desk.options.openid)
         app.include_router(pages_openid.router)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_faults(app)
     return app
-
-
-class Pages:
-    """Renders the templates."""
-
-    def __init__(self) -> None:
-        self._environment = Environment(
-            loader=PackageLoader("meta_dx.review"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-        )
-        self._environment.globals["assets"] = built_files()
-
-    def render(self, name: str, session: SignIn | None = None, theme: str = "", **values: Any) -> str:
-        """Render a template for a reader."""
-        account = session.account if session else None
-        shared = {
-            "account": account,
-            "csrf": session.csrf if session else "",
-            "theme": theme if theme in ("light", "dark") else "",
-            "here": name,
-            "seconds_left": session.seconds_left if session else 0,
-            "may": rights_of(account) if account else {},
-        }
-        return self._environment.get_template(f"{name}.html.j2").render(**shared, **values)
-
-
-def page(
-    request: Request, name: str, session: SignIn | None = None, status: int = 200, **values: Any
-) -> HTMLResponse:
-    """Answer with a page."""
-    pages: Pages = request.app.state.pages
-    return HTMLResponse(pages.render(name, session, request.cookies.get("theme", ""), **values), status)
-
-
-def built_files() -> dict[str, list[str]]:
-    """Return the scripts and style sheets that the build has made, by ``"js"`` and ``"css"``.
-
-    Raises
-    ------
-    MetaDxError
-        ``web_not_built``.
-    """
-    path = STATIC / "manifest.json"
-    if path.exists():
-        entry = json.loads(path.read_text())["src/main.ts"]
-        return {"js": [f"/static/{entry['file']}"], "css": [f"/static/{name}" for name in entry["css"]]}
-    raise MetaDxError(
-        "web_not_built", "The review pages are not built yet: run 'make web' in the project's folder."
-    )
 
 
 def _answer_faults(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import RIGHTS, SignIn
 from meta_dx.records.subjects import Subject
-from meta_dx.review.app import page
+from meta_dx.review.rendering import page
 from meta_dx.review.security import (
     COOKIE,
     desk_of,

@@ -17,9 +17,9 @@ from meta_dx.records.audit import AuditLine
 from meta_dx.records.opinions import REASONS, Decision, Diagnosis
 from meta_dx.records.predictions import ranked
 from meta_dx.records.schema import CaseRow, ReadingRow
-from meta_dx.review.app import page
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.forms import RANKS, blind_of, brought_back, decision_of, label, verdicts
+from meta_dx.review.rendering import page
 from meta_dx.review.reports import diagnostic_report, report_of
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.storing import report_state

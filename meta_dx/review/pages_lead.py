@@ -13,9 +13,9 @@ from meta_dx.records.accounts import SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.records.cases import BANDS
 from meta_dx.records.switch import MODES
-from meta_dx.review.app import page
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Drift
+from meta_dx.review.rendering import page
 from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.wording import named

@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
-from meta_dx.review.app import page
 from meta_dx.review.forms import diagnosis_of, label
+from meta_dx.review.rendering import page
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.teaching import BASES, Lesson, Preview
 from meta_dx.review.wording import named, short

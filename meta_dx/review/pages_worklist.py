@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from meta_dx.records.accounts import SignIn
 from meta_dx.records.worklist import VIEWS, View
-from meta_dx.review.app import page
+from meta_dx.review.rendering import page
 from meta_dx.review.security import desk_of, having, signed_in
 from meta_dx.review.wording import case_words
 

@@ -24,6 +24,7 @@ from meta_dx.records.database import URL_VARIABLE, Records
 from meta_dx.records.predictions import EvidenceCase, PredictedStudy, PredictionRun, save_prediction_run
 from meta_dx.records.support import SupportCase, SupportSets
 from meta_dx.review import app as application
+from meta_dx.review import rendering
 from meta_dx.review.desk import Desk
 from meta_dx.review.options import ReviewOptions
 from meta_dx.steps.review import case_of
@@ -39,7 +40,7 @@ OTHER_DATABASE = os.environ.get("META_DX_TEST_DATABASE_URL")
 @pytest.fixture(autouse=True)
 def _without_a_build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("system") is None:  # a real browser needs the real scripts
-        monkeypatch.setattr(application, "built_files", lambda: {"js": [], "css": []})
+        monkeypatch.setattr(rendering, "built_files", lambda: {"js": [], "css": []})
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.support import SupportCase, SupportSets
-from meta_dx.review import app as application
+from meta_dx.review import rendering
 from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect, confirmed
 from tests.review.conftest import Browser
@@ -201,7 +201,7 @@ desk.teach(lead, Lesson(Diagnosis("D0", "99T", "Disease 0"), (ConfirmedCase(stud
 def test_a_process_that_dies_in_a_lesson_leaves_version_and_lines_or_neither(
     desk: Desk, browser: Browsers, monkeypatch: pytest.MonkeyPatch, place: str, there: list[int]
 ) -> None:
-    monkeypatch.setattr(application, "built_files", lambda: {"js": [], "css": []})
+    monkeypatch.setattr(rendering, "built_files", lambda: {"js": [], "css": []})
     browser("lead")
     study = desk.cases.waiting()[0]
     done = subprocess.run([sys.executable, "-c", DIES, str(desk.home.root), study, place], check=False)

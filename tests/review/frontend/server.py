@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from meta_dx.review.app import STATIC, built_files
+from meta_dx.review.rendering import STATIC, built_files
 from meta_dx.review.security import HEADERS
 from tests.review.frontend import phantom
 
