@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -128,17 +129,20 @@ def test_no_object_is_parsed_in_this_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("height", "code"), [(41, "worker_crashed"), (42, "time_limit"), (43, "memory_limit")]
+    ("height", "code", "seconds"),
+    # To fill a gigabyte takes longer than two seconds on a busy machine.
+    [(41, "worker_crashed", 60.0), (42, "time_limit", 2.0), (43, "memory_limit", 60.0)],
 )
 def test_an_object_that_harms_its_process_is_left_out_with_a_code_and_stays_so(
-    tmp_path, hostile, monkeypatch, height, code
+    tmp_path, hostile, monkeypatch, height, code, seconds
 ):
     catalog = HandMadeCatalog(Home.open(tmp_path / "home"))
     for n in range(4):
         catalog.add(photo(n), f"S{n}")
     catalog.add(np.zeros((height, 16), np.uint8), "S4")
     catalog.add(photo(5), "S5")
-    store = ImageStore.build(catalog.home, catalog, OPTIONS, limits=LIMITS, workers=1)
+    limits = replace(LIMITS, seconds=seconds)
+    store = ImageStore.build(catalog.home, catalog, OPTIONS, limits=limits, workers=1)
     assert store.left_out == {code: 1}
     assert store.index["study"].tolist() == ["S0", "S1", "S2", "S3", "S5"]
     monkeypatch.setattr(rendering, "COMMAND", ("/nonexistent",))  # nothing is tried again
