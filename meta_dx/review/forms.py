@@ -13,6 +13,7 @@ _BESIDE_AN_ANSWER = {
     "override": ("Override", "It is something else"),
     "supplemented": ("Supplement", "True, but there is more"),
 }
+_AFFIRMING = ("accept", "supplemented")
 _WITHOUT_AN_ANSWER = {"own": ("Decide", "My own diagnosis")}
 _ANOTHER_ANSWER = (
     "The model's answer has changed since you chose and typed this: read what stands above now, check every field, and "
@@ -134,7 +135,7 @@ def brought_back(draft: Mapping[str, str], mark: str, offered: Container[str]) -
     """Return what of a draft of a decision stands in the form again.
 
     Beside another answer than the one it was made for everything stands there again but a verdict that means something
-    else now: to accept is to accept that answer.
+    else now: to accept or to supplement is to say that the new answer is true.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def brought_back(draft: Mapping[str, str], mark: str, offered: Container[str]) -
         return fields, ""
     verdict, lost = fields.get("verdict", ""), ""
     name = {**_BESIDE_AN_ANSWER, **_WITHOUT_AN_ANSWER, **_ALWAYS}.get(verdict, ("", ""))[0]
-    if verdict == "accept" or verdict not in offered:
+    if verdict in _AFFIRMING or verdict not in offered:
         fields.pop("verdict", None)
         lost = f" '{name}' is not chosen any more: it was about the earlier answer." if name else ""
     if "answer" not in fields:  # typed before any answer was shown
