@@ -163,7 +163,12 @@ class Opinion:
     @property
     def key(self) -> str:
         """What tells it from everything else that was said about the case."""
-        return f"{self.kind}/{self.account}/{self.version}"
+        return opinion_key(self.kind, self.account, self.version)
+
+
+def opinion_key(kind: str, account: str, version: int) -> str:
+    """Return the key of an opinion, where only a reference to it is at hand."""
+    return f"{kind}/{account}/{version}"
 
 
 def as_json(content: BlindOpinion | Decision) -> dict[str, Any]:

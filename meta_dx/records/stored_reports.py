@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from meta_dx.records.accounts import Account
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import Opinion
+from meta_dx.records.opinions import Opinion, opinion_key
 from meta_dx.records.schema import AccountRow, OpinionRow, StoredReportRow, now
 
 State = Literal["begun", "stored", "unconfirmed", "refused", "not_sent"]
@@ -58,7 +58,7 @@ class StoredReport:
     @property
     def key(self) -> str:
         """Which decision it tells of, as :attr:`~meta_dx.records.opinions.Opinion.key` names it."""
-        return f"{self.kind}/{self.reader}/{self.version}"
+        return opinion_key(self.kind, self.reader, self.version)
 
     @property
     def may_be_there(self) -> bool:
