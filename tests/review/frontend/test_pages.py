@@ -71,25 +71,6 @@ def test_leaving_asks_only_while_something_is_not_kept(open_at: Open) -> None:
     assert asked == ["beforeunload"]
 
 
-def test_a_disease_has_one_rank_and_a_second_click_takes_it_back(
-    open_at: Open, server: FrontEndServer
-) -> None:
-    page = open_at("/case.html")
-
-    def click(label: str) -> list[str]:
-        page.locator("label", has=page.get_by_label(label)).click()
-        page.wait_for_timeout(50)  # a click that takes back does so a moment later
-        return page.locator("input[type=radio]:checked").evaluate_all("all => all.map(i => i.name + i.value)")
-
-    assert click("Intracerebral haemorrhage first") == ["rank1ICH"]
-    assert click("Cavernous malformation first") == ["rank1CAV"]
-    assert click("Cavernous malformation second") == ["rank2CAV"]
-    assert click("Intracerebral haemorrhage first") == ["rank1ICH", "rank2CAV"]
-    assert click("Cavernous malformation second") == ["rank1ICH"]
-    saved(page)
-    assert "rank2" not in last_draft(server)
-
-
 def test_a_confidence_counts_once_it_is_moved(open_at: Open, server: FrontEndServer) -> None:
     page = open_at("/case.html")
     said = page.locator("[data-confidence] output")
@@ -149,14 +130,6 @@ def test_the_theme_that_was_chosen_is_kept(open_at: Open) -> None:
     light = background()
     page.reload()
     assert background() == light != dark
-
-
-def test_a_dialog_opens_and_closes_by_its_buttons(open_at: Open) -> None:
-    page = open_at("/styleguide.html")
-    page.get_by_role("button", name="Turn off").click()
-    assert page.locator("dialog#ask").is_visible()
-    page.get_by_role("button", name="Cancel").click()
-    assert not page.locator("dialog#ask").is_visible()
 
 
 def test_htmx_sends_the_token_evaluates_nothing_and_keeps_no_page(open_at: Open) -> None:

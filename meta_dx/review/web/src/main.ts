@@ -2,7 +2,7 @@
 
 import "./review.css";
 import { prepareDrafts, setUpGuard } from "./app/drafts";
-import { prepareForms, setUpForms } from "./app/forms";
+import { prepareForms } from "./app/forms";
 import { onContent, setUpHtmx } from "./app/htmx";
 import { setUpSession } from "./app/session";
 import { setUpTheme } from "./app/theme";
@@ -29,7 +29,6 @@ function start(): void {
   setUpHtmx();
   setUpSession();
   setUpGuard();
-  setUpForms();
   setUpWorklist();
   onContent((root) => {
     void mountViewers(root);
