@@ -6,24 +6,22 @@ Nothing here looks at a prediction before the blind opinion stands. :mod:`meta_d
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
+from meta_dx.records import case_rows
 from meta_dx.records.accounts import Account
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, as_json, from_json
+from meta_dx.records.opinions import BlindOpinion, Decision, Opinion, Shown
 from meta_dx.records.schema import (
-    AccountRow,
-    AuditRow,
     CaseRow,
     OpinionRow,
-    PredictionRunRow,
     ReadingRow,
     now,
 )
@@ -48,15 +46,6 @@ class NewCase:
     study_date: str | None
     images: int
     series: int
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The prediction that a reader was shown: number of its run, hash of its bundle, version of its support set."""
-
-    run: int
-    bundle: str
-    support_version: int
 
 
 class Cases:
@@ -99,7 +88,7 @@ class Cases:
             ``unknown_case``.
         """
         with self._records.reading() as session:
-            return _case(session, study)
+            return case_rows.case(session, study)
 
     def reading(self, account: Account, study: str) -> ReadingRow | None:
         """Return how far a reader is with a case."""
@@ -129,14 +118,14 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> ReadingRow:
-            _case(session, study)
+            case_rows.case(session, study)
             row = session.get(ReadingRow, (study, account.id))
             if row is None:
                 row = ReadingRow(study=study, account=account.id, stage="started", started_at=now())
                 session.add(row)
-            write(_line(account, "view_case", study, shown, {"stage": row.stage}))
+            write(case_rows.line(account, "view_case", study, shown, {"stage": row.stage}))
             if shown is not None and row.run != shown.run:
-                _reveal(write, account, row, shown)
+                case_rows.reveal(write, account, row, shown)
             return row
 
         return self._trail.write(work)
@@ -162,17 +151,17 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> None:
-            row = _reading(session, account, study)
+            row = case_rows.reading(session, account, study)
             if row.stage != "started":
                 raise MetaDxError("already_read", "Your blind opinion of this case stands already.")
-            if _case(session, study).state != "open":
+            if case_rows.case(session, study).state != "open":
                 raise MetaDxError(
                     "no_longer_blind",
                     "Others have decided this case since you opened it: it needs no other blind read, and yours was "
                     "not kept.",
                 )
             row.stage, row.read_at, row.draft = "read", now(), None
-            version = _add(session, account, study, "blind", opinion, None)
+            version = case_rows.add(session, account, study, "blind", opinion, None)
             write(AuditLine(account.name, "read_blind", study, details={"version": version}))
 
         self._trail.write(work)
@@ -187,7 +176,7 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> None:
-            _reveal(write, account, _reading(session, account, study), shown)
+            case_rows.reveal(write, account, case_rows.reading(session, account, study), shown)
 
         self._trail.write(work)
 
@@ -206,20 +195,20 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> int:
-            row = _reading(session, account, study)
+            row = case_rows.reading(session, account, study)
             if row.stage == "started":
                 raise MetaDxError("not_read_yet", "Give your own opinion first.")
-            case = _case(session, study, lock=True)
-            if _latest(session, study, "adjudication"):
+            case = case_rows.case(session, study, lock=True)
+            if case_rows.latest(session, study, "adjudication"):
                 raise MetaDxError(
                     "already_adjudicated", "This case has been adjudicated: its decision stands."
                 )
             row.stage, row.decided_at, row.draft = "decided", now(), None
-            version = _add(session, account, study, "decision", decision, shown)
+            version = case_rows.add(session, account, study, "decision", decision, shown)
             session.flush()
-            _settle(session, case, self._readers)
+            case_rows.settle(session, case, self._readers)
             details = {"verdict": decision.verdict, "version": version, "state": case.state}
-            write(_line(account, "decide", study, shown, details))
+            write(case_rows.line(account, "decide", study, shown, details))
             return version
 
         return self._trail.write(work)
@@ -231,7 +220,7 @@ class Cases:
         """
         with self._records.reading() as session:
             row = session.get(ReadingRow, (study, account.id))
-            return None if row is None else _known_answer(session, row)
+            return None if row is None else case_rows.known_answer(session, row)
 
     def adjudicate(self, account: Account, study: str, decision: Decision) -> int:
         """Settle a dispute, without the model; the reading is over, and everything may be shown.
@@ -251,8 +240,8 @@ class Cases:
         """
 
         def work(session: Session, write: Write) -> int:
-            row = _reading(session, account, study)
-            case = _case(session, study)
+            row = case_rows.reading(session, account, study)
+            case = case_rows.case(session, study)
             if not account.may("adjudicate") or (row.stage == "decided" and case.state == "disputed"):
                 raise MetaDxError(
                     "not_allowed", "A dispute is settled by an adjudicator who has not decided before."
@@ -261,10 +250,12 @@ class Cases:
                 raise MetaDxError("not_disputed", "This case is not in dispute.")
             case.state = "done"
             row.stage, row.decided_at, row.draft = "decided", now(), None
-            shown = _known_answer(session, row)
-            version = _add(session, account, study, "adjudication", decision, shown)
+            shown = case_rows.known_answer(session, row)
+            version = case_rows.add(session, account, study, "adjudication", decision, shown)
             write(
-                _line(account, "adjudicate", study, shown, {"verdict": decision.verdict, "version": version})
+                case_rows.line(
+                    account, "adjudicate", study, shown, {"verdict": decision.verdict, "version": version}
+                )
             )
             return version
 
@@ -281,7 +272,7 @@ class Cases:
         def work(session: Session, write: Write) -> int:
             moved = 0
             for study in wanted:
-                row = _case(session, study)
+                row = case_rows.case(session, study)
                 moved += row.band != band
                 row.band = band
             write(AuditLine(account.name, "prioritise", details={"band": band, "cases": len(wanted)}))
@@ -298,7 +289,7 @@ class Cases:
         """Return what every case that is done came to: the code of a disease, or that there is none."""
         done = self.done()
         with self._records.reading() as session:
-            said = _opinions(session, OpinionRow.kind.in_(("decision", "adjudication")))
+            said = case_rows.opinions(session, OpinionRow.kind.in_(("decision", "adjudication")))
         found: dict[str, str] = {}
         for kind in ("decision", "adjudication"):  # an adjudication has the last word
             for one in said:
@@ -335,12 +326,12 @@ class Cases:
     def everything(self) -> list[Opinion]:
         """Return every opinion about every case, in order of time."""
         with self._records.reading() as session:
-            return _opinions(session)
+            return case_rows.opinions(session)
 
     def opinions(self, study: str) -> list[Opinion]:
         """Return everything that was said about a case, in every version, in order of time."""
         with self._records.reading() as session:
-            return _opinions(session, OpinionRow.study == study)
+            return case_rows.opinions(session, OpinionRow.study == study)
 
     def stood(self, study: str) -> list[Opinion]:
         """Return the decisions after which a case was done, in order of time; while it is done, the last one stands."""
@@ -351,114 +342,6 @@ class Cases:
                 continue
             if one.kind == "decision":
                 decisions[one.account] = one.content
-            if one.kind == "adjudication" or _state(decisions, self._readers) == "done":
+            if one.kind == "adjudication" or case_rows.state(decisions, self._readers) == "done":
                 found.append(one)
         return found
-
-
-def _case(session: Session, study: str, lock: bool = False) -> CaseRow:
-    row = session.get(CaseRow, study, with_for_update=True if lock else None)
-    if row is None:
-        raise MetaDxError("unknown_case", "There is no such case.")
-    return row
-
-
-def _reading(session: Session, account: Account, study: str) -> ReadingRow:
-    # Whoever says something about a case does it alone: a second click must find what the first has kept.
-    _case(session, study, lock=True)
-    row = session.get(ReadingRow, (study, account.id))
-    if row is None:
-        raise MetaDxError("not_opened", "Open the case first.")
-    return row
-
-
-def _reveal(write: Write, account: Account, row: ReadingRow, shown: Shown | None) -> None:
-    if row.stage == "started":
-        raise MetaDxError("not_read_yet", "Give your own opinion first.")
-    row.revealed_at = row.revealed_at or now()
-    row.run = shown.run if shown else row.run  # who has seen an answer has seen it
-    write(_line(account, "reveal", row.study, shown))
-
-
-def _known_answer(session: Session, row: ReadingRow) -> Shown | None:
-    if row.run is not None:
-        made = session.get_one(PredictionRunRow, row.run)
-        return Shown(made.id, made.bundle, made.support_version)
-    # Only the trail remembers that a case was done before: its state says what it is now.
-    told = select(AuditRow.details).where(AuditRow.study == row.study, AuditRow.action == "decide")
-    if not any(details.get("state") == "done" for details in session.scalars(told)):
-        return None
-    said = select(OpinionRow).where(OpinionRow.study == row.study, OpinionRow.run.is_not(None))
-    last = session.scalars(said.order_by(OpinionRow.id.desc()).limit(1)).first()
-    return (
-        None if last is None else Shown(int(last.run or 0), str(last.bundle), int(last.support_version or 0))
-    )
-
-
-def _add(
-    session: Session,
-    account: Account,
-    study: str,
-    kind: Kind,
-    content: BlindOpinion | Decision,
-    shown: Shown | None,
-) -> int:
-    row = OpinionRow
-    same = (row.study == study, row.account == account.id, row.kind == kind)
-    version = 1 + (session.scalar(select(func.max(row.version)).where(*same)) or 0)
-    lineage = vars(shown) if shown else {"run": None, "bundle": None, "support_version": None}
-    said = as_json(content)
-    session.add(
-        row(
-            study=study,
-            account=account.id,
-            kind=kind,
-            version=version,
-            content=said,
-            created_at=now(),
-            **lineage,
-        )
-    )
-    return version
-
-
-def _opinions(session: Session, *conditions: ColumnElement[bool]) -> list[Opinion]:
-    query = select(OpinionRow, AccountRow.name).join(AccountRow, AccountRow.id == OpinionRow.account)
-    return [
-        Opinion(
-            row.study,
-            name,
-            row.kind,  # type: ignore[arg-type]
-            row.version,
-            from_json(row.kind, row.content),
-            row.run,
-            row.bundle,
-            row.support_version,
-            row.created_at,
-        )
-        for row, name in session.execute(query.where(*conditions).order_by(OpinionRow.id))
-    ]
-
-
-def _latest(session: Session, study: str, kind: Kind) -> dict[str, Decision]:
-    """Return each reader's newest decision."""
-    found = _opinions(session, OpinionRow.study == study, OpinionRow.kind == kind)
-    return {said.account: said.content for said in found if isinstance(said.content, Decision)}
-
-
-def _settle(session: Session, case: CaseRow, readers: int) -> None:
-    decisions = _latest(session, case.study, "decision")
-    case.decisions, case.state = len(decisions), _state(decisions, readers)
-
-
-def _state(decisions: Mapping[str, Decision], readers: int) -> str:
-    if len(decisions) < readers:
-        return "open"
-    return "done" if len({each.outcome for each in decisions.values()}) == 1 else "disputed"
-
-
-def _line(
-    account: Account, action: str, study: str, shown: Shown | None, details: dict[str, Any] | None = None
-) -> AuditLine:
-    bundle, support = (shown.bundle, shown.support_version) if shown else (None, None)
-    return AuditLine(account.name, action, study, bundle, support, details or {})

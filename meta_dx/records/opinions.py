@@ -125,6 +125,15 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The prediction that a reader was shown: number of its run, hash of its bundle, version of its support set."""
+
+    run: int
+    bundle: str
+    support_version: int
+
+
+@dataclass(frozen=True)
 class Opinion:
     """One version of what one reader said about one case.
 

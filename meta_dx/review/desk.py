@@ -15,10 +15,10 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
-from meta_dx.records.cases import Cases, Shown
+from meta_dx.records.cases import Cases
 from meta_dx.records.database import Records
 from meta_dx.records.lengths import Lengths
-from meta_dx.records.opinions import Decision, Diagnosis, Opinion
+from meta_dx.records.opinions import Decision, Diagnosis, Opinion, Shown
 from meta_dx.records.predictions import (
     PredictedStudy,
     latest_predictions,

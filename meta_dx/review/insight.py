@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meta_dx.inference.saliency import SaliencyMap
-from meta_dx.records.cases import Shown
+from meta_dx.records.opinions import Shown
 from meta_dx.review.drift import Inputs
 
 

@@ -12,8 +12,8 @@ from meta_dx.errors import MetaDxError
 from meta_dx.inference.saliency import occlusion
 from meta_dx.inference.serving import class_prior
 from meta_dx.inference.support import adapted_state
-from meta_dx.records.cases import Shown
 from meta_dx.records.database import Records
+from meta_dx.records.opinions import Shown
 from meta_dx.records.support import SupportSets
 from meta_dx.review.drift import Inputs
 from meta_dx.review.insight import CaseSaliency

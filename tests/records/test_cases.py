@@ -11,9 +11,9 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditTrail
-from meta_dx.records.cases import Cases, NewCase, Shown
+from meta_dx.records.cases import Cases, NewCase
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Shown
 from meta_dx.records.worklist import VIEWS, Worklist
 
 X, Y = Diagnosis("X", "SCT", "disease x"), Diagnosis("Y", "SCT", "disease y")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.saliency import SaliencyMap
-from meta_dx.records.cases import Shown
+from meta_dx.records.opinions import Shown
 from meta_dx.review import pages_saliency
 from meta_dx.review.desk import Desk
 from meta_dx.review.insight import CaseSaliency

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meta_dx.records.cases import Shown
+from meta_dx.records.opinions import Shown
 from meta_dx.records.predictions import NearestCase, PredictedStudy
 from meta_dx.review.desk import Answer
 from meta_dx.review.wording import doubt

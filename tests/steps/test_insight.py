@@ -10,7 +10,7 @@ import pytest
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
-from meta_dx.records.cases import Shown
+from meta_dx.records.opinions import Shown
 from meta_dx.steps.insight import ProjectInsight
 
 SHOWN = Shown(1, "b" * 64, 1)
