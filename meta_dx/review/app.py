@@ -13,20 +13,20 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from meta_dx.errors import MetaDxError
-from meta_dx.review import (
-    openid,
-    pages_account,
-    pages_case,
-    pages_lead,
-    pages_lengths,
-    pages_openid,
-    pages_saliency,
-    pages_store,
-    pages_teach,
-    pages_worklist,
-)
 from meta_dx.review.desk import Desk
+from meta_dx.review.openid import OpenIdProvider
 from meta_dx.review.rendering import STATIC, Pages, page
+from meta_dx.review.routes import (
+    account,
+    case,
+    lead,
+    lengths,
+    openid,
+    saliency,
+    store,
+    teach,
+    worklist,
+)
 from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, careful, with_headers
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -75,24 +75,24 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
         title="meta_dx review", docs_url=None, redoc_url=None, openapi_url=None, form_limits={"max_files": 0}
     )
     app.state.desk, app.state.hosts = desk, frozenset(name.lower() for name in hosts)
-    app.state.pages, app.state.openid, app.state.looked = Pages(), None, pages_saliency.Looked()
+    app.state.pages, app.state.openid, app.state.looked = Pages(), None, saliency.Looked()
     # Before the headers are added, so that its answers get them too.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=_LARGEST_BODY)
     app.middleware("http")(with_headers)
     for part in (
-        pages_account,
-        pages_worklist,
-        pages_case,
-        pages_lengths,
-        pages_saliency,
-        pages_store,
-        pages_teach,
-        pages_lead,
+        account,
+        worklist,
+        case,
+        lengths,
+        saliency,
+        store,
+        teach,
+        lead,
     ):
         app.include_router(part.router)
     if desk.options.openid.issuer:
-        app.state.openid = openid.OpenIdProvider(desk.options.openid)
-        app.include_router(pages_openid.router)
+        app.state.openid = OpenIdProvider(desk.options.openid)
+        app.include_router(openid.router)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_faults(app)

@@ -12,10 +12,10 @@ from PIL import Image
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.saliency import SaliencyMap
 from meta_dx.records.opinions import Shown
-from meta_dx.review import pages_saliency
 from meta_dx.review.desk import Desk
 from meta_dx.review.insight import CaseSaliency
 from meta_dx.review.options import ReviewOptions
+from meta_dx.review.routes import saliency as saliency_routes
 from tests.review.conftest import Browser
 
 Browsers = Callable[..., Browser]
@@ -163,8 +163,8 @@ def test_a_map_of_a_disease_that_the_page_does_not_offer_is_not_made(
     person = browser()
     study = person.cases()[0]
     person.read(study)
-    real = pages_saliency.bars
-    monkeypatch.setattr(pages_saliency, "bars", lambda *given: real(*given)[:1])
+    real = saliency_routes.bars
+    monkeypatch.setattr(saliency_routes, "bars", lambda *given: real(*given)[:1])
     assert [person.get(path).status_code for path in paths(study, "D1")] == [404, 404]
     assert insight.asked == 0
 

@@ -17,8 +17,8 @@ from meta_dx.records.accounts import SignIn
 from meta_dx.records.audit import AuditLine
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.insight import CaseSaliency, Insight
-from meta_dx.review.pages_case import in_view
 from meta_dx.review.rendering import page
+from meta_dx.review.routes.case import in_view
 from meta_dx.review.security import desk_of, having
 from meta_dx.review.wording import bars, case_words, named
 

@@ -13,8 +13,8 @@ from meta_dx.records.accounts import Accounts, SignIn
 from meta_dx.review.openid import OpenIdProvider, Vouched
 from meta_dx.review.openid_attempts import MINUTES
 from meta_dx.review.openid_options import OpenIdOptions
-from meta_dx.review.pages_account import first_page, own_page, sign_in_page
 from meta_dx.review.rendering import page
+from meta_dx.review.routes.account import first_page, own_page, sign_in_page
 from meta_dx.review.security import desk_of, keep_session, refuse_other_origins
 
 router = APIRouter()
