@@ -41,6 +41,15 @@ def reading(session: Session, account: Account, study: str) -> ReadingRow:
     return row
 
 
+def waiting(session: Session, band: int | None = None) -> list[str]:
+    """Return the cases that nobody has opened yet, sorted; of one band of priority if named."""
+    opened = select(ReadingRow.study)
+    query = select(CaseRow.study).where(CaseRow.state == "open", CaseRow.study.not_in(opened))
+    if band is not None:
+        query = query.where(CaseRow.band == band)
+    return sorted(session.scalars(query))
+
+
 def reveal(write: Write, account: Account, row: ReadingRow, shown: Shown | None) -> None:
     """Note which answer a reader was shown, or that there was none; ``not_read_yet`` before the blind opinion."""
     if row.stage == "started":

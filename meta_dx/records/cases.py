@@ -6,7 +6,7 @@ Nothing here looks at a prediction before the blind opinion stands. :mod:`meta_d
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,22 +261,43 @@ class Cases:
 
         return self._trail.write(work)
 
-    def prioritise(self, account: Account, studies: Iterable[str], band: int) -> int:
-        """Put cases into a band of priority; return how many moved. No reason is kept that a reader could see."""
-        wanted = sorted(set(studies))
+    def put_first(self, account: Account, draw: Callable[[list[str]], Iterable[str]]) -> int:
+        """Put some of the cases that nobody has opened before all others. No reason is kept that a reader could see.
+
+        Parameters
+        ----------
+        account : Account
+            A lead.
+        draw : callable
+            Chooses among the cases that nobody has opened, sorted; called again where another writer was faster.
+
+        Returns
+        -------
+        int
+            How many were put first.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_allowed``, or ``queue_not_opened`` while nobody has opened one of those that were put first before:
+            two draws beside each other would tell more than one.
+        """
         if not account.may("lead"):
             raise MetaDxError("not_allowed", "Only a lead may change priorities.")
-        if not 0 <= band < len(BANDS):
-            raise MetaDxError("bad_band", f"A band of priority is a number from 0 to {len(BANDS) - 1}.")
 
         def work(session: Session, write: Write) -> int:
-            moved = 0
-            for study in wanted:
-                row = case_rows.case(session, study)
-                moved += row.band != band
-                row.band = band
-            write(AuditLine(account.name, "prioritise", details={"band": band, "cases": len(wanted)}))
-            return moved
+            before = case_rows.waiting(session, band=0)
+            if before:
+                raise MetaDxError(
+                    "queue_not_opened",
+                    f"Nobody has opened {len(before)} of the cases that were put first before: put others first once "
+                    "they have been opened.",
+                )
+            chosen = sorted(set(draw(case_rows.waiting(session))))
+            for study in chosen:
+                case_rows.case(session, study).band = 0
+            write(AuditLine(account.name, "prioritise", details={"band": 0, "cases": len(chosen)}))
+            return len(chosen)
 
         return self._trail.write(work)
 
@@ -297,14 +318,10 @@ class Cases:
                     found[one.study] = one.content.outcome
         return found
 
-    def waiting(self, band: int | None = None) -> list[str]:
-        """Return the cases that nobody has opened yet, sorted; of one band of priority if named."""
-        opened = select(ReadingRow.study)
-        query = select(CaseRow.study).where(CaseRow.state == "open", CaseRow.study.not_in(opened))
-        if band is not None:
-            query = query.where(CaseRow.band == band)
+    def waiting(self) -> list[str]:
+        """Return the cases that nobody has opened yet, sorted."""
         with self._records.reading() as session:
-            return sorted(session.scalars(query))
+            return case_rows.waiting(session)
 
     def arrivals(self) -> dict[str, str]:
         """Return when every case was added, newest first."""

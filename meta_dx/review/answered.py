@@ -16,7 +16,7 @@ import numpy as np
 from meta_dx.metrics.intervals import effective_number
 from meta_dx.review.dashboard import ReadCase, Share, week_of
 
-FEWEST = 20
+FEWEST_TO_COMPARE = 20
 """Patients below which nothing is told of them: on each side of a comparison, and in a week."""
 C = TypeVar("C", "AnsweredCase", "AgreedCase")
 
@@ -93,7 +93,7 @@ def newest_weeks(cases: Sequence[C]) -> tuple[list[C], list[C]]:
         patients.setdefault(one.week, set()).add(whose)
     newest, held = set[str](), set[str]()
     for week in sorted(patients, reverse=True):
-        if len(held) >= FEWEST:
+        if len(held) >= FEWEST_TO_COMPARE:
             break
         newest.add(week)
         held |= patients[week]
@@ -111,7 +111,7 @@ def weeks(answered: Sequence[AnsweredCase]) -> tuple[Week, ...]:
     for name in sorted({one.week for one in answered}):
         part = [one for one in answered if one.week == name]
         whose = patients_of(part)
-        if len(set(whose)) < FEWEST:
+        if len(set(whose)) < FEWEST_TO_COMPARE:
             continue
         top, count = min(Counter(one.top for one in part).items(), key=lambda pair: (-pair[1], pair[0]))
         share = Share(

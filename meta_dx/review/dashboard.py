@@ -17,7 +17,7 @@ from meta_dx.metrics.intervals import effective_number, wilson
 from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
 from meta_dx.records.predictions import Told, ranked
 
-FEWEST = 12
+FEWEST_FOR_A_SHARE = 12
 """Patients below which no share is told: from 12 on no 95 % interval is wider than half of the scale."""
 _BINS = 5
 _NOTHING = Told({}, False)
@@ -56,7 +56,7 @@ class Share:
     @property
     def enough(self) -> bool:
         """Whether there are enough patients to tell the share."""
-        return self.people >= FEWEST
+        return self.people >= FEWEST_FOR_A_SHARE
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -142,7 +142,8 @@ class Dashboard:
     by_week : list of (str, Share)
         The same by week.
     minutes_to_read, minutes_to_decide : float, optional
-        Medians: from opening to the blind opinion, and from there to the decision. None of fewer than :data:`FEWEST`.
+        Medians: from opening to the blind opinion, and from there to the decision. None of
+        fewer than :data:`FEWEST_FOR_A_SHARE`.
     served : list of (str, int, int)
         Bundle, version of the support set, and readings that were shown its answers.
     """
@@ -320,4 +321,4 @@ def _minutes(pairs: Iterable[tuple[str | None, str | None]]) -> float | None:
         for start, end in pairs
         if start is not None and end is not None
     ]
-    return median(spent) if len(spent) >= FEWEST else None
+    return median(spent) if len(spent) >= FEWEST_FOR_A_SHARE else None

@@ -160,21 +160,13 @@ class Desk:
         Raises
         ------
         MetaDxError
-            ``not_allowed``, ``bad_count``, or ``queue_not_opened`` while nobody has opened one of those that were put
-            first before: two draws beside each other would tell more than one.
+            ``bad_count``, or as :meth:`meta_dx.records.cases.Cases.put_first`.
         """
         if not 2 <= count <= _MOST_QUEUED:
             raise MetaDxError("bad_count", f"Queue from 2 to {_MOST_QUEUED} cases at once.")
-        waiting, before = self.cases.waiting(), self.cases.waiting(band=0)
-        if before:
-            raise MetaDxError(
-                "queue_not_opened",
-                f"Nobody has opened {len(before)} of the cases that were put first before: put others first once they "
-                "have been opened.",
-            )
         runs = [] if self.mode == "off" else latest_predictions(self.records)
         doubt = {study.study: study.entropy for run in runs for study in run.studies}
-        return self.cases.prioritise(account, drawn(waiting, doubt, count, SystemRandom()), 0)
+        return self.cases.put_first(account, lambda waiting: drawn(waiting, doubt, count, SystemRandom()))
 
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""

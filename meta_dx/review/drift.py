@@ -15,7 +15,15 @@ from typing import Literal
 import numpy as np
 
 from meta_dx.metrics.intervals import effective_number
-from meta_dx.review.answered import FEWEST, AgreedCase, AnsweredCase, Week, newest_weeks, patients_of, weeks
+from meta_dx.review.answered import (
+    FEWEST_TO_COMPARE,
+    AgreedCase,
+    AnsweredCase,
+    Week,
+    newest_weeks,
+    patients_of,
+    weeks,
+)
 from meta_dx.review.dashboard import Share
 from meta_dx.review.two_groups import (
     Floats,
@@ -96,7 +104,7 @@ class Comparison:
     @property
     def enough(self) -> bool:
         """Whether there are enough patients on both sides."""
-        return min(self.here, self.before) >= FEWEST
+        return min(self.here, self.before) >= FEWEST_TO_COMPARE
 
     @property
     def unit(self) -> str:
@@ -195,7 +203,7 @@ def _mix(
     now = Share(int(ours[most]), n, independent=n / effects[0])
     earlier = Share(int(theirs[most]), m, independent=m / effects[1])
     by_chance = 1.0
-    if min(of) >= FEWEST:
+    if min(of) >= FEWEST_TO_COMPARE:
         # Who is of lately is drawn anew, the names of all stay: exact but for the number of draws, with one a patient.
         drawn = np.random.default_rng(0).multivariate_hypergeometric(ours + theirs, n, size=_REDRAWN)
         distance = np.abs(drawn / n - (ours + theirs - drawn) / m).sum(1) * widening((n, m), effects)
@@ -222,7 +230,7 @@ def _inputs(inputs: Inputs) -> list[Comparison]:
 
 def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
     now, before = newest_weeks(answered)
-    if min(len(set(patients_of(now))), len(set(patients_of(before)))) < FEWEST:
+    if min(len(set(patients_of(now))), len(set(patients_of(before)))) < FEWEST_TO_COMPARE:
         return []  # fewer would tell what the model says about single cases
     doubts = (
         _doubt("Doubt from few or distant cases", now, before, "epistemic"),
@@ -239,7 +247,7 @@ def _doubt(
     """Compare a part of the doubt; None where too few heads told it."""
     sides = [[one for one in side if getattr(one, name) is not None] for side in (now, before)]
     here, there = (patients_of(side) for side in sides)
-    if min(len(set(here)), len(set(there))) < FEWEST:
+    if min(len(set(here)), len(set(there))) < FEWEST_TO_COMPARE:
         return None
     x, y = (np.array([getattr(one, name) for one in side], np.float64) for side in sides)
     ordered = np.sort(np.concatenate([x, y]))
@@ -279,7 +287,7 @@ def _sentence(judged: Sequence[tuple[Comparison, Verdict]]) -> str:
     changed = {one.kind for one, verdict in judged if verdict == "drift"}
     compared = [one for one, verdict in judged if verdict != "too few"]
     if not compared:
-        return f"Too few patients to tell: a comparison takes {FEWEST} on each side."
+        return f"Too few patients to tell: a comparison takes {FEWEST_TO_COMPARE} on each side."
     if not changed:
         return f"Nothing has changed beyond chance in {len(compared)} comparison(s): nothing to do."
     if "inputs" in changed:

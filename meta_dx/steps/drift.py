@@ -13,7 +13,7 @@ from meta_dx.cohort.fingerprint import read_fingerprint
 from meta_dx.errors import MetaDxError
 from meta_dx.records.database import Records
 from meta_dx.records.support import SupportSets
-from meta_dx.review.answered import FEWEST
+from meta_dx.review.answered import FEWEST_TO_COMPARE
 from meta_dx.review.dashboard import Share
 from meta_dx.review.drift import Inputs
 from meta_dx.steps import Project
@@ -77,7 +77,7 @@ def _by_modality(
     return [
         (part.to_numpy(np.float64), known[modality])
         for modality, part in here.groupby("modality")[name]
-        if len(known.get(modality, ())) >= FEWEST
+        if len(known.get(modality, ())) >= FEWEST_TO_COMPARE
     ]
 
 

@@ -185,11 +185,31 @@ def test_every_reader_has_an_order_of_their_own_that_stays(desk: Desk) -> None:
 
 def test_urgent_cases_come_first_whatever_the_order(desk: Desk) -> None:
     last = desk.seen(desk.anna, "unread")[-1]
-    desk.cases.prioritise(desk.lena, [last], 0)
+    desk.cases.put_first(desk.lena, lambda _: [last])
     assert desk.seen(desk.anna, "unread")[0] == last
     with pytest.raises(MetaDxError) as fault:
-        desk.cases.prioritise(desk.anna, [last], 1)
+        desk.cases.put_first(desk.anna, lambda waiting: waiting)
     assert code(fault) == "not_allowed"
+
+
+def test_of_two_who_put_cases_first_in_one_moment_one_is_refused(desk: Desk) -> None:
+    refused: list[str] = []
+    together = threading.Barrier(2)
+
+    def put(case: int) -> None:
+        together.wait()
+        try:
+            desk.cases.put_first(desk.lena, lambda waiting: [waiting[case]])
+        except MetaDxError as fault:
+            refused.append(fault.code)
+
+    threads = [threading.Thread(target=put, args=(case,)) for case in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refused == ["queue_not_opened"]
+    assert [row.band for row in map(desk.cases.get, desk.seen(desk.anna, "unread"))].count(0) == 1
 
 
 def test_pages_follow_each_other_without_gap_or_repetition(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import Told
-from meta_dx.review.dashboard import FEWEST, ReadCase, Share, dashboard, read_cases, with_unseen
+from meta_dx.review.dashboard import FEWEST_FOR_A_SHARE, ReadCase, Share, dashboard, read_cases, with_unseen
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Inputs, drift
 from tests.review.conftest import Browser
@@ -44,8 +44,8 @@ def test_the_least_number_is_the_first_whose_intervals_span_at_most_half_of_the_
         ends = [Share(right, of).interval or (0.0, 1.0) for right in range(of + 1)]
         return max(high - low for low, high in ends)
 
-    assert widest(FEWEST) <= 0.5 < widest(FEWEST - 1)
-    assert (Share(1, FEWEST - 1).enough, Share(1, FEWEST).enough) == (False, True)
+    assert widest(FEWEST_FOR_A_SHARE) <= 0.5 < widest(FEWEST_FOR_A_SHARE - 1)
+    assert (Share(1, FEWEST_FOR_A_SHARE - 1).enough, Share(1, FEWEST_FOR_A_SHARE).enough) == (False, True)
 
 
 def test_agreement_persuasion_and_accuracy() -> None:
@@ -105,8 +105,8 @@ def test_confidence_is_held_against_blind_reads_in_bins_with_enough_cases() -> N
     sure = [case(f"a{n}", "X", None, 0.95) for n in range(9)] + [
         case(f"b{n}", "Y", None, 0.85) for n in range(3)
     ]
-    less = [case(f"c{n}", "Y", None, 0.3) for n in range(FEWEST)]
-    rare = [case(f"d{n}", "X", None, 0.55) for n in range(FEWEST - 1)]
+    less = [case(f"c{n}", "Y", None, 0.3) for n in range(FEWEST_FOR_A_SHARE)]
+    rare = [case(f"d{n}", "X", None, 0.55) for n in range(FEWEST_FOR_A_SHARE - 1)]
     found = dashboard([*sure, *less, *rare], {}).reliability
     told = [(round(mean, 3), share.right, share.of) for mean, share in found]
     assert told == [(0.7, 12, 12), (0.925, 9, 12)]
@@ -127,8 +127,8 @@ def test_times_are_medians_of_enough_readings() -> None:
     def at(minute: float) -> str:
         return f"2026-11-02T10:{int(minute):02d}:{int(60 * (minute % 1)):02d}.000000+00:00"
 
-    spans = [(at(0), at(n / 2), at(n / 2 + 4)) for n in range(1, FEWEST)]
-    open_ones = [(at(0), at(FEWEST / 2), None), (at(0), None, None)]
+    spans = [(at(0), at(n / 2), at(n / 2 + 4)) for n in range(1, FEWEST_FOR_A_SHARE)]
+    open_ones = [(at(0), at(FEWEST_FOR_A_SHARE / 2), None), (at(0), None, None)]
     found = dashboard([], {}, [*spans, *open_ones])
     assert (found.minutes_to_read, found.minutes_to_decide) == (3.25, None)
     found = dashboard([], {}, [*spans, (at(0), at(20), at(30))])

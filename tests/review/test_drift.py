@@ -13,7 +13,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.records.cases import NewCase
 from meta_dx.records.predictions import PredictedStudy, latest_predictions, save_prediction_run
 from meta_dx.records.schema import CaseRow
-from meta_dx.review.answered import FEWEST, AgreedCase, AnsweredCase, agreements
+from meta_dx.review.answered import FEWEST_TO_COMPARE, AgreedCase, AnsweredCase, agreements
 from meta_dx.review.dashboard import ReadCase
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Drift, Inputs, drift
@@ -107,7 +107,7 @@ def test_readers_who_agree_less_are_drift_of_the_outcome(rng: Rng) -> None:
 
 
 def test_too_few_cases_show_nothing_however_different(rng: Rng) -> None:
-    few = FEWEST - 1
+    few = FEWEST_TO_COMPARE - 1
     given = Inputs(
         {
             "dark": [(rng.normal(50, 1, few), rng.normal(0, 1, 500))],
@@ -174,12 +174,12 @@ def test_the_interval_of_a_mix_is_that_of_the_difference(rng: Rng) -> None:
 
 
 def test_weeks_have_means_with_intervals_and_a_leading_disease(rng: Rng) -> None:
-    doubts = rng.random(FEWEST)
+    doubts = rng.random(FEWEST_TO_COMPARE)
     found = drift(Inputs(), [AnsweredCase("2026-W01", "A", float(x), 0.5) for x in doubts], []).weeks
     ((name, cases, epistemic, top),) = [(w.name, w.cases, w.epistemic, w.top) for w in found]
-    assert (name, cases, top) == ("2026-W01", FEWEST, "A")
+    assert (name, cases, top) == ("2026-W01", FEWEST_TO_COMPARE, "A")
     # Student's t with 19 degrees of freedom
-    half = 2.093 * doubts.std(ddof=1) / FEWEST**0.5
+    half = 2.093 * doubts.std(ddof=1) / FEWEST_TO_COMPARE**0.5
     assert epistemic == pytest.approx((doubts.mean(), doubts.mean() - half, doubts.mean() + half), abs=1e-3)
 
 
@@ -187,10 +187,11 @@ def test_answers_to_a_few_cases_are_on_no_row() -> None:
     def of(week: str, cases: int) -> list[AnsweredCase]:
         return [AnsweredCase(week, "A", 0.1, 0.5)] * cases
 
-    found = drift(Inputs(), [*of("2026-W01", FEWEST - 1), *of("2026-W02", FEWEST)], [])
+    found = drift(Inputs(), [*of("2026-W01", FEWEST_TO_COMPARE - 1), *of("2026-W02", FEWEST_TO_COMPARE)], [])
     assert [week.name for week in found.weeks] == ["2026-W02"]
     assert not found.comparisons
-    assert len(drift(Inputs(), [*of("2026-W01", FEWEST), *of("2026-W02", FEWEST)], []).comparisons) == 3
+    enough = [*of("2026-W01", FEWEST_TO_COMPARE), *of("2026-W02", FEWEST_TO_COMPARE)]
+    assert len(drift(Inputs(), enough, []).comparisons) == 3
 
 
 class FakeInsight:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meta_dx.review.answered import FEWEST, AgreedCase, AnsweredCase, newest_weeks, weeks
+from meta_dx.review.answered import FEWEST_TO_COMPARE, AgreedCase, AnsweredCase, newest_weeks, weeks
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Drift, Inputs, drift
 from meta_dx.review.two_groups import chance, design_effect, superiority, widening
@@ -92,7 +92,7 @@ def test_patients_who_come_back_with_a_disease_of_their_own_are_no_drift(rng: Rn
 
 
 def test_too_few_patients_show_nothing_however_many_their_studies(rng: Rng) -> None:
-    few = [f"p{n % (FEWEST - 1)}" for n in range(200)]
+    few = [f"p{n % (FEWEST_TO_COMPARE - 1)}" for n in range(200)]
     newer = [AnsweredCase("2026-W20", "A", 0.9, 0.9, one) for one in few]
     older = [AnsweredCase("2026-W10", "B", 0.1, 0.1, f"old {n}") for n in range(200)]
     agreed = [AgreedCase(one.week, one.top == "A", one.patient) for one in [*older, *newer]]
@@ -116,15 +116,15 @@ def test_the_newest_weeks_hold_enough_patients_not_studies() -> None:
 
 
 def test_a_weeks_intervals_are_those_of_its_patients(rng: Rng) -> None:
-    doubt = rng.gamma(2, 0.1, FEWEST)
+    doubt = rng.gamma(2, 0.1, FEWEST_TO_COMPARE)
     once = [
         AnsweredCase("2026-W10", "A" if x > 0.2 else "B", float(x), float(x), str(n))
         for n, x in enumerate(doubt)
     ]
     (one,), (twice,) = weeks(once), weeks([case for case in once for _ in range(2)])
-    assert (one.cases, twice.cases) == (FEWEST, 2 * FEWEST)
+    assert (one.cases, twice.cases) == (FEWEST_TO_COMPARE, 2 * FEWEST_TO_COMPARE)
     assert twice.share.interval == pytest.approx(one.share.interval)
-    assert twice.share.people == FEWEST
+    assert twice.share.people == FEWEST_TO_COMPARE
     assert one.epistemic is not None
     assert twice.epistemic is not None
     widths = [high - low for _, low, high in (one.epistemic, twice.epistemic)]

@@ -16,7 +16,8 @@ from pydicom import dcmread
 from meta_dx.inference.bundle import Bundle
 from meta_dx.records.predictions import PredictedStudy
 from meta_dx.steps.answering import as_contract
-from meta_dx.steps.external import predict_folder, taken_folder
+from meta_dx.steps.external import predict_folder
+from meta_dx.steps.taken import taken_folder
 from tests.dicom.builders import write_instance
 from tests.inference.uncertain import uncertain_bundle
 

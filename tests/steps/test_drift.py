@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from meta_dx.review.answered import FEWEST
+from meta_dx.review.answered import FEWEST_TO_COMPARE
 from meta_dx.review.drift import Drift, Inputs, drift
 from meta_dx.steps import drift as steps
 
@@ -73,6 +73,6 @@ def test_a_change_within_unevenly_represented_modalities_is_found(
 
 
 def test_a_modality_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, few = np.random.default_rng(13), FEWEST - 1
+    rng, few = np.random.default_rng(13), FEWEST_TO_COMPARE - 1
     found = look(monkeypatch, rng, {"CT": (30, 200), "MR": (90, few), "CR": (0, 50)})
     assert {(one.here, one.before) for one, _ in found.comparisons} == {(30, 200)}

@@ -15,7 +15,7 @@ from meta_dx.cohort.ingest_options import IngestOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.bundle import Bundle
 from meta_dx.steps import external
-from meta_dx.steps.external import taken_folder
+from meta_dx.steps.taken import taken_folder
 from tests.dicom.builders import write_instance
 
 BUNDLE: Any = SimpleNamespace(image_options=ImageOptions(size=16))
