@@ -124,13 +124,13 @@ def test_a_decision_is_fully_there_or_not_at_all(
     person = browser()
     study = person.cases()[0]
     person.read(study)
-    from meta_dx.records import cases
+    from meta_dx.records import case_rows
 
     def fails(*_: object) -> None:
         raise RuntimeError("the process dies here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(cases, "_settle", fails)
+        patched.setattr(case_rows, "settle", fails)
         assert person.post(f"/cases/{study}/decide", verdict="accept").status_code == 500
     assert [o.kind for o in desk.cases.opinions(study)] == ["blind"]
     assert desk.cases.get(study).state == "open"
