@@ -65,7 +65,7 @@ class BundleParts:
     base_mean : array_like, shape (D,), optional
         Mean embedding of the common diseases, by which evidence is centred; zero if absent.
     backbone, learner : mapping
-        Options, as plain values.
+        Options of the network and of the head that serves, as plain values.
     seed : int
         Of the run.
     cohort, data_version : str

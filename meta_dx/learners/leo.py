@@ -114,8 +114,6 @@ class Leo(Cl2n):
         zero if absent, as in the paper.
     """
 
-    #: Of meta-training; the authors tuned it to between 3e-4 and 9e-4.
-    learning_rate = 4e-4
     capabilities = Capabilities()
     state_names = ("weight", "count")
 

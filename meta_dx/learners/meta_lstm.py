@@ -208,11 +208,6 @@ class MetaLstm(BodyLearner):
         right = (logits.detach().argmax(-1) == task.query_y).to(logits.dtype).mean()
         return gradients_of(loss, self, parameters), {"loss": loss.detach(), "accuracy": right}
 
-    @property
-    def learning_rate(self) -> float:
-        """Learning rate that meta-training has to use."""
-        return self.options.learning_rate
-
     def clipped(self, gradients: Grads) -> Grads:
         """Shorten meta-gradients to length ``clip_norm`` over all parameters, as the authors do before a step."""
         length = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()

@@ -48,6 +48,7 @@ def export(project: Project) -> Bundle:
             data.version,
             project.settings.images,
             project.settings.serve.max_shots,
+            project.settings.ingest.allow,
         ]
     )
     memo = project.home.store("exports") / f"{name}.json"
@@ -79,7 +80,7 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
         calibrations={name: calibrate(head, episodes) for name, head in heads.items()},
         base_mean=chosen.base_mean.numpy(),
         backbone={"name": project.settings.backbone.name},
-        learner=project.settings.learner.own(project.settings.learner.name),
+        learner=chosen.options(chosen.head),
         seed=project.settings.cohort.seed,
         cohort=project.settings.cohort.name,
         data_version=data.version,

@@ -85,7 +85,7 @@ def train_on_embeddings(
         key,
         learning,
         modules={"encoder": encoder, "head": learning.learner},
-        rates={"head": getattr(learning.learner, "learning_rate", options.head_learning_rate)},
+        rates={"head": _own_rate(task, name) or options.head_learning_rate},
         weight_decay=learning.learner.weight_decay,
         steps=options.head_steps,
         clip=getattr(learning.learner, "clipped", None),
@@ -131,10 +131,17 @@ class _Embedded:
         return checked
 
 
+def _own_rate(task: TrainingTask, name: str) -> float | None:
+    """Return the learning rate among a learner's own options, of which not every learner has one."""
+    return getattr(getattr(task.learner, name), "learning_rate", None)
+
+
 def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     names = (
-        "ways shots queries head_steps head_episodes_per_step head_learning_rate validate_every"
+        "ways shots queries head_steps head_episodes_per_step validate_every"
         " patience validation_ways validation_shots validation_queries validation_episodes"
     )
+    if _own_rate(task, name) is None:
+        names += " head_learning_rate"
     kept_by = {"kept_by": "log loss among few and many"} if name == "anp" else {}
     return {**task.deciding(names), **kept_by}

@@ -67,7 +67,8 @@ class TrainingOptions:
     head_episodes_per_step : int
         Episodes whose gradients make one such step.
     head_learning_rate : float
-        Highest learning rate of such a learner.
+        Highest learning rate of ``anp`` and ``mann``; ``leo`` and ``meta_lstm`` have one of their own
+        (``[learner.leo]``, ``[learner.meta_lstm]``).
     validate_every : int
         Validate after this many epochs of pre-training, and this many times ten steps of episodes.
     patience : int

@@ -59,7 +59,7 @@ class TrainingResult:
     embedding_size : int
         D.
     version : str
-        Names encoder, head and base mean.
+        Names all that goes into a bundle: encoder, every head with its options, which of them serves, and the table.
     selection : list of dict
         One row for each checkpoint, head and number of shots.
     note : str
@@ -110,6 +110,11 @@ class TrainingResult:
         """Load every head of the chosen checkpoint, the chosen one first; all share the encoder."""
         content = torch.load(self.folder / "heads.pt", map_location="cpu", weights_only=True)
         return {name: head_from_payload(payload) for name, payload in content["heads"].items()}
+
+    def options(self, head: str) -> dict[str, Any]:
+        """Return what decided one of these heads: its name and its options, as they were resolved."""
+        content = torch.load(self.folder / "heads.pt", map_location="cpu", weights_only=True)
+        return {"name": head, **content["heads"][head]["options"]}
 
     @property
     def base_mean(self) -> Tensor:
@@ -200,13 +205,15 @@ def select(
         else:
             candidates.append(_candidate(task, stage, episodes, features))
     chosen, head, note = _choice(candidates)
+    table = _table(candidates, alone, episodes, chosen, head)
+    contained = {name: [task.learner.own(name), weights_hash(one)] for name, one in chosen.heads.items()}
     result = TrainingResult(
         folder=path.parent,
         stage=chosen.stage,
         head=head,
         embedding_size=chosen.encoder.embedding_size,
-        version=fingerprint_of([weights_hash(chosen.encoder), head, weights_hash(chosen.heads[head])]),
-        selection=_table(candidates, alone, episodes, chosen, head),
+        version=fingerprint_of([weights_hash(chosen.encoder), head, contained, table]),
+        selection=table,
         note=note,
         history={stage.name: stage.history for stage in stages},
     )

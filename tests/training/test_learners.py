@@ -19,7 +19,7 @@ from meta_dx.learners.registry import BASELINES
 from meta_dx.learners.ridge import Ridge
 from meta_dx.training import selection
 from meta_dx.training.body import NETWORK_LEARNERS
-from meta_dx.training.episodic import episode_sampler
+from meta_dx.training.episodic import episode_sampler, meta_train
 from meta_dx.training.frozen import train_on_embeddings
 from meta_dx.training.optimizing import rate_share
 from meta_dx.training.options import FROZEN_LEARNERS
@@ -86,6 +86,35 @@ def test_a_finished_learner_is_read_and_another_option_of_it_trains_it_anew(
     monkeypatch.setattr("meta_dx.training.frozen.run_stage", lambda *_: "trained")
     other = replace(task, learner=replace(SMALL, leo=replace(SMALL.leo, latent_size=8)))
     assert train_on_embeddings(other, "leo", start) == "trained"
+
+
+def test_the_version_of_a_choice_names_every_head_that_goes_into_a_bundle(
+    trained: tuple[TrainingTask, TrainingResult],
+) -> None:
+    task, result = trained
+    served = result.head
+    beside = next(name for name in FROZEN_LEARNERS if name in result.heads() and name != served)
+    stages = [pretrain(task), meta_train(task, pretrain(task))]
+    without = selection.select(replace(task, folder=task.folder / "less"), stages)
+    assert beside not in without.heads()
+    assert without.version != result.version
+    # What a bundle says of itself are the options as they were resolved.
+    assert result.options("anp")["prior_head"] in BASELINES
+
+
+def test_the_rate_of_a_learner_is_its_own_where_it_has_one(
+    trained: tuple[TrainingTask, TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = trained
+    start, asked = pretrain(task), []
+    monkeypatch.setattr("meta_dx.training.frozen.run_stage", lambda stage, *_: asked.append(stage))
+    lstm = replace(SMALL.meta_lstm, learning_rate=0.002)
+    learner = replace(SMALL, leo=replace(SMALL.leo, learning_rate=0.003), meta_lstm=lstm)
+    other = replace(task, learner=learner, options=replace(task.options, head_learning_rate=0.05))
+    for name in FROZEN_LEARNERS:
+        train_on_embeddings(other, name, start)
+    rates = {stage.name: stage.rates["head"] for stage in asked}
+    assert rates == {"leo": 0.003, "meta_lstm": 0.002, "mann": 0.05, "anp": 0.05}
 
 
 def test_fewer_validation_diseases_than_wanted_ways_make_every_learner_smaller(tmp_path: Path) -> None:
