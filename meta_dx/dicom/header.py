@@ -39,6 +39,17 @@ _DATE = re.compile(r"(\d{4})[.\-]?(\d{2})[.\-]?(\d{2})")
 _DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 _OLDEST = 130.0
 
+#: Characters of a UID (PS3.5, 9.1).
+LONGEST_UID = 64
+#: Characters of a patient's number, its issuer or an accession number. The representations of DICOM end at 64 and 16,
+#: which archives that join several numbers now and then exceed; a value of UT may have 4 GB, and whoever keeps the
+#: identities of a batch would keep that.
+LONGEST_IDENTITY = 256
+_LONGEST = {
+    **dict.fromkeys(("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"), LONGEST_UID),
+    **dict.fromkeys(("PatientID", "IssuerOfPatientID", "AccessionNumber"), LONGEST_IDENTITY),
+}
+
 
 def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as text without padding, several values joined by a backslash, ``""`` where absent."""
@@ -61,12 +72,12 @@ def integer(dataset: Dataset, keyword: str, default: int) -> int:
 
 
 def require_identity(dataset: Dataset) -> None:
-    """Refuse an instance that does not say which instance of whom it is.
+    """Refuse an instance that does not say which instance of whom it is, or says so in impossibly many words.
 
     Raises
     ------
     RefusedError
-        ``missing_identifier``, ``missing_patient`` or ``missing_modality``.
+        ``missing_identifier``, ``missing_patient``, ``missing_modality`` or ``damaged_header``.
     """
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if not text(dataset, keyword):
@@ -75,6 +86,9 @@ def require_identity(dataset: Dataset) -> None:
         raise RefusedError(RejectionCode.MISSING_PATIENT)
     if not text(dataset, "Modality"):
         raise RefusedError(RejectionCode.MISSING_MODALITY)
+    for keyword, longest in _LONGEST.items():
+        if len(text(dataset, keyword)) > longest:
+            raise RefusedError(RejectionCode.DAMAGED_HEADER, f"{keyword} has more than {longest} characters")
 
 
 def require_picture(dataset: Dataset, largest: int) -> None:

@@ -57,6 +57,7 @@ from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from meta_dx.dicom.words import code_string
 
 _SEXES = frozenset({"M", "F", "O"})
+_IMAGE_TYPES = 16  # values of ImageType that are kept; DICOM defines four, makers add some
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _identify(dataset: Dataset, surrogates: Surrogates) -> tuple[Identity, dict[
 
 def _description(dataset: Dataset) -> dict[str, Any]:
     years = age_in_years(dataset)
-    image_type = [code_string(part) or "" for part in text(dataset, "ImageType").split("\\")]
+    image_type = [code_string(part) or "" for part in text(dataset, "ImageType").split("\\")[:_IMAGE_TYPES]]
     return {
         "modality": modality_of(dataset),
         "body_part": code_string(text(dataset, "BodyPartExamined")),

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.dicom.child import Child, Loss, LostError, started
+from meta_dx.dicom.header import LONGEST_IDENTITY, LONGEST_UID
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
 from meta_dx.dicom.rejections import Refusal, RejectionCode
 from meta_dx.dicom.sources import FoundFile, is_archive_name, member_of, referenced_file
@@ -43,6 +44,10 @@ _IDENTITIES = {
     "patient": re.compile(r"P[A-Z2-7]{16}"),
     "accession": re.compile(r"A[A-Z2-7]{15}"),
 }
+_LONGEST = dict.fromkeys(_IDENTITIES, LONGEST_IDENTITY) | dict.fromkeys(
+    ("study", "series", "instance"), LONGEST_UID
+)
+_TEXT = 1024  # letters in a column of a row: 16 code strings of 32 are the most
 _FORMS = {**_IDENTITIES, "object": _DIGEST, "content": _DIGEST, "pixels": _DIGEST}
 
 
@@ -297,12 +302,14 @@ def _accepted(words: Words, content: bytes) -> AcceptedInstance:
         if not absent and not (isinstance(value, str) and form.fullmatch(value)):
             raise ValueError("a surrogate has another form")
     for kind, pairs in identities.items():
-        if kind not in _IDENTITIES or not isinstance(pairs, dict):
+        if kind not in _IDENTITIES or not isinstance(pairs, dict) or len(pairs) > 1:
             raise ValueError("there is no such identity")
-        if not all(
-            _IDENTITIES[kind].fullmatch(name) and isinstance(value, str) for name, value in pairs.items()
-        ):
-            raise ValueError("an identity has another form")
+        for name, value in pairs.items():
+            short = isinstance(value, str) and len(value) <= _LONGEST[kind]
+            if not (short and _IDENTITIES[kind].fullmatch(name)):
+                raise ValueError("an identity has another form")
+    if any(isinstance(value, str) and len(value) > _TEXT for value in row.values()):
+        raise ValueError("a text of a row is short")
     if hashlib.sha256(content).hexdigest() != row["object"]:
         raise ValueError("the object is another one")
     return AcceptedInstance(row, content, identities)

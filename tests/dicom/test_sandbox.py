@@ -221,12 +221,29 @@ def test_an_answer_of_another_form_is_not_believed(name, lie):
 
 
 @pytest.mark.parametrize(
-    "identities", [{"name": {"x": "y"}}, {"study": {"John": "y"}}, {"study": {"2.25.1": 4}}, {"study": 3}, []]
+    "identities",
+    [
+        {"name": {"x": "y"}},
+        {"study": {"John": "y"}},
+        {"study": {"2.25.1": 4}},
+        {"study": {"2.25.1": "1" * 65}},
+        {"study": {"2.25.1": "1.2", "2.25.2": "1.3"}},
+        {"patient": {"P" + "A" * 16: "1" * 257}},
+        {"study": 3},
+        [],
+    ],
 )
 def test_identities_of_another_form_are_not_believed(identities):
     words, content = answer()
     with pytest.raises(ValueError):
         sandbox._accepted({**words, "identities": identities}, content)
+
+
+def test_a_row_with_an_endless_text_is_not_believed():
+    words, content = answer()
+    words["row"]["image_type"] = "AXIAL\\" * 200
+    with pytest.raises(ValueError):
+        sandbox._accepted(words, content)
 
 
 def test_a_reason_that_is_not_in_our_words_is_not_passed_on():
