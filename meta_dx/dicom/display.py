@@ -18,6 +18,7 @@ from meta_dx.dicom.pixels import (
     modality_values,
     padding_of,
     photometric_of,
+    sum_of_ends,
 )
 
 
@@ -94,12 +95,16 @@ def compact(pixels: Picture) -> npt.NDArray[Any]:
 
 
 def window_of(dataset: Dataset, frame: int = 0) -> tuple[float, float] | None:
-    """Return centre and width of the window of a frame, in physical units; None where there is none."""
-    for place in _places(dataset, frame):
-        window = _window(place)
-        if window is not None:
-            return window
-    return None
+    """Return centre and width of the window of a frame; None where there is none.
+
+    In the units of :func:`meta_dx.dicom.pixels.physical_pixels`: of MONOCHROME1 the window is turned over as the values
+    are.
+    """
+    window = next(filter(None, map(_window, _places(dataset, frame))), None)
+    if window is None or photometric_of(dataset) != "MONOCHROME1":
+        return window
+    center, width = window
+    return float(sum_of_ends(dataset, frame, int(dataset.BitsStored))) - center, width
 
 
 def _places(dataset: Dataset, frame: int) -> list[Dataset]:

@@ -253,16 +253,20 @@ def to_physical(stored: Array, dataset: Dataset, frame: int, bits: int) -> Pictu
         return scaled_to_255(stored, bits)
     physical = modality_values(stored, dataset, frame)
     if photometric == "MONOCHROME1":
-        ends = np.array(_stored_range(dataset, bits), np.int64)
-        low, high = modality_values(ends, dataset, frame)
-        lut = modality_lut(dataset)
-        if lut is not None:
-            low, high = lut[0].min(), lut[0].max()
-        physical = (low + high) - physical
+        physical = sum_of_ends(dataset, frame, bits) - physical
     padding = padding_of(stored, dataset)
     if padding is not None and padding.any() and not padding.all():
         physical[padding] = physical[~padding].min()
     return physical
+
+
+def sum_of_ends(dataset: Dataset, frame: int, bits: int) -> np.float32:
+    """Return the lowest plus the highest physical value of the stored bits: in MONOCHROME1, x becomes this minus x."""
+    lut = modality_lut(dataset)
+    if lut is not None:
+        return np.float32(lut[0].min() + lut[0].max())
+    low, high = modality_values(np.array(_stored_range(dataset, bits), np.int64), dataset, frame)
+    return np.float32(low + high)
 
 
 def rescale_of(dataset: Dataset, frame: int = 0) -> tuple[float, float]:

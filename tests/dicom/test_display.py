@@ -70,6 +70,24 @@ def test_monochrome1_is_turned_over() -> None:
     np.testing.assert_allclose(shown(one), 255 - shown(two), atol=1e-3)
 
 
+@pytest.mark.parametrize("more", [{}, {"RescaleSlope": 2, "RescaleIntercept": -1000}])
+def test_the_window_of_monochrome1_shows_its_turned_values_as_the_object_wants_them(
+    more: dict[str, Any],
+) -> None:
+    pixels = picture(3) // 8 + 100
+    made: dict[str, Any] = {
+        "pixels": pixels,
+        "WindowCenter": 300,
+        "WindowWidth": 400,
+        "VOILUTFunction": "LINEAR_EXACT",
+    }
+    dataset = build_instance(**made, **more, PhotometricInterpretation="MONOCHROME1")
+    center, width = window_of(dataset) or (0, 1)
+    seen = ((physical_pixels(dataset) - center) / width + 0.5).clip(0, 1) * 255
+    np.testing.assert_allclose(seen, shown(dataset), atol=1e-2)
+    assert np.ptp(seen) > 50
+
+
 def test_padding_is_black() -> None:
     pixels = picture(4)
     pixels[:4] = 3333
