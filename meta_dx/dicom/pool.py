@@ -6,13 +6,14 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meta_dx.dicom.reading import ReadLimits
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
+from meta_dx.dicom.rejections import Refusal, RejectionCode
 from meta_dx.dicom.sandbox import Listing, Result, borrowed_reader, end_readers
 from meta_dx.dicom.sources import FoundFile
 from meta_dx.errors import MetaDxError
@@ -22,6 +23,9 @@ DASK_SCHEDULER = "META_DX_DASK_SCHEDULER"
 
 _CHUNK = 16  # files in one task: few enough to keep memory low, enough to hide the cost of a task
 _CHUNK_BYTES = 1 << 25  # after which a task takes no further file
+_AHEAD_BYTES = 1 << 28  # of results that wait for one that is due before them
+_ROW_BYTES = 1 << 14  # of a result, beside the object
+_HUNG = Refusal(RejectionCode.TIME_LIMIT)
 _TRIES = 4  # of one task, when the workers of a cluster die
 _MOST_WORKERS = 8
 
@@ -56,7 +60,8 @@ def read_all(
     limits : ReadLimits
         What one file may take.
     pool : Pool
-        Where to read. Only a few results wait in memory, however many files there are.
+        Where to read. Only a few results wait in memory, however many files there are; while a file hangs that
+        is due first, the others are read on, until 256 MiB wait.
 
     Yields
     ------
@@ -67,23 +72,27 @@ def read_all(
     MetaDxError
         ``worker_died`` when workers of the executor died again and again.
     """
-    waiting: deque[tuple[list[FoundFile], Future[list[Result]]]] = deque()
-
-    def finished() -> Iterator[tuple[FoundFile, Result]]:
-        chunk, future = waiting.popleft()
-        results = _result(pool.executor, future, read_chunk, chunk, key, limits)
-        yield from zip(chunk, results, strict=True)
-
+    waiting: deque[_Task] = deque()
+    chunks = _chunks(files)
+    more = True
     try:
-        for chunk in _chunks(files):
-            waiting.append((chunk, _submitted(pool.executor, read_chunk, chunk, key, limits)))
-            if len(waiting) > 2 * pool.width:
-                yield from finished()
-        while waiting:
-            yield from finished()
+        while True:
+            while more and _room(waiting, pool.width):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    more = False
+                else:
+                    waiting.append(_Task(pool.executor, chunk, key, limits))
+            if not waiting:
+                return
+            if (results := waiting[0].results) is None:
+                wait([task.future for task in waiting if task.results is None], return_when=FIRST_COMPLETED)
+                _settle(waiting)
+            else:
+                yield from zip(waiting.popleft().files, results, strict=True)
     finally:
-        for _, future in waiting:
-            future.cancel()
+        for task in waiting:
+            task.future.cancel()
 
 
 def contents_of(container: FoundFile, key: bytes, limits: ReadLimits, pool: Pool) -> Listing:
@@ -94,9 +103,21 @@ def contents_of(container: FoundFile, key: bytes, limits: ReadLimits, pool: Pool
 
 
 def read_chunk(files: Sequence[FoundFile], key: bytes, limits: ReadLimits) -> list[Result]:
-    """Read some files; the unit of work of an executor."""
+    """Read some files; the unit of work of an executor.
+
+    Returns
+    -------
+    list of AcceptedInstance or Refusal
+        Of all files, or of the first ones up to one that ran into the time limit: what comes after it need not wait
+        for more such files one after the other, and is for other workers.
+    """
+    results: list[Result] = []
     with borrowed_reader(key, limits) as reader:
-        return reader.read(files)
+        for file in files:
+            results += reader.read([file])
+            if results[-1] == _HUNG:
+                break
+    return results
 
 
 def list_container(container: FoundFile, key: bytes, limits: ReadLimits) -> Listing:
@@ -183,6 +204,53 @@ def _chunks(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+class _Task:
+    """Files that are being read; ``results`` is None until they have been."""
+
+    def __init__(self, executor: Executor, files: list[FoundFile], key: bytes, limits: ReadLimits) -> None:
+        self.files = files
+        self.results: list[Result] | None = None
+        self.bytes = sum(file.size + _ROW_BYTES for file in files)
+        self._executor, self._reading, self._tries = executor, (key, limits), 1
+        self.future = self._submitted()
+
+    def settle(self) -> list[_Task]:
+        """Take over the results; what was not read after a file that hung comes back as tasks, each of one file."""
+        try:
+            results: list[Result] = self.future.result()
+        except _deaths() as fault:
+            if self._tries == _TRIES:
+                raise _died() from fault
+            self._tries += 1
+            self.future = self._submitted()
+            return []
+        self.results = results
+        rest, self.files = self.files[len(results) :], self.files[: len(results)]
+        objects = (len(one.object) for one in results if isinstance(one, AcceptedInstance))
+        self.bytes = sum(objects) + len(results) * _ROW_BYTES  # a file that was packed has grown
+        return [_Task(self._executor, [file], *self._reading) for file in rest]
+
+    def _submitted(self) -> Future[list[Result]]:
+        return _submitted(self._executor, read_chunk, self.files, *self._reading)
+
+
+def _room(waiting: deque[_Task], width: int) -> bool:
+    """Tell whether one more task may wait: of a few always; of more while the one that is due first hangs."""
+    if len(waiting) <= 2 * width:
+        return True
+    if waiting[0].future.done() or sum(task.results is None for task in waiting) > 2 * width:
+        return False
+    return sum(task.bytes for task in waiting) < _AHEAD_BYTES
+
+
+def _settle(waiting: deque[_Task]) -> None:
+    """Take over the results of all tasks that are done; what they give back takes the places after them."""
+    for place, task in reversed(list(enumerate(waiting))):
+        if task.results is None and task.future.done():
+            for one in reversed(task.settle()):
+                waiting.insert(place + 1, one)
 
 
 def _submitted(executor: Executor, work: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -2,15 +2,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from meta_dx.dicom import pool as pools
 from meta_dx.dicom.pool import DASK_SCHEDULER, Pool, default_workers, read_all, read_chunk, reading_pool
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
 from meta_dx.dicom.rejections import Refusal, RejectionCode
@@ -82,6 +85,78 @@ def test_few_results_wait_in_memory(tmp_path):
         next(results)
         assert Counting.submitted <= 3 < len(files) / 16
         results.close()
+
+
+class Acting:
+    """Stands for a reader: does what ``act`` does with a number, and refuses files whose number it returns True for."""
+
+    def __init__(self, act) -> None:
+        self.act, self.read_so_far = act, 0
+
+    def read(self, files):
+        results = []
+        for file in files:
+            hung = self.act(int(file.place))
+            self.read_so_far += 1
+            results.append(Refusal(RejectionCode.TIME_LIMIT if hung else RejectionCode.TRUNCATED))
+        return results
+
+
+def read_by(reader, files, width, monkeypatch):
+    monkeypatch.setattr(pools, "borrowed_reader", lambda *_: nullcontext(reader))
+    with ThreadPoolExecutor(width) as threads:
+        return list(read_all(iter(files), KEY, ReadLimits(), Pool(threads, width)))
+
+
+def numbered(count: int, size: int = 1) -> list[FoundFile]:
+    return [FoundFile(str(number), size, 0) for number in range(count)]
+
+
+def test_while_a_file_hangs_the_other_workers_go_on(monkeypatch):
+    others_read = threading.Event()
+
+    def act(number: int) -> bool:
+        if number == 0:
+            return others_read.wait(60)
+        if reader.read_so_far >= 600:
+            others_read.set()
+        return False
+
+    reader, files = Acting(act), numbered(700)
+    found = read_by(reader, files, 2, monkeypatch)
+    assert others_read.is_set()
+    assert [file for file, _ in found] == files
+    assert [file.place for file, result in found if result.code is RejectionCode.TIME_LIMIT] == ["0"]
+
+
+def test_while_a_file_hangs_only_so_many_bytes_wait_in_memory(monkeypatch):
+    monkeypatch.setattr(pools, "_AHEAD_BYTES", 128 * pools._ROW_BYTES)
+    too_many, waited = threading.Event(), []
+
+    def act(number: int) -> bool:
+        if number == 0:
+            waited.append(too_many.wait(2))
+        elif reader.read_so_far > 128 + 5 * 16:
+            too_many.set()
+        return number == 0
+
+    reader = Acting(act)
+    assert len(read_by(reader, numbered(600), 2, monkeypatch)) == 600
+    assert waited == [False]
+
+
+def test_of_several_files_that_hang_in_one_task_only_the_first_is_waited_for_alone(monkeypatch):
+    together = threading.Barrier(3)
+
+    def act(number: int) -> bool:
+        if number in (5, 9, 12):
+            together.wait(60)  # raises where they are read one after the other
+        return number in (2, 5, 9, 12)
+
+    found = read_by(Acting(act), files := numbered(40), 3, monkeypatch)
+    assert [file for file, _ in found] == files
+    hung = [int(file.place) for file, result in found if result.code is RejectionCode.TIME_LIMIT]
+    assert hung == [2, 5, 9, 12]
 
 
 def test_large_files_make_small_tasks(tmp_path):
