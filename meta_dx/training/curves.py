@@ -12,7 +12,8 @@ from meta_dx.home import write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss``, ``learning_rate``.
+#: One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss``, ``learning_rate``, and
+#: ``kl`` where the learner reports it.
 Curve = list[dict[str, Any]]
 
 _LOSS, _VALIDATION, _QUIET = "#5b6b7b", "#0b6e8a", "#c9d1d9"

@@ -46,6 +46,7 @@ BEST = "best.pt"
 CURVES = "curves.png"
 _RESULT = "stage.json"
 _LARGEST_GRADIENT = 5.0  # norm over all parameters
+_SUMMED = ("loss", "accuracy", "kl")  # metrics of a step that the learning curve keeps, where there are
 _TELL_EVERY = 0.25  # seconds between progress messages
 
 
@@ -73,7 +74,8 @@ class StageResult:
         Why it ended: ``"all steps done"``, or that validation did not improve.
     history : list of dict
         One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss`` (None where
-        weights are not chosen by it), ``learning_rate``.
+        weights are not chosen by it), ``learning_rate``; ``kl`` too, the mean over the steps since the last entry,
+        where the learner has a latent variable: near zero, the latent is ignored.
     """
 
     name: str
@@ -169,6 +171,10 @@ class Stage:
         }
 
 
+def _no_sums() -> dict[str, float]:
+    return {"loss": 0.0, "accuracy": 0.0, "steps": 0.0}
+
+
 @dataclass
 class _State:
     """Where a stage stands; everything that a resumed run needs beside modules and optimizer."""
@@ -181,7 +187,7 @@ class _State:
     best_accuracy: float = -1.0
     best: dict[str, Any] = field(default_factory=dict)
     history: Curve = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "accuracy": 0.0, "steps": 0.0})
+    sums: dict[str, float] = field(default_factory=_no_sums)
 
 
 def finished(folder: Path, key: str, may_train: bool = True) -> StageResult | None:
@@ -263,9 +269,7 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
         gradients, metrics = mean_over_shards(gradients_of, stage.modules, state.step, stage.shards)
         _apply(optimizer, parameters, gradients, stage.clip or _shortened)
         state.step += 1
-        for name in ("loss", "accuracy"):
-            state.sums[name] += float(metrics[name])
-        state.sums["steps"] += 1
+        _sum_up(state, metrics)
         if state.step % stage.validate_every == 0 or state.step == stage.steps:
             _validate(stage, state, rate)
         now = time.monotonic()
@@ -277,6 +281,15 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
         if leading and now - saved > stage.checkpoint_seconds:
             _save(stage, optimizer, state)
             saved = time.monotonic()
+
+
+def _sum_up(state: _State, metrics: Metrics) -> None:
+    """Add a step's metrics; one that an older checkpoint did not add up is left out until the next validation."""
+    whole = not state.sums["steps"]
+    for name in _SUMMED:
+        if name in metrics and (whole or name in state.sums):
+            state.sums[name] = state.sums.get(name, 0.0) + float(metrics[name])
+    state.sums["steps"] += 1
 
 
 def _apply(
@@ -307,6 +320,7 @@ def unclipped(gradients: Grads) -> Grads:
 def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
     checked = processes.alone(stage.validate)
     count = state.sums["steps"]
+    kl = {"kl": state.sums["kl"] / count} if "kl" in state.sums else {}
     state.history.append(
         {
             "step": state.step,
@@ -315,9 +329,10 @@ def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
             "accuracy": checked.accuracy,
             "log_loss": checked.log_loss,
             "learning_rate": rate,
+            **kl,
         }
     )
-    state.sums = {name: 0.0 for name in state.sums}
+    state.sums = _no_sums()
     # Of two that are level the later one has seen more; the untouched start of a stage has to be beaten.
     score = checked.score
     if score > state.best_score or (score == state.best_score and state.best_step > 0):

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from meta_dx.learners.base import Grads, Metrics
 from meta_dx.training.curves import _kept, plot_curves
+from meta_dx.training.shards import Shard
+from meta_dx.training.stage import CHECKPOINT, Stage, StageResult, run_stage
+from meta_dx.training.task import open_fabric
+from meta_dx.training.validation import Checked
+from tests.training.tiny import tiny_task
 
 
 def point(step: int, loss: float | None, accuracy: float) -> dict[str, float | None]:
@@ -50,3 +57,73 @@ def test_the_weights_that_were_kept_are_marked(
         for place, (accuracy, log_loss) in enumerate(zip(accuracies, log_losses, strict=True))
     ]
     assert _kept(history) == kept
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def run_with(
+    folder: Path, kl: list[float] | None, *, shards: int = 1, dies_at: int | None = None
+) -> StageResult:
+    """Run four steps, validated after every second, whose metrics hold this ``kl``."""
+    module = torch.nn.Linear(1, 1, bias=False)
+
+    def gradients(shard: Shard) -> tuple[Grads, Metrics]:
+        if shard.step == dies_at:
+            raise Killed
+        told = {} if kl is None else {"kl": torch.tensor(kl[shard.step] + shard.index)}
+        metrics = {
+            "loss": torch.tensor(2.0),
+            "accuracy": torch.tensor(0.5),
+            "other": torch.tensor(1.0),
+            **told,
+        }
+        return {"m.weight": torch.ones(1, 1)}, metrics
+
+    stage = Stage(
+        name="latent",
+        key="k",
+        folder=folder,
+        modules={"m": module},
+        rates={"m": 0.1},
+        weight_decay=0.0,
+        steps=4,
+        gradients=gradients,
+        validate=lambda: Checked(0.5),
+        validate_every=2,
+        patience=0,
+        checkpoint_seconds=-1.0,  # after every step
+        seed=0,
+        shards=shards,
+    )
+    return run_stage(stage, open_fabric(tiny_task(folder)))
+
+
+def test_kl_is_kept_where_the_learner_reports_it_and_nothing_else_is(tmp_path: Path) -> None:
+    usual = {"step", "loss", "training_accuracy", "accuracy", "log_loss", "learning_rate"}
+    kl = [4.0, 2.0, 1.0, 0.5]
+    found = run_with(tmp_path / "whole", kl).history
+    assert [point.get("kl") for point in found] == [None, 3.0, 0.75]
+    assert [set(point) - {"kl"} for point in found] == [usual] * 3
+    assert [point.get("kl") for point in run_with(tmp_path / "cut", kl, shards=2).history] == [
+        None,
+        3.5,
+        1.25,
+    ]
+    assert [set(point) for point in run_with(tmp_path / "plain", None).history] == [usual] * 3
+
+
+def test_kl_is_the_same_after_a_kill_and_left_out_where_an_older_checkpoint_had_not_summed_it(
+    tmp_path: Path,
+) -> None:
+    kl = [4.0, 2.0, 1.0, 0.5]
+    for name, expected in (("killed", [None, 3.0, 0.75]), ("older", [None, None, 0.75])):
+        folder = tmp_path / name
+        with pytest.raises(Killed):
+            run_with(folder, kl, dies_at=1)
+        if name == "older":
+            content = torch.load(folder / CHECKPOINT, weights_only=True)
+            del content["state"]["sums"]["kl"]
+            torch.save(content, folder / CHECKPOINT)
+        assert [point.get("kl") for point in run_with(folder, kl).history] == expected
