@@ -9,11 +9,13 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
+from urllib.parse import quote
 
 import meta_dx
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.dicom.structured_report import (
     RESEARCH,
+    SCHEME,
     VERDICTS,
     ReportedDiagnosis,
     ReportIdentity,
@@ -29,6 +31,25 @@ from meta_dx.review.desk import Desk
 from meta_dx.review.wording import named
 
 _MOST_ANSWERS = 5
+# Coding schemes as FHIR registers them, by the designators of DICOM (PS3.16, chapter 8) and the names that tables of
+# diagnoses use: letters and digits, in lower case.
+_SYSTEMS = {
+    **dict.fromkeys(("sct", "snomedct", "snomed", "snomedctsct"), "http://snomed.info/sct"),
+    **dict.fromkeys(("srt", "snm3", "99sdm"), "http://snomed.info/srt"),
+    **dict.fromkeys(("i10", "icd10", "icd10who"), "http://hl7.org/fhir/sid/icd-10"),
+    **dict.fromkeys(("i10c", "icd10cm"), "http://hl7.org/fhir/sid/icd-10-cm"),
+    **dict.fromkeys(("i10p", "icd10pcs"), "http://www.cms.gov/Medicare/Coding/ICD10"),
+    "icd10gm": "http://fhir.de/CodeSystem/bfarm/icd-10-gm",
+    **dict.fromkeys(("i9", "icd9"), "http://hl7.org/fhir/sid/icd-9"),
+    **dict.fromkeys(("i9c", "i9cdx", "icd9cm"), "http://hl7.org/fhir/sid/icd-9-cm"),
+    **dict.fromkeys(("i11", "icd11"), "http://id.who.int/icd/release/11/mms"),
+    "icdo3": "http://terminology.hl7.org/CodeSystem/icd-o-3",
+    **dict.fromkeys(("radlex", "rid"), "http://radlex.org"),
+    **dict.fromkeys(("ln", "loinc"), "http://loinc.org"),
+    "dcm": "http://dicom.nema.org/resources/ontology/DCM",
+    "umls": "http://terminology.hl7.org/CodeSystem/umls",
+    "ucum": "http://unitsofmeasure.org",
+}
 
 
 def report_of(
@@ -263,6 +284,11 @@ def _uid(desk: Desk, what: str) -> str:
 
 
 def _coding(one: ReportedDiagnosis) -> dict[str, Any]:
-    system = {"SCT": "http://snomed.info/sct", "I10": "http://hl7.org/fhir/sid/icd-10"}.get(one.scheme)
-    coding = {"code": one.code, "display": one.meaning or one.code}
-    return {"coding": [{**({"system": system} if system else {}), **coding}], "text": one.meaning or one.code}
+    coding = {"system": _system(one.scheme), "code": one.code, "display": one.meaning or one.code}
+    return {"coding": [coding], "text": one.meaning or one.code}
+
+
+def _system(scheme: str) -> str:
+    """Return the URI of a coding scheme; one that nobody has registered has a URN of ours, so that it is not lost."""
+    known = _SYSTEMS.get("".join(filter(str.isalnum, scheme.lower())))
+    return known or f"urn:meta_dx:scheme:{quote(scheme.strip() or SCHEME, safe='')}"

@@ -24,7 +24,7 @@ from meta_dx.dicom.structured_report import (
     structured_report,
 )
 from meta_dx.errors import MetaDxError
-from meta_dx.records.opinions import BlindOpinion, Decision
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
 from meta_dx.review.reports import decisions_table, diagnostic_report, report_of
@@ -169,6 +169,42 @@ def test_fhir_says_the_same(decided: tuple[Browser, str]) -> None:
     assert found["conclusionCode"][0]["coding"][0]["code"] == "D1"
     assert found["imagingStudy"][0]["identifier"]["value"].startswith("urn:oid:1.2.3.")
     assert [e["extension"][1]["valueDecimal"] for e in found["extension"]] == [0.8, pytest.approx(0.2)]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "system"),
+    [
+        ("SCT", "http://snomed.info/sct"),
+        ("SNOMED CT", "http://snomed.info/sct"),
+        ("I10", "http://hl7.org/fhir/sid/icd-10"),
+        ("ICD-10", "http://hl7.org/fhir/sid/icd-10"),
+        ("I10C", "http://hl7.org/fhir/sid/icd-10-cm"),
+        ("ICD10CM", "http://hl7.org/fhir/sid/icd-10-cm"),
+        ("ICD-10-GM", "http://fhir.de/CodeSystem/bfarm/icd-10-gm"),
+        ("ICDO3", "http://terminology.hl7.org/CodeSystem/icd-o-3"),
+        ("RADLEX", "http://radlex.org"),
+        ("LN", "http://loinc.org"),
+        ("DCM", "http://dicom.nema.org/resources/ontology/DCM"),
+        ("UMLS", "http://terminology.hl7.org/CodeSystem/umls"),
+        ("99T", "urn:meta_dx:scheme:99T"),
+        ("99 our:list", "urn:meta_dx:scheme:99%20our%3Alist"),
+        ("", "urn:meta_dx:scheme:99METADX"),  # as the structured report calls it
+    ],
+)
+def test_fhir_says_of_which_scheme_a_code_is(
+    desk: Desk, decided: tuple[Browser, str], scheme: str, system: str
+) -> None:
+    account = next(one for one in desk.accounts.all() if one.name == decided[0].name)
+    desk.cases.decide(account, decided[1], Decision("own", Diagnosis("Q1", scheme, "Quite new")), None)
+    (found,) = diagnostic_report(desk, decided[1])["conclusionCode"]
+    assert found["coding"] == [{"system": system, "code": "Q1", "display": "Quite new"}]
+
+
+def test_no_code_in_fhir_is_bare(desk: Desk, decided: tuple[Browser, str]) -> None:
+    found = diagnostic_report(desk, decided[1])
+    answers = [one["extension"][0]["valueCodeableConcept"] for one in found["extension"]]
+    systems = [code["system"] for said in (*found["conclusionCode"], *answers) for code in said["coding"]]
+    assert systems == ["urn:meta_dx:scheme:99T"] * 3
 
 
 def test_fhir_calls_a_report_corrected_only_where_another_decision_stood_before(
