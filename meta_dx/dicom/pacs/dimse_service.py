@@ -143,8 +143,12 @@ class DimseService:
     def _tls(self) -> tuple[ssl.SSLContext, str] | None:
         if not self._address.tls:
             return None
+        from requests.certs import (
+            where,
+        )  # those that DICOMweb trusts; without a file, ssl would ask the environment
+
         try:
-            context = ssl.create_default_context(cafile=self._options.ca_file or None)
+            context = ssl.create_default_context(cafile=self._options.ca_file or where())
         except OSError as fault:
             raise MetaDxError(
                 "no_ca_file",

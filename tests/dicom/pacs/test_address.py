@@ -84,6 +84,8 @@ def test_relative_days_count_back_from_today() -> None:
         ("dimse://TITLE_OF_SEVENTEEN@pacs:104", "bad_source"),
         ("dimse://AET@pacs:104/path", "bad_source"),
         ("dimse://AET@pacs:104?move_to=", None),
+        ("dimse+tls://AET@pacs:104?move_to=US", "insecure_source"),
+        ("dimse+tls://AET@pacs:104?move_to=", None),
         ("dimse://AET@pacs:104?move_to=a%20b", "bad_source"),
     ],
 )

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
 )
+from requests.certs import where
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
 from meta_dx.dicom.pacs import dimse_service
@@ -175,6 +176,26 @@ def test_wrong_title_and_unreachable_host_are_one_sentence_each(home, world, qui
     with pytest.raises(MetaDxError) as caught:
         fetch(home, world.address.replace("dimse", "dimse+tls"), options=quick)
     assert caught.value.code == "pacs_unreachable"
+
+
+def test_the_authorities_of_tls_are_those_of_dicomweb_and_not_of_the_environment(
+    tmp_path, monkeypatch
+) -> None:
+    bundle = Path(where()).read_text()
+    end = "-----END CERTIFICATE-----\n"
+    one = tmp_path / "one.pem"
+    one.write_text(bundle.partition(end)[0] + end)
+    monkeypatch.setenv("SSL_CERT_FILE", str(one))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+    def trusted(**options: Any) -> int:
+        service = DimseService(parse_address("dimse+tls://A@pacs:2762"), PacsOptions(**options))
+        context, host = service._tls()
+        assert host == "pacs" and context.check_hostname
+        return len(context.get_ca_certs())
+
+    assert trusted() == bundle.count(end) > 1
+    assert trusted(ca_file=str(one)) == 1
 
 
 @pytest.mark.parametrize("uid", ["../../etc/x", "1.2.3*", ""])
