@@ -221,8 +221,8 @@ def _dimse(parts: SplitResult, port: int | None) -> DimseAddress:
     if move_to and parts.scheme == "dimse+tls":
         raise MetaDxError(
             "insecure_source",
-            f"The source at {parts.hostname} asks for TLS and names 'move_to', whose listener speaks none: leave move_to "
-            "out to use C-GET over TLS, or write dimse:// if the network between is yours alone.",
+            f"The source at {parts.hostname} asks for TLS and names 'move_to', whose listener speaks none: leave "
+            "move_to out to use C-GET over TLS, or write dimse:// if the network between is yours alone.",
         )
     return DimseAddress(title, parts.hostname or "", port, parts.scheme == "dimse+tls", move_to, filters)
 

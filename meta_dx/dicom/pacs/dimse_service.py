@@ -143,12 +143,11 @@ class DimseService:
     def _tls(self) -> tuple[ssl.SSLContext, str] | None:
         if not self._address.tls:
             return None
-        from requests.certs import (
-            where,
-        )  # those that DICOMweb trusts; without a file, ssl would ask the environment
+        # Those that DICOMweb trusts; without a file, ssl would ask the environment.
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
         try:
-            context = ssl.create_default_context(cafile=self._options.ca_file or where())
+            context = ssl.create_default_context(cafile=self._options.ca_file or DEFAULT_CA_BUNDLE_PATH)
         except OSError as fault:
             raise MetaDxError(
                 "no_ca_file",
