@@ -15,6 +15,7 @@ from meta_dx.errors import MetaDxError
 INSIDE = "!/"
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _DIRECTORY = "DICOMDIR"
+_VANISHED = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,7 @@ def checked_source(source: Path | str) -> Path:
     """
     path = Path(source).expanduser()
     if not path.exists():
-        raise MetaDxError(
-            "source_missing",
-            f"The folder {path} does not exist: name the folder that holds the DICOM files.",
-        )
+        raise _missing(path)
     path = path.resolve()
     if not path.is_dir() and not (path.is_file() and is_container_name(path.name, named=True)):
         raise MetaDxError(
@@ -156,15 +154,20 @@ def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]
     list of FoundFile
         Sorted by path, whatever order the disk has them in. Hidden files count. Linked folders are not
         entered; a linked file counts, but one that leads out of the source is refused unopened. Pipes,
-        sockets and devices are no files.
+        sockets and devices are no files, and neither is what vanishes while it is listed: who sends into the
+        folder renames a file when it is complete.
 
     Raises
     ------
     MetaDxError
         ``source_unreadable`` when a folder cannot be listed: what is in it could not be accounted for.
+        ``source_missing`` when the source itself has vanished.
     """
     if not source.is_dir():
-        about = source.stat()
+        try:
+            about = source.stat()
+        except FileNotFoundError:
+            raise _missing(source) from None
         return [FoundFile(str(source), about.st_size, about.st_mtime_ns)]
     left_out = None if without is None else str(without.resolve())
     found = list(_walk(str(source), str(source), left_out))
@@ -172,29 +175,46 @@ def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]
     return found
 
 
+def _missing(path: Path) -> MetaDxError:
+    return MetaDxError(
+        "source_missing",
+        f"The folder {path} does not exist: name the folder that holds the DICOM files.",
+    )
+
+
 def _walk(folder: str, source: str, left_out: str | None) -> Iterator[FoundFile]:
     try:
         with os.scandir(folder) as entries:
             here = list(entries)
     except OSError as fault:
-        raise MetaDxError(
-            "source_unreadable",
-            f"A folder in {source} cannot be listed ({type(fault).__name__}): "
-            "make all of its folders readable, or name a source without it.",
-        ) from fault
+        if isinstance(fault, _VANISHED) and folder != source:
+            return
+        raise _unreadable(source, fault) from None
     for entry in here:
-        if entry.is_symlink():
-            yield from _linked(entry, source)
-        elif entry.is_dir(follow_symlinks=False):
+        try:
+            about = entry.stat(follow_symlinks=False)
+        except _VANISHED:
+            continue
+        except OSError as fault:
+            raise _unreadable(source, fault) from None
+        if stat.S_ISLNK(about.st_mode):
+            yield from _linked(entry, about, source)
+        elif stat.S_ISDIR(about.st_mode):
             if entry.path != left_out:
                 yield from _walk(entry.path, source, left_out)
-        elif entry.is_file(follow_symlinks=False):
-            about = entry.stat(follow_symlinks=False)
+        elif stat.S_ISREG(about.st_mode):
             yield FoundFile(entry.path, about.st_size, about.st_mtime_ns)
 
 
-def _linked(entry: os.DirEntry[str], source: str) -> Iterator[FoundFile]:
-    link = entry.stat(follow_symlinks=False)
+def _unreadable(source: str, fault: OSError) -> MetaDxError:
+    return MetaDxError(
+        "source_unreadable",
+        f"A folder in {source} cannot be listed ({type(fault).__name__}): "
+        "make all of its folders readable, or name a source without it.",
+    )
+
+
+def _linked(entry: os.DirEntry[str], link: os.stat_result, source: str) -> Iterator[FoundFile]:
     target = os.path.realpath(entry.path)
     try:
         about = os.stat(target)

@@ -1,5 +1,7 @@
 import os
+import shutil
 import socket
+from contextlib import contextmanager
 
 import pytest
 
@@ -102,3 +104,48 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
     with pytest.raises(MetaDxError) as fault:
         found_files(tmp_path)
     assert fault.value.code == "source_unreadable" and "closed" not in str(fault.value)
+
+
+def test_what_vanishes_while_it_is_listed_is_left_out(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    for name in ("kept", "sent.tmp", "folder/inner"):
+        (tmp_path / name).write_text("x")
+    for name in ("link", "linked.tmp"):
+        (tmp_path / name).symlink_to(tmp_path / "kept")
+    real = os.scandir
+
+    @contextmanager
+    def scandir(folder):
+        with real(folder) as entries:
+            here = list(entries)
+        if folder == str(tmp_path):
+            for name in ("sent.tmp", "linked.tmp"):
+                (tmp_path / name).unlink()
+            shutil.rmtree(tmp_path / "folder")
+        yield here
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(tmp_path) == ["kept", "link"]
+
+
+def test_a_source_that_vanishes_is_said(tmp_path):
+    with pytest.raises(MetaDxError) as fault:
+        found_files(tmp_path / "gone.zip")
+    assert fault.value.code == "source_missing"
+
+
+def test_a_folder_whose_files_cannot_be_looked_at_is_said_without_their_names(tmp_path, monkeypatch):
+    class Closed:
+        path = name = "DOE^JOHN"
+
+        def stat(self, *, follow_symlinks):
+            raise PermissionError(13, "denied", self.path)
+
+    @contextmanager
+    def scandir(_):
+        yield [Closed()]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(MetaDxError) as fault:
+        found_files(tmp_path)
+    assert fault.value.code == "source_unreadable" and "DOE" not in str(fault.value)
