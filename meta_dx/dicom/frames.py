@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 
 #: Column ``geometry_version``: NaN in batches that are older than these columns. Raise when other numbers are read.
 GEOMETRY_VERSION = 1
+#: Frames of an object up to which the numbers of each are kept: a file of a few hundred bytes may name millions.
+#: Enhanced series of time or diffusion have some thousands.
+MOST_FRAMES = 4096
 #: Numbers of a frame, in this order; LPS, mm, ms, s/mm². ``across`` is the direction of a row, ``down`` that of a
 #: column; ``spacing_down`` is the distance of rows. NaN where the file does not say.
 FRAME_FIELDS = (
@@ -80,9 +83,19 @@ def frame_fields(dataset: Dataset) -> Floats:
     -------
     ndarray of float64, shape (frames, len(FRAME_FIELDS))
         A number that is absent, empty, no number or infinite is NaN. An object with many frames and one position
-        for all has that position in its first frame only: the others are not known to lie anywhere.
+        for all has that position in its first frame only: the others are not known to lie anywhere. The same
+        holds for an object of more than :data:`MOST_FRAMES` frames.
     """
+    fields = np.full((frame_count(dataset), len(FRAME_FIELDS)), np.nan)
+    kept = _kept_fields(dataset)
+    fields[: len(kept)] = kept
+    return fields
+
+
+def _kept_fields(dataset: Dataset) -> Floats:
+    """Return the numbers of all frames, or of the first one where there are too many."""
     count = frame_count(dataset)
+    count = count if count <= MOST_FRAMES else 1
     fields = np.full((count, len(FRAME_FIELDS)), np.nan)
     stacks: dict[str, int] = {}
     for frame in range(count):
@@ -102,17 +115,18 @@ def geometry_columns(dataset: Dataset) -> dict[str, Any]:
     -------
     dict
         :data:`FRAME_FIELDS` of the first frame, ``frame_geometry`` (the fields of all frames, row after row, for
-        objects with several frames and functional groups; else None), ``frame_of_reference`` (a UID, to be
-        replaced by its surrogate; None where there is none), ``spacing_between_slices`` and
-        ``gantry_tilt`` (NaN where unknown).
+        objects with several frames, up to :data:`MOST_FRAMES`, of which a later one lies somewhere; else None),
+        ``frame_of_reference`` (a UID, to be replaced by its surrogate; None where there is none),
+        ``spacing_between_slices`` and ``gantry_tilt`` (NaN where unknown).
     """
-    fields = frame_fields(dataset)
+    fields = _kept_fields(dataset)
+    placed = bool(np.isfinite(fields[1:, : len("xyz")]).all(axis=1).any())
     groups = _functional_groups(dataset, 0)
     between = (("PixelMeasuresSequence", "SpacingBetweenSlices"),)
     tilt = (("CTAcquisitionDetailsSequence", "GantryDetectorTilt"),)
     return {
         **dict(zip(FRAME_FIELDS, fields[0].tolist(), strict=True)),
-        "frame_geometry": fields.ravel().tolist() if len(fields) > 1 and groups else None,
+        "frame_geometry": fields.ravel().tolist() if placed else None,
         "geometry_version": float(GEOMETRY_VERSION),
         "frame_of_reference": clean(str(dataset.get("FrameOfReferenceUID") or "")) or None,
         "spacing_between_slices": _number(groups, [dataset], between),

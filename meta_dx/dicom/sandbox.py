@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.dicom.child import Child, Loss, LostError, started
+from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES
 from meta_dx.dicom.header import LONGEST_IDENTITY, LONGEST_UID
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
 from meta_dx.dicom.rejections import Refusal, RejectionCode
@@ -48,6 +49,8 @@ _LONGEST = dict.fromkeys(_IDENTITIES, LONGEST_IDENTITY) | dict.fromkeys(
     ("study", "series", "instance"), LONGEST_UID
 )
 _TEXT = 1024  # letters in a column of a row: 16 code strings of 32 are the most
+_NUMBERS = MOST_FRAMES * len(FRAME_FIELDS)
+_ROW = ((str, _TEXT), (list, _NUMBERS), (dict, 0))
 _FORMS = {**_IDENTITIES, "object": _DIGEST, "content": _DIGEST, "pixels": _DIGEST}
 
 
@@ -308,8 +311,10 @@ def _accepted(words: Words, content: bytes) -> AcceptedInstance:
             short = isinstance(value, str) and len(value) <= _LONGEST[kind]
             if not (short and _IDENTITIES[kind].fullmatch(name)):
                 raise ValueError("an identity has another form")
-    if any(isinstance(value, str) and len(value) > _TEXT for value in row.values()):
-        raise ValueError("a text of a row is short")
+    if any(
+        len(value) > longest for kind, longest in _ROW for value in row.values() if isinstance(value, kind)
+    ):
+        raise ValueError("a row is short")
     if hashlib.sha256(content).hexdigest() != row["object"]:
         raise ValueError("the object is another one")
     return AcceptedInstance(row, content, identities)

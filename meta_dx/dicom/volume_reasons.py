@@ -11,6 +11,7 @@ class VolumeReason(StrEnum):
     LOCALISER = "localiser"
     COLOUR = "colour"
     NOT_RECORDED = "not_recorded"
+    TOO_MANY_FRAMES = "too_many_frames"
     NO_GEOMETRY = "no_geometry"
     NO_PIXEL_SPACING = "no_pixel_spacing"
     IMPOSSIBLE_ORIENTATION = "impossible_orientation"
@@ -35,6 +36,7 @@ _SENTENCES = {
     VolumeReason.LOCALISER: "The image is a localiser (scout), made to plan the others.",
     VolumeReason.COLOUR: "The image is in colour and has no physical units.",
     VolumeReason.NOT_RECORDED: "The batch was ingested before the geometry of images was recorded.",
+    VolumeReason.TOO_MANY_FRAMES: "The object has more than 4096 frames, whose geometry is not kept.",
     VolumeReason.NO_GEOMETRY: "Position or orientation in the patient is missing.",
     VolumeReason.NO_PIXEL_SPACING: "PixelSpacing is missing, or not above zero.",
     VolumeReason.IMPOSSIBLE_ORIENTATION: "The two axes of the image are not at right angles, or not of length 1.",

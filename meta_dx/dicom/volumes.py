@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from meta_dx.dicom.frames import FRAME_FIELDS, frame_fields
+from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES, frame_fields
 from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, arrange, nearest_axes
 from meta_dx.dicom.header import text
 from meta_dx.dicom.pixels import GREY, Array, decode, frame_count, photometric_of, rescale_of, to_physical
@@ -152,6 +152,7 @@ def frames_from_fields(
     left_out = np.full(len(name), "", dtype=object)
     left_out[~grey.astype(bool)] = VolumeReason.COLOUR.value
     left_out[[_is_localiser(text) for text in image_type]] = VolumeReason.LOCALISER.value
+    left_out[np.isin(name, name[number >= MOST_FRAMES])] = VolumeReason.TOO_MANY_FRAMES.value
     if recorded is not None:
         left_out[~recorded] = VolumeReason.NOT_RECORDED.value
     phases = {phase: column[phase] for phase in PHASES if phase in column}

@@ -14,8 +14,10 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.cohort.tables import read_tables
 from meta_dx.cohort.volumes import volume_counts, volumes_table
+from meta_dx.dicom import frames, volumes
 from meta_dx.dicom.frames import FRAME_FIELDS
 from meta_dx.dicom.geometry import arrange
+from meta_dx.dicom.volume_reasons import VolumeReason
 from meta_dx.dicom.volumes import frames_of
 from meta_dx.home import Home
 from tests.dicom.builders import write_instance
@@ -58,6 +60,26 @@ def test_the_catalog_decides_as_the_files_do(home: Home, source: Path) -> None:
     (stack,) = arrange(frames_of(slices))
     found = np.reshape(Catalog(home).volumes()["affine"].iloc[0], (4, 4))
     assert (found == stack.affine).all()  # type: ignore[union-attr]
+
+
+def test_an_object_with_too_many_frames_is_left_out_under_its_code(
+    home: Home, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, few = enhanced(along_z(range(6))), along_z([0, 2, 4])
+    for module in (frames, volumes):
+        monkeypatch.setattr(module, "MOST_FRAMES", 5)
+    in_memory = arrange(frames_of([*few, many]))
+    assert [(len(part.rows), getattr(part, "reason", None)) for part in in_memory] == [
+        (3, None),
+        (6, VolumeReason.TOO_MANY_FRAMES),
+    ]
+    write([*few, many], source)
+    ingest_folder(home, source)
+    assert volume_counts(Catalog(home).volumes()) == {
+        "volumes": 1,
+        "frames_in_volumes": 3,
+        "too_many_frames": 6,
+    }
 
 
 def test_a_series_that_came_in_two_batches_is_one_volume(home: Home, source: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES
 from meta_dx.dicom.reading import AcceptedInstance
 from meta_dx.dicom.rejections import Refusal, RejectionCode
 from tests.dicom.builders import write_instance
@@ -49,3 +53,31 @@ def test_of_endless_values_of_image_type_only_the_first_are_kept(tmp_path):
     result = read(write_instance(tmp_path, edit=edit))
     assert isinstance(result, AcceptedInstance)
     assert result.row["image_type"] == "\\".join(["ORIGINAL", "PRIMARY", *["AXIAL"] * 14])
+
+
+def frames_of_one_pixel(folder, count: int, **shared):
+    def edit(dataset):
+        group, place = Dataset(), Dataset()
+        for keyword, value in shared.items():
+            setattr(place, keyword, value)
+        group.PlanePositionSequence = Sequence([place])
+        dataset.SharedFunctionalGroupsSequence = Sequence([group])
+
+    pixels = np.zeros((count, 1, 1), np.uint8)
+    return write_instance(folder, pixels=pixels, transfer_syntax=DeflatedExplicitVRLittleEndian, edit=edit)
+
+
+def test_many_frames_of_a_tiny_file_do_not_make_a_large_row(tmp_path):
+    path = frames_of_one_pixel(tmp_path, MOST_FRAMES + 1, ImagePositionPatient=[1, 2, 3])
+    result = read(path)
+    assert isinstance(result, AcceptedInstance) and path.stat().st_size < 1000
+    assert result.row["frame_geometry"] is None
+    assert [result.row[f"position_{axis}"] for axis in "xyz"] == [1, 2, 3]
+
+
+def test_numbers_of_frames_that_lie_nowhere_are_not_kept(tmp_path):
+    nowhere = read(frames_of_one_pixel(tmp_path, 100))
+    somewhere = read(frames_of_one_pixel(tmp_path, 100, ImagePositionPatient=[1, 2, 3]))
+    assert isinstance(nowhere, AcceptedInstance) and isinstance(somewhere, AcceptedInstance)
+    assert nowhere.row["frame_geometry"] is None
+    assert len(somewhere.row["frame_geometry"]) == 100 * len(FRAME_FIELDS)

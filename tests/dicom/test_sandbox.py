@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from meta_dx.dicom import child, messages, sandbox
+from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, read_instance
 from meta_dx.dicom.rejections import Refusal, RejectionCode
@@ -239,9 +240,20 @@ def test_identities_of_another_form_are_not_believed(identities):
         sandbox._accepted({**words, "identities": identities}, content)
 
 
-def test_a_row_with_an_endless_text_is_not_believed():
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_type", "AXIAL\\" * 200),
+        ("frame_geometry", [0.0] * (MOST_FRAMES * len(FRAME_FIELDS) + 1)),
+        ("frame_geometry", {"a": 1}),
+    ],
+)
+def test_a_row_that_is_too_long_is_not_believed(name, value):
     words, content = answer()
-    words["row"]["image_type"] = "AXIAL\\" * 200
+    sandbox._accepted(
+        {**words, "row": {**words["row"], name: value[:7] if type(value) is list else None}}, content
+    )
+    words["row"][name] = value
     with pytest.raises(ValueError):
         sandbox._accepted(words, content)
 
