@@ -73,17 +73,22 @@ class DicomWebService:
     def _search(
         self, path: str, asked: dict[str, str], fields: Sequence[str], expected: int | None = None
     ) -> Iterator[Entry]:
-        """Yield every match once, page by page, whatever the server makes of limit and offset."""
+        """Yield every match once, page by page, whatever the server makes of limit and offset.
+
+        How many are ``expected`` saves the question for a page behind the last one, and is no more than a hint: some
+        servers count too few.
+        """
         size = self._options.page_size
         parameters: list[tuple[str, str]] = [(name, value) for name, value in asked.items() if value]
         parameters += [("includefield", TAGS[name]) for name in fields]
         seen: set[str] = set()
         offset = 0
-        while expected is None or len(seen) < expected:
+        while True:
             page, more = self._page(path, [*parameters, ("limit", str(size)), ("offset", str(offset))])
             fresh = [entry for entry in page if entry.key not in seen]
+            full = more or len(page) == size
             if not fresh:
-                if page and (more or len(page) == size):
+                if page and full and len(seen) != expected:
                     raise self._error(
                         "pacs_paging",
                         "sends the same page again: set [pacs] page_size above its number of matches",
@@ -95,6 +100,8 @@ class DicomWebService:
                     yield entry
             if len(seen) > MOST_MATCHES:
                 raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
+            if len(seen) == expected and not full:
+                return
             offset += len(page)
 
     def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:

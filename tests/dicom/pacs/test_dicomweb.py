@@ -16,7 +16,7 @@ from meta_dx.dicom.pacs.credentials import PASSWORD_VARIABLE, TOKEN_VARIABLE, US
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
-from tests.dicom.pacs.web_server import Handler, WebServer, few, serving
+from tests.dicom.pacs.web_server import Handler, WebServer, element, few, serving
 
 
 @pytest.fixture
@@ -207,6 +207,19 @@ def test_every_page_is_turned_once(home, web, size, counts) -> None:
 def test_a_server_that_gives_shorter_pages_than_asked_for_is_heard_out(home, web, quick) -> None:
     web.content, web.counts, web.most = few(studies=5, images=9), False, 4
     assert fetch(home, web.address, options=quick).fetched == 45
+
+
+@pytest.mark.parametrize("counted", [0, 1, 2, 4])
+def test_a_server_that_counts_too_few_is_heard_out(home, web, quick, monkeypatch, counted) -> None:
+    web.content = few(images=5)
+    monkeypatch.setattr(Handler, "count", staticmethod(lambda *_: {"00201209": element(counted)}))
+    summary = fetch(home, web.address, options=replace(quick, page_size=2))
+    assert summary == FetchSummary(found=5, fetched=5, studies=1)
+
+
+def test_no_page_is_asked_for_behind_the_last_one_where_the_server_counts(home, web, quick) -> None:
+    fetch(home, web.address, options=quick)
+    assert len([path for path in web.asked if path.endswith("/instances")]) == 1
 
 
 def test_a_server_that_repeats_its_first_page_is_noticed_not_believed(home, web) -> None:
