@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from meta_dx.cohort.tables import SCHEMAS, frame_of
+from meta_dx.records.sqlite import storage_error
 
 #: Rows of a row group: a few megabytes while they are written.
 GROUP = 2048
@@ -22,12 +24,46 @@ _CACHE_KIB = 2048
 
 
 def scratch() -> sqlite3.Connection:
-    """Open a temporary database that has no name and that nobody finds after this process."""
-    connection = sqlite3.connect("", isolation_level=None)
+    """Open a temporary database that has no name and that nobody finds after this process.
+
+    Where the temporary folder is full or forbidden, whatever is done with it raises a :class:`MetaDxError` such as
+    ``disk_full``.
+    """
+    connection = sqlite3.connect("", isolation_level=None, factory=_Scratch)
     for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
         connection.execute(f"PRAGMA {setting}")
     connection.execute("BEGIN")  # never committed: a transaction for each row would be slow
     return connection
+
+
+class _Scratch(sqlite3.Connection):
+    """A temporary database that says in one sentence what the machine does to it."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        with _temporary_faults():
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        with _temporary_faults():
+            return super().executemany(*arguments)
+
+
+@contextmanager
+def _temporary_faults() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as fault:
+        error = storage_error(fault, f"the temporary folder {_temporary_folder()} (TMPDIR can name another)")
+        if error is None:
+            raise
+        raise error from fault
+
+
+def _temporary_folder() -> str:
+    """Return the folder that SQLite takes: the first that may be written to."""
+    named = [os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR")]
+    folders = [folder for folder in (*named, "/var/tmp", "/usr/tmp", "/tmp") if folder]  # noqa: S108 - its own list
+    return next((one for one in folders if os.path.isdir(one) and os.access(one, os.W_OK | os.X_OK)), ".")
 
 
 class Rows:
@@ -79,13 +115,18 @@ class Rows:
         """Yield all rows in order, at most :data:`GROUP` at once; one empty table when there are none."""
         blocks: list[pa.Table] = []
         cursor = self._database.execute(self._select)
-        while packed := cursor.fetchmany(_BLOCK):
+        while packed := self._fetched(cursor):
             blocks.append(self._table([json.loads(row) for (row,) in packed]))
             if len(blocks) * _BLOCK == GROUP:
                 yield pa.concat_tables(blocks).combine_chunks()
                 blocks = []
         if blocks or not self._count:
             yield pa.concat_tables(blocks or [self._table([])]).combine_chunks()
+
+    @staticmethod
+    def _fetched(cursor: sqlite3.Cursor) -> list[Any]:
+        with _temporary_faults():
+            return cursor.fetchmany(_BLOCK)
 
     def _table(self, rows: list[list[Any]]) -> pa.Table:
         frame = frame_of(self._name, [dict(zip(self._columns, row, strict=True)) for row in rows])

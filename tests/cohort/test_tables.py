@@ -7,7 +7,9 @@ import pytest
 
 from meta_dx.cohort import rows as collecting
 from meta_dx.cohort.rows import Rows, TableWriter
+from meta_dx.cohort.seen import Taken
 from meta_dx.cohort.tables import SCHEMAS, fits, frame_of, parquet_bytes, read_tables
+from meta_dx.errors import MetaDxError
 from tests.cohort.catalog_rows import instance_row, instances_frame
 
 
@@ -53,6 +55,19 @@ def test_wrong_columns_types_and_empty_values_are_refused():
         parquet_bytes("instances", instances_frame({"modality": None}))
     with pytest.raises(ValueError, match="columns"):
         parquet_bytes("instances", instances_frame({}).drop(columns="view"))
+
+
+def test_a_full_temporary_folder_is_said_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.delenv("SQLITE_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    rows, taken = Rows("instances", ["instance"]), Taken()
+    for held in (rows, taken):
+        held._database.execute("PRAGMA max_page_count = 20")
+    for add in (lambda n: rows.append(instance_row(instance=f"2.25.{n}")), lambda n: taken.add(f"2.25.{n}")):
+        with pytest.raises(MetaDxError, match=f"{tmp_path} .*TMPDIR.*the disk is full") as fault:
+            for number in range(100_000):
+                add(number)
+        assert fault.value.code == "disk_full"
 
 
 def test_rows_that_are_collected_come_out_sorted_as_they_went_in(tmp_path, monkeypatch):
