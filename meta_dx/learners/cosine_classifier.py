@@ -13,6 +13,9 @@ Departures: the weight vectors start from the class means, not at random, so tha
 time and permuting the labels permutes it; gradient descent on the whole support set, in the place of 100
 epochs of stochastic descent with batches of 4; every class has the same total weight; no weight decay, which
 cannot change a cosine. Centring by a base mean is an option; the paper does not centre.
+
+Not reproduced on a benchmark of the paper. On the rare diseases of ``derm``, 5-way, with 95 % intervals
+(``docs/results.md``): 1-shot 49.2 (45.5–53.1), 5-shot 64.9 (59.7–70.4).
 """
 
 from __future__ import annotations

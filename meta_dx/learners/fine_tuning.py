@@ -13,6 +13,9 @@ Adam with two rates in the place of stochastic descent with one; every class has
 that the number of confirmed cases at hand does not become a prior on the disease; batch norm keeps the
 pre-training's statistics unless told otherwise (:mod:`meta_dx.learners.batch_norm`), while the authors'
 network takes those of each batch and moves its own; whatever the network draws at random (dropout) is off.
+
+Not reproduced on a benchmark of the paper. On the rare diseases of ``derm``, 5-way, 50 episodes, with 95 % intervals
+(``docs/results.md``): 1-shot 51.3 (44.8–57.7), 5-shot 67.6 (57.9–77.3).
 """
 
 from __future__ import annotations

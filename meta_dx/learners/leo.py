@@ -29,6 +29,9 @@ Departures:
 - The classes present are counted for each episode, so N may differ from one to the next.
 - Sampled weights can make the inner loop diverge. The authors then take the gradient of the weight penalty
   alone, at 1e-4; so does this, and the metrics of that step are those of the means.
+
+Not reproduced on a benchmark of the paper. On the rare diseases of ``derm``, 5-way, with 95 % intervals
+(``docs/results.md``): 1-shot 48.3 (44.5–52.4), 5-shot 62.2 (57.1–67.8).
 """
 
 from __future__ import annotations

@@ -19,6 +19,10 @@ MAML++ options are in :mod:`meta_dx.learners.maml_plus_plus`. Deviations: the pu
 transductive (``batch_norm = "batch"``); the default here is not. Whatever the network draws at random in
 training (dropout) is off. The inner gradient of Proto-MAML is the partial one: the last layer counts as a
 constant start, not as a function of the encoder's weights that are being adapted.
+
+On Omniglot, 5-way 1-shot, 1692 test classes, transductive (``docs/reproduction.md``), MAML reaches 96.46 ± 0.25 after
+2,127 of the paper's 60,000 steps; the paper 98.7 ± 0.4. Its other figures were not run; ANIL and Proto-MAML are not
+reproduced on a benchmark of their papers.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ of each step are meta-learned and stay out of the inner loop, as in that code's 
 from equal weights to none but the last; that code keeps a small rest of 3 % until the fading ends. Steps
 beyond those of meta-training use what the last one has. Section 4's first-order phase is the caller's to
 choose, through the ``order`` of the learner.
+
+Not reproduced on a benchmark of the paper.
 """
 
 from __future__ import annotations

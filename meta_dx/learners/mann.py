@@ -28,6 +28,10 @@ Beyond the paper, for episodes with a support and a query set: the support is re
 query forks from that one state, makes one step, and what it writes is thrown away, so queries never influence
 one another. Support rows come class by class in an episode and are therefore interleaved: all first
 examples in the order of the classes, then all second ones. The published protocol is :meth:`Mann.run_sequence`.
+
+On Omniglot, 5 classes, 1692 test classes (``docs/reproduction.md``), after 21,230 of the paper's 100,000 steps, the
+paper's figure in brackets: presentation 1 28.92 ± 1.18 (36.4), 2 78.90 ± 1.15 (82.8), 3 84.86 ± 1.02 (91.0), 4 87.64 ±
+0.93 (92.6), 5 89.40 ± 0.87 (94.9), 10 90.54 ± 0.82 (98.1).
 """
 
 from __future__ import annotations

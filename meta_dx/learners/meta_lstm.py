@@ -23,6 +23,9 @@ options'), gates of zero before the first step. Not taken from there, where it d
 divides the mean gradient once more by the number of support rows, and feeds back gates before their sigmoid.
 Batch norm has an explicit mode (:mod:`meta_dx.learners.batch_norm`). The paper trains with the batch statistics
 of the queries and tests with running averages of the support set; here one mode holds for both.
+
+Not reproduced on a benchmark of the paper. On the rare diseases of ``derm``, 5-way, with 95 % intervals
+(``docs/results.md``): 1-shot 47.9 (44.2–51.8), 5-shot 65.2 (59.7–70.8).
 """
 
 from __future__ import annotations

@@ -34,6 +34,9 @@ nats (Diederik P. Kingma et al., *Improved Variational Inference with Inverse Au
 al., *Meta-Learning Stationary Stochastic Process Prediction with Convolutional Neural Processes*, NeurIPS
 2020, https://arxiv.org/abs/2007.01332), and episodes that are rotated and made harder
 (:mod:`meta_dx.learners.embedding_augmentation`).
+
+The papers have no figure for this classifier; those of the regressor stand in its file. On the rare diseases of
+``derm``, 5-way, with 95 % intervals (``docs/results.md``): 1-shot 49.0 (45.3–52.9), 5-shot 64.8 (59.4–70.6).
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ over episodes (algorithm 1).
 Beyond the paper, as options: cosine in the place of the distance, and a learned scale s > 0 on it, stored
 as its logarithm. Unscaled, the distance of hundreds of features saturates the softmax at the start, and
 training from scratch on photographs of skin did not leave chance; the scale starts at 1/sqrt(D).
+
+Reproduced on Omniglot, 1692 test classes, 1-shot (``docs/reproduction.md``): 5-way 98.86 ± 0.14 and 20-way 95.76 ±
+0.15 with the paper's halving of the rate, 98.91 ± 0.14 and 95.98 ± 0.15 where it is halved every 4000 steps; the paper
+98.8 and 96.0. On the 423 upright classes all are lower. The paper's 5-shot figures were not run.
 """
 
 from __future__ import annotations

@@ -24,6 +24,10 @@ each query goes alone with the whole support set, as in the authors' code. Inner
 shuffled passes over the rows, cut into batches, a batch reaching over into the next pass. When adapting, the
 shuffles have a fixed seed. Deviations: Adam's ε stands as in torch, outside of the bias correction; whatever
 the network draws at random in training (dropout) is off.
+
+On Omniglot, 5-way, 1692 test classes (``docs/reproduction.md``), after 2,000 of the paper's 100,000 steps, the paper's
+figure in brackets: 1-shot 92.56 ± 0.38 (95.39 ± 0.09) one query at a time and 94.32 ± 0.30 (97.68 ± 0.04)
+transductive, 5-shot 98.39 ± 0.13 (98.9 ± 0.1) and 98.60 ± 0.12 (99.48 ± 0.06). Its 20-way figures were not run.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ linear solver, so both forms are replaced by conjugate gradients (Magnus R. Hest
 which need products with X only and, like the dual, at most as many steps as the support has rows.
 
 Beyond the paper: an intercept that is not penalised, and rows weighted so that every class counts the same.
+
+Not reproduced on a benchmark of the paper. On the rare diseases of ``derm``, 5-way, with 95 % intervals
+(``docs/results.md``): 1-shot 48.6 (44.9–52.4), 5-shot 65.4 (59.9–71.2).
 """
 
 from __future__ import annotations
