@@ -15,9 +15,10 @@ code for one-dimensional regression (https://github.com/google-deepmind/neural-p
 cross-attention only; ``self_attention`` adds blocks of the paper's figure 2. The NP has the deterministic path
 too, as that code has it.
 
-No figure of the papers is reproduced. On functions drawn from Gaussian processes, after 6000 steps (the authors: 100 000),
-the log-likelihood of the targets in nats a point, with 95 % intervals (``docs/neural_process_regression.md``): CNP -0.417
-[-0.523, -0.311], NP -0.425 [-0.514, -0.336], ANP -0.029 [-0.177, 0.118].
+No figure of the papers is reproduced. On functions drawn from Gaussian processes, after 6000 steps (the authors:
+100 000), the log-likelihood of the targets in nats a point, with 95 % intervals
+(``docs/neural_process_regression.md``): CNP -0.417 [-0.523, -0.311], NP -0.425 [-0.514, -0.336], ANP -0.029
+[-0.177, 0.118].
 """
 
 from __future__ import annotations
