@@ -63,6 +63,7 @@ _SEPARABLE = frozenset(
         VolumeReason.MIXED_ORIENTATION,
         VolumeReason.MIXED_PIXEL_SPACING,
         VolumeReason.MIXED_FRAME_OF_REFERENCE,
+        VolumeReason.MIXED_RESCALE,
     }
 )
 
@@ -90,6 +91,8 @@ class Frames:
         A reason known beforehand (:class:`VolumeReason`: ``localiser``, ``colour``, ``not_recorded``), else empty.
     phases : mapping of str to ndarray of float64, shape (n,)
         Numbers by which acquisitions may be told apart; keys among :data:`PHASES`.
+    unscaled : ndarray of bool, shape (n,)
+        True: a CT slice whose stored values would be Hounsfield units as they are, for want of a rescale perhaps.
     """
 
     name: npt.NDArray[np.str_]
@@ -101,6 +104,7 @@ class Frames:
     frame_of_reference: npt.NDArray[np.str_]
     left_out: npt.NDArray[np.str_]
     phases: Mapping[str, Floats]
+    unscaled: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.name)
@@ -287,6 +291,9 @@ def _checked_stack(frames: Frames, rows: Rows, allow_tilt: bool) -> Stack:
         raise _FaultError(VolumeReason.GANTRY_TILT, f"{tilt:.1f} degrees{also}")
     if spaced:
         raise spaced
+    bare = int(frames.unscaled[rows].sum())
+    if 0 < bare < len(rows):
+        raise _FaultError(VolumeReason.MIXED_RESCALE, f"{bare} of {len(rows)} slices have none")
     affine = np.eye(4)
     spacing = frames.spacing[rows[0]]
     affine[:3] = np.stack([step, down * spacing[0], across * spacing[1], frames.position[rows[0]]], axis=1)
@@ -378,29 +385,3 @@ def _spacing_fault(along: Floats) -> _FaultError | None:
         f"most unusual after {along[place]:.2f} mm"
     )
     return _FaultError(VolumeReason.IRREGULAR_SPACING, detail)
-
-
-def nearest_axes(affine: npt.NDArray[Any]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Return how to lay an array so that its axes run towards head, back and left of the patient (S, P, L).
-
-    Parameters
-    ----------
-    affine : ndarray, shape (4, 4)
-        From indices to LPS in mm.
-
-    Returns
-    -------
-    order : tuple of int
-        Which axis of the array becomes the first, second and third.
-    reverse : tuple of bool
-        Whether it then has to be turned round.
-    """
-    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)  # rows: L, P, S; columns: array axes
-    left = np.abs(cosines)
-    order = [0, 0, 0]
-    for _ in range(3):  # the clearest pair first, so that no axis is taken twice
-        world, axis = np.unravel_index(int(np.argmax(left)), (3, 3))
-        order[2 - int(world)] = int(axis)
-        left[world, :] = left[:, axis] = -1
-    reverse = tuple(bool(cosines[2 - place, axis] < 0) for place, axis in enumerate(order))
-    return (order[0], order[1], order[2]), (reverse[0], reverse[1], reverse[2])

@@ -25,6 +25,7 @@ class VolumeReason(StrEnum):
     SCATTERED_POSITIONS = "scattered_positions"
     GAP = "gap"
     IRREGULAR_SPACING = "irregular_spacing"
+    MIXED_RESCALE = "mixed_rescale"
 
     @property
     def sentence(self) -> str:
@@ -50,4 +51,5 @@ _SENTENCES = {
     VolumeReason.SCATTERED_POSITIONS: "The slices do not lie behind one another.",
     VolumeReason.GAP: "Slices are missing.",
     VolumeReason.IRREGULAR_SPACING: "The slices are not evenly spaced.",
+    VolumeReason.MIXED_RESCALE: "Some slices of a CT series have a rescale, others none or slope 1 and intercept 0.",
 }

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES, frame_fields
-from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, arrange, nearest_axes
-from meta_dx.dicom.header import text
+from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, arrange
+from meta_dx.dicom.header import modality_of, text
 from meta_dx.dicom.pixels import GREY, Array, decode, frame_count, photometric_of, rescale_of, to_physical
 from meta_dx.dicom.volume_reasons import VolumeReason
 
@@ -89,7 +90,7 @@ def volumes_of(datasets: Sequence[Dataset], *, allow_tilt: bool = False) -> list
     RefusedError
         The pixels of a slice cannot be decoded.
     """
-    places = [(dataset, frame) for dataset in datasets for frame in range(frame_count(dataset))]
+    places = _places(datasets)
     found: list[Volume | LeftOut] = []
     for part in arrange(frames_of(datasets), allow_tilt=allow_tilt):
         if isinstance(part, LeftOut):
@@ -97,6 +98,10 @@ def volumes_of(datasets: Sequence[Dataset], *, allow_tilt: bool = False) -> list
         else:
             found.append(assemble(part, decoded_slices(places[row] for row in part.rows)))
     return found
+
+
+def _places(datasets: Sequence[Dataset]) -> list[tuple[Dataset, int]]:
+    return [(dataset, frame) for dataset in datasets for frame in range(frame_count(dataset))]
 
 
 def frames_of(datasets: Sequence[Dataset]) -> Frames:
@@ -112,7 +117,21 @@ def frames_of(datasets: Sequence[Dataset]) -> Frames:
         frame_of_reference=np.repeat([text(d, "FrameOfReferenceUID") for d in datasets], counts),
         image_type=np.repeat(types, counts),
         grey=np.repeat(grey, counts),
+        unscaled=np.array(
+            [unscaled_ct(modality_of(d), *rescale_of(d, k)) for d, k in _places(datasets)], dtype=bool
+        ),
     )
+
+
+def unscaled_ct(
+    modality: str | npt.NDArray[Any], slope: float | npt.NDArray[Any], intercept: float | npt.NDArray[Any]
+) -> Any:
+    """Tell of an image, or of each of many, whether it is CT with slope 1 and intercept 0: its rescale may be lost.
+
+    Hounsfield units may be stored as they are; beside slices that have a rescale it is the mark of a loss. The
+    catalog does not know more of an absent rescale than these two numbers, and with them batches of any age can tell.
+    """
+    return (modality == "CT") & (slope == 1) & (intercept == 0)
 
 
 def frames_from_fields(
@@ -124,6 +143,7 @@ def frames_from_fields(
     image_type: npt.NDArray[np.str_],
     grey: npt.NDArray[np.bool_],
     recorded: npt.NDArray[np.bool_] | None = None,
+    unscaled: npt.NDArray[np.bool_] | None = None,
 ) -> Frames:
     """Turn rows of numbers (:data:`~meta_dx.dicom.frames.FRAME_FIELDS`) and what stands beside them into frames.
 
@@ -141,6 +161,8 @@ def frames_from_fields(
         False: palette or colour.
     recorded : ndarray of bool, shape (n,), optional
         False: the catalog is older than its columns of geometry.
+    unscaled : ndarray of bool, shape (n,), optional
+        As :func:`unscaled_ct` says.
 
     Returns
     -------
@@ -167,6 +189,7 @@ def frames_from_fields(
         frame_of_reference=frame_of_reference,
         left_out=left_out.astype(str),
         phases=phases,
+        unscaled=np.zeros(len(name), dtype=bool) if unscaled is None else unscaled,
     )
 
 
@@ -221,6 +244,32 @@ def canonical(volume: Volume) -> Volume:
             affine[:3, 3] += affine[:3, axis] * (turned.shape[axis] - 1)
             affine[:3, axis] *= -1
     return Volume(turned, affine)
+
+
+def nearest_axes(affine: npt.NDArray[Any]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return how to lay an array so that its axes run towards head, back and left of the patient (S, P, L).
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+        From indices to LPS in mm.
+
+    Returns
+    -------
+    order : tuple of int
+        Which axis of the array becomes the first, second and third.
+    reverse : tuple of bool
+        Whether it then has to be turned round.
+    """
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)  # rows: L, P, S; columns: array axes
+    left = np.abs(cosines)
+    order = [0, 0, 0]
+    for _ in range(3):  # the clearest pair first, so that no axis is taken twice
+        world, axis = np.unravel_index(int(np.argmax(left)), (3, 3))
+        order[2 - int(world)] = int(axis)
+        left[world, :] = left[:, axis] = -1
+    reverse = tuple(bool(cosines[2 - place, axis] < 0) for place, axis in enumerate(order))
+    return (order[0], order[1], order[2]), (reverse[0], reverse[1], reverse[2])
 
 
 def _vectors(column: dict[str, Floats], name: str) -> Floats:

@@ -329,6 +329,46 @@ def test_phases_and_stacks_of_an_enhanced_object_are_separated() -> None:
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
+def test_ct_slices_are_no_volume_if_and_only_if_some_lost_their_rescale(data: st.DataObject) -> None:
+    count = data.draw(st.integers(3, 8))
+    lost = data.draw(
+        st.lists(st.sampled_from(["no", "absent", "empty", "1 and 0"]), min_size=count, max_size=count)
+    )
+    intercepts = data.draw(st.lists(st.integers(-8192, -1), min_size=count, max_size=count))
+    modality = data.draw(st.sampled_from(["CT", "MR"]))
+
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.Modality, dataset.RescaleIntercept = modality, intercepts[number]
+        if lost[number] == "absent":
+            del dataset.RescaleSlope, dataset.RescaleIntercept
+        elif lost[number] != "no":
+            dataset.RescaleSlope, dataset.RescaleIntercept = (
+                (1, 0) if lost[number] == "1 and 0" else (None, None)
+            )
+
+    slices, bare = along_z([2.0 * k for k in range(count)], edit=edit), count - lost.count("no")
+    parts = [only(slices)]
+    if modality == "CT" and "absent" not in lost:
+        parts.append(only([enhanced(slices)]))
+    for part in parts:
+        if modality == "CT" and 0 < bare < count:
+            assert isinstance(part, LeftOut) and part.reason == VolumeReason.MIXED_RESCALE
+            assert part.detail == f"{bare} of {count} slices have none"
+        else:
+            assert isinstance(part, Stack)
+
+
+def test_a_phase_without_a_rescale_is_told_from_the_others() -> None:
+    def phase(dataset: Dataset, number: int) -> None:
+        dataset.AcquisitionNumber = 1 + number % 2
+        if number % 2:
+            del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    assert [part.rows.tolist() for part in sorted_out(along_z(EVEN, edit=phase))] == [[0, 2, 4], [1, 3, 5]]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
 def test_shuffling_files_of_any_series_changes_nothing(data: st.DataObject) -> None:
     places = data.draw(st.lists(st.sampled_from([0, 2, 2.0001, 4, 6, 9, 30]), min_size=1, max_size=8))
     numbers = data.draw(st.lists(st.integers(1, 2), min_size=len(places), max_size=len(places)))

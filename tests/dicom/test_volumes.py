@@ -91,12 +91,12 @@ def test_shuffled_files_give_the_same_volume_bit_for_bit() -> None:
 
 def test_every_slice_has_its_own_rescale() -> None:
     def rescale(dataset: Dataset, number: int) -> None:
-        dataset.RescaleSlope, dataset.RescaleIntercept = 1 + number, -100 * number
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1 + number, -100 * number - 7
 
     slices = along_z([0, 2, 4, 6], edit=rescale)
     volume = volume_of(slices)
     stored = [np.frombuffer(s.PixelData, "<u2").reshape(5, 6).astype(float) for s in slices]
-    assert (volume.voxels == np.stack([(1 + n) * stored[n] - 100 * n for n in range(4)])).all()
+    assert (volume.voxels == np.stack([(1 + n) * stored[n] - 100 * n - 7 for n in range(4)])).all()
 
 
 def _changed(**values: Any) -> list[Dataset]:
