@@ -273,13 +273,17 @@ def rescale_of(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
     """Return slope and intercept of one frame; (1, 0) where there are none.
 
     Enhanced objects keep them in the functional groups: those of the frame win over the shared ones, these
-    over the attributes at the top.
+    over the attributes at the top. An item that has neither of the two says nothing.
     """
     for group in functional_groups(dataset, frame):
         sequence = group.get("PixelValueTransformationSequence")
-        if sequence:
+        if sequence and any(_is_given(sequence[0], name) for name in ("RescaleSlope", "RescaleIntercept")):
             return _slope_and_intercept(sequence[0])
     return _slope_and_intercept(dataset)
+
+
+def _is_given(dataset: Dataset, keyword: str) -> bool:
+    return dataset.get(keyword) not in (None, "")
 
 
 def photometric_of(dataset: Dataset) -> str:

@@ -118,6 +118,27 @@ def test_a_range_of_padding_and_a_picture_of_padding_alone():
     assert (physical_pixels(alone) == 9).all()
 
 
+@pytest.mark.parametrize(
+    "empty", [{}, {"RescaleSlope": None, "RescaleIntercept": None}, {"RescaleType": "HU"}]
+)
+def test_an_empty_rescale_of_a_frame_does_not_hide_the_one_of_all(empty):
+    def group(**values):
+        item, of = Dataset(), Dataset()
+        for keyword, value in values.items():
+            setattr(item, keyword, value)
+        of.PixelValueTransformationSequence = Sequence([item])
+        return of
+
+    dataset = build_instance(pixels=picture(3, (3, 4, 4)))
+    dataset.SharedFunctionalGroupsSequence = Sequence([group(RescaleSlope=2, RescaleIntercept=-1024)])
+    own = group(RescaleIntercept=-7)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([group(**empty), own, Dataset()])
+    assert [rescale_of(dataset, frame) for frame in range(3)] == [(2, -1024), (1, -7), (2, -1024)]
+    del dataset.SharedFunctionalGroupsSequence
+    dataset.RescaleIntercept = -5
+    assert rescale_of(dataset, 0) == (1, -5)
+
+
 def test_padding_written_without_its_sign_is_understood(tmp_path):
     stored = np.array([[-2000, 5], [7, 9]], np.int16)
 
