@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _UIDS_AT_ONCE = 100  # 64 characters each: within what a value of DICOM may hold
 _CONTEXTS = 126  # an association has 128, two are for query and retrieve
-# Each syntax gets a context of its own: in a common one the archive would choose a single syntax for all.
+# All that ingest decodes. Each syntax gets a context of its own: in a common one the archive would choose a single
+# syntax for all. Those that an archive can do without, since it has to offer the first two, stand last.
 SYNTAXES = (
     "1.2.840.10008.1.2.1",  # explicit little endian
     "1.2.840.10008.1.2",  # implicit little endian
@@ -26,7 +27,10 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.57",  # JPEG lossless, any predictor
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
     "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
+    "1.2.840.10008.1.2.4.202",  # HTJ2K lossless, by resolution
     "1.2.840.10008.1.2.4.203",  # HTJ2K
+    "1.2.840.10008.1.2.4.53",  # JPEG, spectral selection (retired)
+    "1.2.840.10008.1.2.4.55",  # JPEG, full progression (retired)
     "1.2.840.10008.1.2.1.99",  # deflated
     "1.2.840.10008.1.2.2",  # explicit big endian
 )
@@ -108,7 +112,7 @@ def portions(
         part = [instance for instance in wanted if instance.sop_class in classes]
         yield [(one, syntax) for one in classes for syntax in SYNTAXES], part
     if unnamed:
-        usual = [(one, syntax) for one in _USUAL_CLASSES for syntax in SYNTAXES]
+        usual = [(one, syntax) for syntax in SYNTAXES for one in _USUAL_CLASSES]
         yield usual[:_CONTEXTS], unnamed
 
 

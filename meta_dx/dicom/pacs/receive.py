@@ -14,6 +14,7 @@ from typing import Any
 
 from meta_dx.dicom.pacs.address import is_loopback
 from meta_dx.dicom.pacs.connections import Places, prepared
+from meta_dx.dicom.pacs.dimse_requests import SYNTAXES
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import is_ae_title
 from meta_dx.dicom.pacs.store import (
@@ -122,8 +123,9 @@ def listening(landing: Landing, options: ListenerOptions) -> Iterator[Listener]:
 
     entity = quiet_entity(options.ae_title, options.begin_seconds, options.idle_seconds)
     entity.add_supported_context(Verification)
+    syntaxes = list(dict.fromkeys((*ALL_TRANSFER_SYNTAXES, *SYNTAXES)))  # pynetdicom leaves out retired ones
     for sop_class in storage_classes():
-        entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(sop_class, syntaxes)
     entity.require_called_aet = True
     entity.require_calling_aet = list(options.allowed)
     listener, lock = Listener(0), threading.Lock()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (
@@ -23,9 +24,11 @@ from pynetdicom.sop_class import (
 from requests.certs import where
 
 from meta_dx.cohort.fetch import FetchSummary, failed_instances, fetch, landing_folder
+from meta_dx.dicom.codestreams import RETIRED
 from meta_dx.dicom.pacs import dimse_service
 from meta_dx.dicom.pacs.address import parse_address
-from meta_dx.dicom.pacs.dimse_requests import Match
+from meta_dx.dicom.pacs.archive import ListedInstance
+from meta_dx.dicom.pacs.dimse_requests import SYNTAXES, Match, portions
 from meta_dx.dicom.pacs.dimse_service import DimseService
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
@@ -196,6 +199,36 @@ def test_the_authorities_of_tls_are_those_of_dicomweb_and_not_of_the_environment
 
     assert trusted() == bundle.count(end) > 1
     assert trusted(ca_file=str(one)) == 1
+
+
+def test_every_syntax_that_ingest_decodes_is_asked_for() -> None:
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import AllTransferSyntaxes
+
+    def decoded(uid: UID) -> bool:
+        try:
+            return get_decoder(RETIRED.get(uid, uid)).is_available
+        except NotImplementedError:
+            return False
+
+    assert {str(uid) for uid in (*AllTransferSyntaxes, *RETIRED) if decoded(uid)} <= set(SYNTAXES)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 30])
+def test_every_class_is_asked_for_in_every_syntax_within_what_an_association_holds(count) -> None:
+    wanted = [ListedInstance("1", "1.1", f"1.1.{n}", f"1.2.3.{n}", "mark") for n in range(count)]
+    parts = list(portions(wanted, move=False))
+    assert sorted(one.uid for _, part in parts for one in part) == sorted(one.uid for one in wanted)
+    for contexts, part in parts:
+        assert len(set(contexts)) == len(contexts) <= 126
+        assert set(contexts) == {(one.sop_class, syntax) for one in part for syntax in SYNTAXES}
+
+
+def test_where_no_class_is_known_every_usual_one_is_asked_for_in_the_syntaxes_that_matter() -> None:
+    ((contexts, _),) = portions([ListedInstance("1", "1.1", "1.1.1", "", "mark")], move=False)
+    classes = {one for one, _ in contexts}
+    assert len(contexts) <= 126 and len(classes) == 8
+    assert {(one, syntax) for one in classes for syntax in SYNTAXES[:15]} <= set(contexts)
 
 
 @pytest.mark.parametrize("uid", ["../../etc/x", "1.2.3*", ""])
