@@ -75,7 +75,8 @@ def physical_pixels(dataset: Dataset, frame: int = 0) -> Picture:
       applied.
     * *MONOCHROME1* is turned over within the range that the stored bits can hold, mapped to physical units
       (``lowest + highest - x``), so the result does not depend on the other pixels of the picture.
-    * *Pixel padding* becomes the smallest value among the other pixels.
+    * *Pixel padding* becomes the smallest value among the other pixels; a frame of padding alone has no value, and
+      becomes 0, or what is nearest to it among the values that the stored bits can hold.
     * *Palette colour* and *colour* become RGB on a scale from 0 to 255, whatever their depth.
 
     Parameters
@@ -255,18 +256,33 @@ def to_physical(stored: Array, dataset: Dataset, frame: int, bits: int) -> Pictu
     if photometric == "MONOCHROME1":
         physical = sum_of_ends(dataset, frame, bits) - physical
     padding = padding_of(stored, dataset)
-    if padding is not None and padding.any() and not padding.all():
-        physical[padding] = physical[~padding].min()
+    if padding is not None and padding.any():
+        # The number for padding says nothing in physical units: as Hounsfield units it may be -33792.
+        blank = padding.all()
+        physical[padding] = np.clip(0, *_ends(dataset, frame, bits)) if blank else physical[~padding].min()
     return physical
+
+
+def is_blank(stored: Array, dataset: Dataset) -> bool:
+    """Tell whether a grey frame is padding alone: its values mean nothing."""
+    padding = padding_of(stored, dataset) if photometric_of(dataset) in GREY else None
+    return padding is not None and bool(padding.all())
 
 
 def sum_of_ends(dataset: Dataset, frame: int, bits: int) -> np.float32:
     """Return the lowest plus the highest physical value of the stored bits: in MONOCHROME1, x becomes this minus x."""
+    return np.float32(sum(_ends(dataset, frame, bits)))
+
+
+def _ends(dataset: Dataset, frame: int, bits: int) -> tuple[np.float32, np.float32]:
+    """Return the lowest and the highest physical value that the stored bits can hold."""
     lut = modality_lut(dataset)
-    if lut is not None:
-        return np.float32(lut[0].min() + lut[0].max())
-    low, high = modality_values(np.array(_stored_range(dataset, bits), np.int64), dataset, frame)
-    return np.float32(low + high)
+    ends = (
+        modality_values(np.array(_stored_range(dataset, bits), np.int64), dataset, frame)
+        if lut is None
+        else lut[0]
+    )
+    return ends.min(), ends.max()
 
 
 def rescale_of(dataset: Dataset, frame: int = 0) -> tuple[float, float]:

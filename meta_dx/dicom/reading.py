@@ -46,6 +46,7 @@ from meta_dx.dicom.pixels import (
     StoredPixels,
     decode,
     frame_count,
+    is_blank,
     physical_frames,
     require_same_meaning,
     rescale_of,
@@ -282,7 +283,10 @@ def _geometry(dataset: Dataset, surrogates: Surrogates) -> dict[str, Any]:
 def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]:
     slope, intercept = rescale_of(dataset)
     low, high, total, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
-    for picture in physical_frames(stored, dataset):
+    values_of = [not is_blank(frame, dataset) for frame in stored.frames]
+    for picture, counts in zip(physical_frames(stored, dataset), values_of, strict=True):
+        if any(values_of) and not counts:
+            continue  # a frame of padding alone has no values
         low, high = min(low, float(picture.min())), max(high, float(picture.max()))
         values = picture.astype(np.float64)
         total += float(values.sum())

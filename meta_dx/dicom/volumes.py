@@ -17,7 +17,16 @@ from pydicom.dataset import Dataset
 from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES, frame_fields
 from meta_dx.dicom.geometry import PHASES, Floats, Frames, LeftOut, Stack, arrange
 from meta_dx.dicom.header import modality_of, text
-from meta_dx.dicom.pixels import GREY, Array, decode, frame_count, photometric_of, rescale_of, to_physical
+from meta_dx.dicom.pixels import (
+    GREY,
+    Array,
+    decode,
+    frame_count,
+    is_blank,
+    photometric_of,
+    rescale_of,
+    to_physical,
+)
 from meta_dx.dicom.volume_reasons import VolumeReason
 
 Voxels = npt.NDArray[np.float32]
@@ -216,12 +225,17 @@ def assemble(stack: Stack, slices: Iterable[DecodedSlice]) -> Volume:
     Returns
     -------
     Volume
-        The same values, bit for bit, as :func:`meta_dx.dicom.pixels.physical_pixels` gives for each slice. Of a
-        tilted stack the slices have been moved back by linear interpolation.
+        The same values, bit for bit, as :func:`meta_dx.dicom.pixels.physical_pixels` gives for each slice; a
+        slice of padding alone becomes the smallest value of the others. Of a tilted stack the slices have been
+        moved back by linear interpolation.
     """
     voxels = np.empty(stack.shape, dtype=np.float32)
-    for place, one in zip(voxels, slices, strict=True):
+    blank = np.zeros(len(voxels), dtype=bool)
+    for number, (place, one) in enumerate(zip(voxels, slices, strict=True)):
         _fill(place, one)
+        blank[number] = is_blank(one.stored, one.dataset)
+    if blank.any() and not blank.all():
+        voxels[blank] = min(float(slice_.min()) for slice_ in voxels[~blank])
     volume = Volume(voxels, stack.affine)
     return _straightened(volume) if stack.tilt else volume
 

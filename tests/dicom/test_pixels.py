@@ -115,7 +115,23 @@ def test_a_range_of_padding_and_a_picture_of_padding_alone():
     ranged = build_instance(pixels=stored, PixelPaddingValue=0, PixelPaddingRangeLimit=3)
     assert np.array_equal(physical_pixels(ranged), [[50, 50, 50, 50], [60, 50, 70, 80]])
     alone = build_instance(pixels=np.full((3, 3), 9, np.uint16), PixelPaddingValue=9)
-    assert (physical_pixels(alone) == 9).all()
+    assert (physical_pixels(alone) == 0).all()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("intercept", "expected"), [(-1024, 0), (500, 500), (-70000, 65535 - 70000)])
+def test_a_picture_of_padding_alone_is_zero_or_the_nearest_that_its_bits_can_hold(
+    photometric, intercept, expected
+):
+    stored = np.full((3, 3), 63488, np.uint16)
+    dataset = build_instance(
+        pixels=stored,
+        PixelPaddingValue=63488,
+        PhotometricInterpretation=photometric,
+        RescaleSlope=1,
+        RescaleIntercept=intercept,
+    )
+    assert (physical_pixels(dataset) == expected).all()
 
 
 @pytest.mark.parametrize(

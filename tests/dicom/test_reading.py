@@ -403,3 +403,15 @@ def test_nothing_of_the_file_stands_in_the_reason_or_the_log(tmp_path, caplog, r
     said = " ".join(r.reason for r in results if isinstance(r, Refusal))
     said += caplog.text + " ".join(str(w.message) for w in recwarn)
     assert said and token not in said
+
+
+def test_a_frame_of_padding_alone_does_not_count_among_the_values(tmp_path):
+    pixels = picture(5, (3, 6, 6)).astype(np.int16)
+    tags = {"PixelPaddingValue": -32768, "RescaleIntercept": -1024, "RescaleSlope": 1}
+    without = read(write_instance(tmp_path, pixels=pixels[[0, 2]], **tags))
+    pixels[1] = -32768
+    padded = read(write_instance(tmp_path, pixels=pixels, **tags))
+    alone = read(write_instance(tmp_path, pixels=pixels[1], **tags))
+    names = ("pixel_min", "pixel_max", "pixel_std")
+    assert [padded.row[name] for name in names] == [without.row[name] for name in names]
+    assert [alone.row[name] for name in names] == [0, 0, 0]

@@ -99,6 +99,20 @@ def test_every_slice_has_its_own_rescale() -> None:
     assert (volume.voxels == np.stack([(1 + n) * stored[n] - 100 * n - 7 for n in range(4)])).all()
 
 
+@pytest.mark.parametrize("empty", [[1], [0, 4], [0, 1, 2, 3, 4]])
+def test_slices_of_padding_alone_have_the_smallest_value_of_the_others(empty: list[int]) -> None:
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.PixelRepresentation, dataset.PixelPaddingValue = 1, -32768
+        if number in empty:
+            dataset.PixelData = np.full((5, 6), -32768, "<i2").tobytes()
+
+    voxels = volume_of(along_z([0, 2, 4, 6, 8], edit=edit)).voxels
+    plain = volume_of(along_z([0, 2, 4, 6, 8])).voxels
+    rest = [k for k in range(5) if k not in empty]
+    assert (voxels[rest] == plain[rest]).all()
+    assert (voxels[empty] == (plain[rest].min() if rest else 0)).all()
+
+
 def _changed(**values: Any) -> list[Dataset]:
     def edit(dataset: Dataset, _: int) -> None:
         for keyword, value in values.items():
