@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from meta_dx.cli.common import AllowOption, HomeOption, JsonOption, existing_home
+from meta_dx.cli.common import AllowOption, CohortOption, HomeOption, JsonOption, existing_home
 from meta_dx.cli.output import emit_json, say, table
 
 _SHOWN = 20
@@ -27,11 +27,14 @@ def deidentify(
     times: Annotated[bool, typer.Option(help="Retain times of day too.")] = False,
     device: Annotated[bool, typer.Option(help="Retain maker and model.")] = True,
     descriptors: Annotated[bool, typer.Option(help="Retain descriptions made of safe words.")] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 for one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read; 0 for those of the cohort file, or one a core.")
+    ] = 0,
+    cohort: CohortOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write de-identified copies of the pictures of a folder (PS3.15 Annex E; docs/deidentification.md)."""
-    from meta_dx.cohort.ingest import IngestOptions
+    from meta_dx.cli.pacs import pacs_options
     from meta_dx.dicom.deidentified_folder import deidentify_folder
     from meta_dx.dicom.profile import ProfileOptions
     from meta_dx.home import Home
@@ -39,13 +42,20 @@ def deidentify(
     from meta_dx.records.keys import key_file
     from meta_dx.records.vault import Vault
 
-    kept = IngestOptions(allow=tuple(allow or ()))
+    # The limits of the cohort file, but not its ``allow``: what goes to others is named here.
+    kept = replace(pacs_options(cohort, home)[1], allow=tuple(allow or ()))
     options = ProfileOptions(age_and_sex, dates, times, device, descriptors)
     vault = None if key else Vault.open(Home.open(existing_home(home)))
     secret = vault.key if vault else key_file(key or Path())
     with bar("de-identifying") as progress:
         made = deidentify_folder(
-            source, out, secret, options, limits=kept.limits, workers=workers, progress=progress
+            source,
+            out,
+            secret,
+            options,
+            limits=kept.limits,
+            workers=workers or kept.workers,
+            progress=progress,
         )
     if vault:
         with vault.transaction():

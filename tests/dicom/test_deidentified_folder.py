@@ -165,3 +165,32 @@ def test_options_of_the_command_reach_the_files(tmp_path, source):
     assert meta_dx(["deidentify", str(source), str(out), "--key", str(tmp_path / "k"), *options]) == 0
     made = [dcmread(path) for path in out.glob("*.dcm")]
     assert len(made) == 3 and all(dataset.StudyDate == "" and "PatientAge" not in dataset for dataset in made)
+
+
+def test_the_command_keeps_to_the_limits_of_the_cohort_file_and_not_to_what_it_allows(
+    tmp_path, source, capsys, monkeypatch
+):
+    file = tmp_path / "cohort.toml"
+    table = '[cohort]\nname = "x"\nsources = ["in"]\ndiagnoses = "d.csv"\n[ingest]\nallow = ["secondary_capture"]\n'
+    file.write_text(f"{table}max_file_bytes = 300\n")
+
+    def refused(out, *more):
+        command = [
+            "deidentify",
+            str(source),
+            str(tmp_path / out),
+            "--key",
+            str(tmp_path / "k"),
+            "--workers",
+            "1",
+        ]
+        assert meta_dx([*command, "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)["refused"]
+
+    plain = refused("plain")
+    assert plain["secondary_capture"] == 1 and "file_too_large" not in plain
+    assert set(refused("named", "--cohort", str(file))) == {"file_too_large"}
+    monkeypatch.setenv("META_DX_COHORT", str(file))
+    assert set(refused("of the environment")) == {"file_too_large"}
+    file.write_text(f"{table}max_file_bytes = 1000000\n")
+    assert refused("raised") == plain
