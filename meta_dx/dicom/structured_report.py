@@ -49,6 +49,34 @@ class ReportedDiagnosis:
 
 
 @dataclass(frozen=True)
+class ReportedDecision:
+    """What a reader decided.
+
+    Parameters
+    ----------
+    reader : str
+        Who.
+    decided_at : str
+        ISO 8601, UTC.
+    verdict : str
+        One of :data:`VERDICTS`.
+    diagnoses : tuple of ReportedDiagnosis
+        What the case shows; of a supplement the disease that was affirmed before the one that was added.
+    reason : (str, str), optional
+        Code and words, where one was chosen.
+    remarks : str
+        Free text, as it was typed.
+    """
+
+    reader: str
+    decided_at: str
+    verdict: str
+    diagnoses: tuple[ReportedDiagnosis, ...] = ()
+    reason: tuple[str, str] | None = None
+    remarks: str = ""
+
+
+@dataclass(frozen=True)
 class ReviewedCase:
     """Everything that a report says.
 
@@ -58,13 +86,7 @@ class ReviewedCase:
         Originals; the accession number may be empty.
     images : tuple of SourceImage
         What was read, each series in its order; at least one.
-    reader : str
-        Who decided.
-    decided_at : str
-        ISO 8601, UTC.
-    verdict : str
-        One of :data:`VERDICTS`.
-    diagnosis : ReportedDiagnosis, optional
+    decision : ReportedDecision
         What was decided.
     answer : tuple of ReportedDiagnosis
         What the model said, most probable first; empty where it was not shown.
@@ -78,10 +100,7 @@ class ReviewedCase:
     study: str
     accession: str
     images: tuple[SourceImage, ...]
-    reader: str
-    decided_at: str
-    verdict: str
-    diagnosis: ReportedDiagnosis | None
+    decision: ReportedDecision
     answer: tuple[ReportedDiagnosis, ...] = ()
     bundle: str = ""
     support_version: int | None = None
@@ -136,14 +155,14 @@ def structured_report(case: ReviewedCase, identity: ReportIdentity, version: str
         is_complete=True,
         is_final=True,
         is_verified=True,
-        verifying_observer_name=_person(case.reader),
+        verifying_observer_name=_person(case.decision.reader),
         verifying_organization=RESEARCH,
         previous_versions=[_previous(case, identity.series, uid) for uid in identity.supersedes] or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     made.SeriesDescription = f"meta_dx review. {RESEARCH}."
     made.SoftwareVersions = version
-    _settle_times(made, case.decided_at)
+    _settle_times(made, case.decision.decided_at)
     held = BytesIO()
     dcmwrite(held, made, enforce_file_format=True)
     return held.getvalue()
@@ -160,18 +179,7 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
     from pydicom.sr.codedict import codes
 
     sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in _cited(case)]
-    verdict = QualitativeEvaluation(
-        _concept("verdict", "Verdict of the reader"), _concept(*VERDICTS[case.verdict])
-    )
-    stated = [] if case.diagnosis is None else [QualitativeEvaluation(_diagnosis(), _coded(case.diagnosis))]
-    groups = [
-        MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=_tracked(identity, "decision"),
-            finding_type=_concept("decision", "Decision of the reader"),
-            qualitative_evaluations=[verdict, *stated],
-            source_images=sources,
-        )
-    ]
+    groups = [_decided(case.decision, _tracked(identity, "decision"), sources)]
     parameters = [f"bundle {case.bundle}", f"support set {case.support_version}", RESEARCH]
     for rank, named in enumerate(case.answer, start=1):
         groups.append(
@@ -191,6 +199,37 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
             )
         )
     return groups
+
+
+def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any]) -> Any:
+    """Return what a reader decided, as a group of its own."""
+    from highdicom.sr import (
+        MeasurementsAndQualitativeEvaluations,
+        QualitativeEvaluation,
+        RelationshipTypeValues,
+        TextContentItem,
+    )
+    from pydicom.sr.codedict import codes
+
+    stated = [
+        QualitativeEvaluation(
+            _concept("verdict", "Verdict of the reader"), _concept(*VERDICTS[decision.verdict])
+        ),
+        *(QualitativeEvaluation(_diagnosis(), _coded(one)) for one in decision.diagnoses),
+    ]
+    if decision.reason is not None:
+        stated.append(QualitativeEvaluation(_concept("reason", "Reason"), _concept(*decision.reason)))
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked,
+        finding_type=_concept("decision", "Decision of the reader"),
+        qualitative_evaluations=stated,
+        source_images=sources,
+    )
+    remarks = "".join(c if c.isprintable() or c in "\r\n\t" else " " for c in decision.remarks).strip()
+    if remarks:
+        contains = RelationshipTypeValues.CONTAINS
+        group[0].ContentSequence.append(TextContentItem(codes.DCM.Comment, remarks, contains))
+    return group
 
 
 def _cited(case: ReviewedCase) -> list[SourceImage]:
@@ -216,12 +255,15 @@ def _observers(case: ReviewedCase) -> Any:
     from highdicom.sr import ObservationContext, ObserverContext, PersonObserverIdentifyingAttributes
     from pydicom.sr.codedict import codes
 
-    person = PersonObserverIdentifyingAttributes(_person(case.reader), login_name=case.reader)
+    person = PersonObserverIdentifyingAttributes(
+        _person(case.decision.reader), login_name=case.decision.reader
+    )
     return ObservationContext(observer_person_context=ObserverContext(codes.DCM.Person, person))
 
 
 def _evidence(case: ReviewedCase, image: SourceImage) -> Dataset:
     dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # names of diseases and remarks are in any language
     dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class, image.instance
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = case.study, image.series
     dataset.PatientID, dataset.AccessionNumber = case.patient_id, case.accession

@@ -17,6 +17,7 @@ from meta_dx.dicom.structured_report import (
     RESEARCH,
     SCHEME,
     VERDICTS,
+    ReportedDecision,
     ReportedDiagnosis,
     ReportIdentity,
     ReviewedCase,
@@ -24,7 +25,7 @@ from meta_dx.dicom.structured_report import (
     structured_report,
 )
 from meta_dx.errors import MetaDxError
-from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.records.opinions import REASONS, BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import ranked, run_answer
 from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
@@ -106,7 +107,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     """
     settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled[-1])
-    concluded = [] if case.diagnosis is None else [_coding(case.diagnosis)]
+    decision = case.decision
     return {
         "resourceType": "DiagnosticReport",
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{_uid(desk, f'{study}/fhir')}"}],
@@ -117,10 +118,10 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
         "imagingStudy": [
             {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{case.study}"}},
         ],
-        "issued": case.decided_at,
-        "performer": [{"display": case.reader}],
-        "conclusion": f"{VERDICTS[case.verdict][1]}. {RESEARCH}.",
-        "conclusionCode": concluded,
+        "issued": decision.decided_at,
+        "performer": [{"display": decision.reader}],
+        "conclusion": _words(decision),
+        "conclusionCode": [_coding(one) for one in decision.diagnoses],
         "extension": [
             {
                 "url": "urn:meta_dx:answer",
@@ -210,9 +211,6 @@ def settled_of(desk: Desk, study: str) -> list[Opinion]:
 
 
 def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
-    decision = last.content
-    if not isinstance(decision, Decision):
-        raise RuntimeError("a decision was expected")
     instances = Catalog(desk.home).instances(
         columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
     )
@@ -248,14 +246,37 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
             )
             for row in rows.to_dict("records")
         ),
-        reader=last.account,
-        decided_at=last.created_at,
-        verdict=decision.verdict,
-        diagnosis=None if decision.diagnosis is None else _reported(decision.diagnosis),
+        decision=_decision(desk, last, names),
         answer=tuple(_reported(names.get(code, Diagnosis(code)), p) for code, p in ordered[:_MOST_ANSWERS]),
         bundle=last.bundle or "",
         support_version=last.support_version,
     )
+
+
+def _decision(desk: Desk, said: Opinion, names: Mapping[str, Diagnosis]) -> ReportedDecision:
+    decision = said.content
+    if not isinstance(decision, Decision):
+        raise RuntimeError("a decision was expected")
+    stated = [] if decision.diagnosis is None else [decision.diagnosis]
+    if decision.verdict == "supplemented":  # the decision holds what is added to the model's first disease
+        answer = run_answer(desk.records, said.run, said.study)
+        first = ranked(answer.probabilities)[0][0] if answer else None
+        if first is not None and first not in [one.code for one in stated]:
+            stated = [names.get(first, Diagnosis(first)), *stated]
+    return ReportedDecision(
+        said.account,
+        said.created_at,
+        decision.verdict,
+        tuple(_reported(one) for one in stated),
+        (decision.reason, REASONS[decision.reason]) if decision.reason else None,
+        decision.text,
+    )
+
+
+def _words(decision: ReportedDecision) -> str:
+    reason = f" Reason: {decision.reason[1]}." if decision.reason else ""
+    remarks = f"\nRemarks: {decision.remarks.strip()}" if decision.remarks.strip() else ""
+    return f"{VERDICTS[decision.verdict][1]}.{reason} {RESEARCH}.{remarks}"
 
 
 def _reported(disease: Diagnosis, probability: float | None = None) -> ReportedDiagnosis:

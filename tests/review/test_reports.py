@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from highdicom.sr import srread
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
 from meta_dx.dicom.structured_report import (
+    ReportedDecision,
     ReportedDiagnosis,
     ReportIdentity,
     ReviewedCase,
@@ -27,7 +28,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
-from meta_dx.review.reports import decisions_table, diagnostic_report, report_of
+from meta_dx.review.reports import decisions_table, diagnostic_report, report_of, settled_of
 from tests.review.conftest import Browser
 
 Browsers = Callable[..., Browser]
@@ -65,7 +66,7 @@ def test_the_report_reads_back_as_tid_1500(desk: Desk, decided: tuple[Browser, s
     groups = report.content.get_image_measurement_groups()
     assert len(groups) == 3  # the decision, and two diseases that the model spoke of
     said = [e.value.meaning for e in groups[0].get_qualitative_evaluations()]
-    assert said == ["Rejected, another diagnosis given", "Disease 1"]
+    assert said == ["Rejected, another diagnosis given", "Disease 1", "The model misses a finding"]
     assert [m.value for g in groups[1:] for m in g.get_measurements()] == [0.8, 0.2]
     assert groups[1].source_images
 
@@ -121,9 +122,8 @@ def test_the_evidence_of_a_report_is_every_image_however_many(tmp_path: Path) ->
         for n in range(count)
     )
     named = ReportedDiagnosis("D0", "99T", "Disease 0", 0.8)
-    case = ReviewedCase(
-        "P", "1.2.3", "", slices, "anna", "2026-01-01T00:00:00+00:00", "accept", named, (named,), "b" * 64, 1
-    )
+    decision = ReportedDecision("anna", "2026-01-01T00:00:00+00:00", "accept", (named,))
+    case = ReviewedCase("P", "1.2.3", "", slices, decision, (named,), "b" * 64, 1)
     content = structured_report(case, ReportIdentity("1.2.9.1", "1.2.9", 1), "1")
     report = dcmread(BytesIO(content))
     listed = {
@@ -169,6 +169,67 @@ def test_fhir_says_the_same(decided: tuple[Browser, str]) -> None:
     assert found["conclusionCode"][0]["coding"][0]["code"] == "D1"
     assert found["imagingStudy"][0]["identifier"]["value"].startswith("urn:oid:1.2.3.")
     assert [e["extension"][1]["valueDecimal"] for e in found["extension"]] == [0.8, pytest.approx(0.2)]
+
+
+REMARKS = "Größer als zuvor;\r\nsonst wie 一月\\."
+
+
+def test_a_supplement_states_the_disease_that_it_affirms_before_the_one_that_it_adds(
+    desk: Desk, decided: tuple[Browser, str], tmp_path: Path
+) -> None:
+    reader, study = decided
+    reader.post(
+        f"/cases/{study}/decide", verdict="supplemented", diagnosis="D1", reason="other", text=REMARKS
+    )
+    assert settled_of(desk, study)[-1].content.outcome == "D1"  # type: ignore[union-attr]
+    (tmp_path / "sr.dcm").write_bytes(report_of(desk, study)[1])
+    group = srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()[0]
+    said = [e.value.meaning for e in group.get_qualitative_evaluations()]
+    assert said == ["Supplemented", "Disease 0", "Disease 1", "Other (say which)"]
+    assert [str(item.TextValue) for item in _texts(tmp_path / "sr.dcm", "121106")] == [REMARKS]
+    assert complaints(tmp_path / "sr.dcm") in (None, [])
+    found = diagnostic_report(desk, study)
+    assert [one["coding"][0]["code"] for one in found["conclusionCode"]] == ["D0", "D1"]
+    start = "Supplemented. Reason: Other (say which). Research use only."
+    assert found["conclusion"] == f"{start}\nRemarks: {REMARKS}"
+
+
+def test_a_supplement_that_adds_what_the_model_said_names_it_once(
+    desk: Desk, decided: tuple[Browser, str]
+) -> None:
+    reader, study = decided
+    reader.post(f"/cases/{study}/decide", verdict="supplemented", diagnosis="D0", reason="clinical_context")
+    found = diagnostic_report(desk, study)
+    assert [one["coding"][0]["code"] for one in found["conclusionCode"]] == ["D0"]
+
+
+def test_remarks_leave_no_table_of_surrogates(desk: Desk, decided: tuple[Browser, str]) -> None:
+    reader, study = decided
+    reader.post(f"/cases/{study}/decide", verdict="cannot_tell", reason="other", text="Mrs Smith moved.")
+    assert "Mrs Smith" in diagnostic_report(desk, study)["conclusion"]
+    assert "Smith" not in decisions_table(desk)
+
+
+def test_control_characters_do_not_get_into_a_report(desk: Desk, decided: tuple[Browser, str]) -> None:
+    account = next(one for one in desk.accounts.all() if one.name == decided[0].name)
+    said = Decision("own", Diagnosis("D0", "99T", "Disease 0"), text="a\x1b$B\x07b")
+    desk.cases.decide(account, decided[1], said, None)
+    (item,) = _texts(BytesIO(report_of(desk, decided[1])[1]), "121106")
+    assert str(item.TextValue) == "a $B b"
+
+
+def _texts(report: Path | BytesIO, code: str) -> list[Dataset]:
+    """Return the text items of a report that a code of DICOM names."""
+    found: list[Dataset] = []
+
+    def look(item: Dataset) -> None:
+        for child in item.get("ContentSequence", ()):
+            if child.ValueType == "TEXT" and child.ConceptNameCodeSequence[0].CodeValue == code:
+                found.append(child)
+            look(child)
+
+    look(dcmread(report))
+    return found
 
 
 @pytest.mark.parametrize(
