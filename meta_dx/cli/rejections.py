@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meta_dx.cli.common import HomeOption, JsonOption, existing_home
 from meta_dx.cli.output import emit_json, say, table
+
+if TYPE_CHECKING:
+    from meta_dx.home import Home
 
 _COLUMNS = ("path", "batch", "outcome", "code", "reason")
 
@@ -32,21 +36,13 @@ def rejections(
     """List the files that were not taken: path, code, and what is wrong (docs/rejections.md)."""
     from meta_dx.dicom.rejections import RejectionCode
     from meta_dx.home import Home
-    from meta_dx.records.vault import Vault
 
     wanted = _known("code", [str(one) for one in RejectionCode], code or [])
     outcomes = _known("outcome", ["rejected", "not_dicom", "duplicate"], [outcome] if outcome else [])
-    files = Vault.open(Home.open(existing_home(home))).known_files(batch)
     found = [
-        dict(
-            zip(
-                _COLUMNS,
-                (path, one.batch, one.outcome, one.code, RejectionCode(one.code).sentence),
-                strict=True,
-            )
-        )
-        for path, one in sorted(files.items())
-        if one.code is not None and one.code in wanted and one.outcome in outcomes
+        row
+        for row in _listed(Home.open(existing_home(home)), batch)
+        if row["code"] in wanted and row["outcome"] in outcomes
     ]
     if csv_file is not None:
         _write(csv_file, found)
@@ -57,6 +53,43 @@ def rejections(
         table(["file", "batch", "outcome", "code", "what is wrong"], [list(row.values()) for row in found])
     where = "" if csv_file is None else f" (listed in {csv_file})"
     say(f"{len(found)} files were not taken{where}; mend or replace them where they lie and ingest again")
+
+
+def _listed(home: Home, batch: str | None) -> list[dict[str, str]]:
+    """Return the files that were not taken, by path.
+
+    A finished batch lists what it refused, whatever a later one made of the file; without a batch, or while it is not
+    finished, every file is listed as it was counted last.
+    """
+    from meta_dx.cohort.catalog import Catalog
+    from meta_dx.dicom.identity import Surrogates
+    from meta_dx.dicom.rejections import RejectionCode
+    from meta_dx.records.vault import Vault
+
+    catalog = Catalog(home)
+    finished = catalog.batches()
+    if batch is not None:
+        finished = [batch] if batch in finished else []
+    rows = catalog.rejections(finished).to_dict("records") if finished else []
+    with closing(Vault.open(home)) as vault:
+        if batch is not None and finished:
+            paths = vault.originals("file", (row["file"] for row in rows))
+            found = [{"path": paths.get(row["file"], row["file"]), **row} for row in rows]
+        else:
+            reasons = {(row["batch"], row["file"]): row["reason"] for row in rows}
+            name = Surrogates(vault.key).file
+            found = [
+                {
+                    "path": path,
+                    "batch": one.batch,
+                    "outcome": one.outcome,
+                    "code": one.code,
+                    "reason": reasons.get((one.batch, name(path)), RejectionCode(one.code).sentence),
+                }
+                for path, one in vault.known_files(batch).items()
+                if one.code is not None
+            ]
+    return [{name: row[name] for name in _COLUMNS} for row in sorted(found, key=lambda row: row["path"])]
 
 
 def _known(what: str, known: list[str], chosen: list[str]) -> list[str]:

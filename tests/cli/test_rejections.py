@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from meta_dx.cli.app import run as meta_dx
+from meta_dx.dicom.rejections import RejectionCode
 from tests.dicom.archive_builders import write_archive
 from tests.dicom.builders import write_instance
 
@@ -43,6 +44,38 @@ def test_every_file_that_was_not_taken_is_listed_with_path_code_and_reason(
     assert "note.txt" not in capsys.readouterr().out
     assert meta_dx(["rejections", "--home", str(home), "--batch", "b0009", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_batch_lists_what_it_refused_when_a_later_one_has_taken_the_file(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*options: str) -> dict[str, tuple[str, str]]:
+        assert meta_dx(["rejections", "--home", str(home), "--json", *options]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        return {row["path"]: (row["batch"], row["code"]) for row in rows}
+
+    before = listed("--batch", "b0001")
+    path = next(path for path, (_, code) in before.items() if code == "truncated")
+    write_instance(Path(path).parent, name=Path(path).name, patient="P2", study="1.2.3")
+    assert meta_dx(["ingest", str(home.parent / "studies"), "--home", str(home), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rejected"] == {}
+    assert listed("--batch", "b0001") == before and len(before) == 2
+    assert path not in listed() and listed("--batch", "b0002") == {}
+
+
+@pytest.mark.parametrize("options", [[], ["--batch", "b0001"]])
+def test_a_reason_says_what_exactly_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    write_instance(tmp_path / "studies", patient="P1")
+    write_instance(tmp_path / "studies", name="bad", patient="P2", study="1.2.9", BitsStored=99)
+    home = str(tmp_path / "home")
+    assert meta_dx(["ingest", str(tmp_path / "studies"), "--home", home, "--json"]) == 0
+    capsys.readouterr()
+    assert meta_dx(["rejections", "--home", home, "--json", *options]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["reason"] != RejectionCode(row["code"]).sentence
+    assert row["reason"].startswith(RejectionCode(row["code"]).sentence[:-1] + ": ")
 
 
 def test_a_code_or_outcome_that_does_not_exist_is_refused(
