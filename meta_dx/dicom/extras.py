@@ -3,6 +3,9 @@
 A JPEG stream inside a DICOM object may hold the name of a file, EXIF, or a thumbnail. It is overwritten with
 zeros where it stands: every byte of the coded picture keeps its value and its place, so no offset changes and
 every decoder gives the same pixels.
+
+What stands between the last coded sample and the end of a stream cannot be told from samples. So a JPEG or JPEG-LS
+stream without an end (EOI) is refused: it was cut, and what lies where its end should be may be a text.
 """
 
 from __future__ import annotations
@@ -72,7 +75,8 @@ def without_extras(
     Raises
     ------
     RefusedError
-        ``unsupported_transfer_syntax`` where it is not known what belongs to the picture.
+        ``unsupported_transfer_syntax`` where it is not known what belongs to the picture, ``damaged_pixels``
+        where a JPEG stream has no end.
     """
     spans = _spans_of(transfer_syntax, pixels)
     pieces, starts = [], []
@@ -121,7 +125,13 @@ def _blanked(data: bytes, spans: Callable[[bytes], _Spans]) -> bytes:
 
 
 def _in_jpeg(data: bytes, lossless_new: bool) -> _Spans:
-    """Yield what is no picture in a JPEG or JPEG-LS stream: parts of segments, and what follows the end."""
+    """Yield what is no picture in a JPEG or JPEG-LS stream: parts of segments, and what follows the end.
+
+    Raises
+    ------
+    RefusedError
+        ``damaged_pixels``: there is no end.
+    """
     place = 0
     while match := _AFTER_A_SCAN[lossless_new].search(data, place):
         marker, begin = match[1][0], match.end()
@@ -139,6 +149,7 @@ def _in_jpeg(data: bytes, lossless_new: bool) -> _Spans:
         if marker == _SOS:
             end = _AFTER_A_SCAN[lossless_new].search(data, place)
             place = end.start() if end else len(data)
+    raise RefusedError(RejectionCode.DAMAGED_PIXELS, "a JPEG stream has no end")
 
 
 def _in_rle(data: bytes, pixels: int) -> _Spans:
@@ -211,6 +222,8 @@ def _in_codestream(data: bytes, begin: int, stop: int) -> _Spans:
         if marker == _J2K_COMMENT:
             yield place + 4, place + 2 + length
         if marker < 0xFF00 or length < 2:
+            if tile_end == place:
+                yield place, stop  # behind the last tile, where the end of the codestream should be
             return
         place += 2 + length
 

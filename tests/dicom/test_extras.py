@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from meta_dx.dicom.extras import without_extras
-from meta_dx.dicom.rejections import RefusedError
+from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from tests.dicom.builders import build_instance, picture
 
 TOKEN = b"QZTOKENQZ"
@@ -119,6 +119,30 @@ def test_a_jpeg_ls_stream_loses_its_texts_and_keeps_its_samples():
     )
     cleaned = frames_of(encapsulate([planted + b"\xff\xd9" + TOKEN], has_bot=False), JPEGLSLossless)
     assert TOKEN not in cleaned and samples in cleaned
+
+
+@pytest.mark.parametrize("end", [b"", TOKEN, b"\xff", b"\xff\x00\xd9"])
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless])
+def test_a_stream_without_an_end_is_refused_as_a_text_may_stand_there(end, syntax):
+    if syntax == JPEGBaseline8Bit:
+        stream = jpeg()
+    else:
+        stream = get_frame(build_instance(transfer_syntax=syntax).PixelData, 0).rstrip(b"\0")
+    assert stream.endswith(b"\xff\xd9")
+    value = encapsulate([stream[:-2] + end], has_bot=False)
+    with pytest.raises(RefusedError) as fault:
+        frames_of(value, syntax)
+    assert fault.value.refusal == Refusal(RejectionCode.DAMAGED_PIXELS, "a JPEG stream has no end")
+
+
+def test_a_text_instead_of_the_end_of_a_jpeg_2000_stream_is_blanked():
+    dataset = build_instance(pixels=picture("j2k", (40, 48), bits=16), transfer_syntax=JPEG2000Lossless)
+    stream = get_frame(dataset.PixelData, 0).rstrip(b"\0")
+    tile = stream.index(b"\xff\x90")
+    length = len(stream) - 2 - tile  # of the only tile, written although 0 would do
+    planted = stream[: tile + 6] + struct.pack(">I", length) + stream[tile + 10 : -2] + TOKEN
+    cleaned = frames_of(encapsulate([planted], has_bot=False), JPEG2000Lossless)
+    assert TOKEN not in cleaned and planted[tile : -len(TOKEN)] in cleaned
 
 
 @pytest.mark.parametrize(
