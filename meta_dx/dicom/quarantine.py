@@ -7,6 +7,7 @@ itself. They stay where they lie, with a code of their own, until ``[ingest] all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from pydicom.datadict import tag_for_keyword
@@ -34,8 +35,12 @@ _ULTRASOUND = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("3", "3.1", "6", "6.1", "6.2")
 )  # pictures, loops and volumes; 3 and 6 are retired
 _ULTRASOUND_MODALITIES = frozenset({"US", "IVUS", "BDUS"})
-# What scanners write into ImageType of an ordinary CT or MR object that is a picture of their screen.
-_SCREENS = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREENSHOT", "SCREEN SHOT", "DOSE_INFO", "DOSE INFO"})
+# What scanners write into ImageType of an ordinary CT or MR object that is a picture of their screen, letters alone:
+# SCREEN SAVE, SCREEN_CAPTURE, SECONDARY CAPTURE, DOSE_INFO. A picture of SCREENING is none.
+_SCREENS = re.compile(
+    r"SCREEN($|SAVE|SHOT|CAP|GRAB|DUMP|COPY|PRINT|IMAGE)|PRINTSCREEN|CAPTURE|DOSE(INFO|REPORT)"
+)
+_NO_LETTERS = re.compile("[^A-Z]+")
 
 
 def require_allowed(dataset: Dataset, allow: Collection[str]) -> None:
@@ -86,5 +91,5 @@ def _is_our_own(dataset: Dataset) -> bool:
 def _is_secondary_capture(dataset: Dataset) -> bool:
     kind = text(dataset, "SOPClassUID")
     family = kind == _SECONDARY_CAPTURE or kind.startswith(f"{_SECONDARY_CAPTURE}.")
-    screen = _SCREENS.intersection(part.strip().upper() for part in text(dataset, "ImageType").split("\\"))
-    return family or bool(text(dataset, "ConversionType")) or bool(screen)
+    kinds = (_NO_LETTERS.sub("", part) for part in text(dataset, "ImageType").upper().split("\\"))
+    return family or bool(text(dataset, "ConversionType")) or any(map(_SCREENS.search, kinds))

@@ -21,6 +21,24 @@ QUARANTINE = {
     "secondary capture with loops": ("secondary_capture", {"SOPClassUID": CLASSES + "7.4"}),
     "scanned paper": ("secondary_capture", {"ConversionType": "SD"}),
     "screenshot of a scanner": ("secondary_capture", {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}),
+    **{
+        f"screenshot called {word}": ("secondary_capture", {"ImageType": ["DERIVED", "SECONDARY", word]})
+        for word in (
+            "SCREEN CAPTURE",
+            "SCREEN_CAPTURE",
+            "screen-shot 2",
+            "SCREENSHOT",
+            "SCREEN_SAVE",
+            "SCREENSAVE1",
+            "SCREEN",
+            "PRINT SCREEN",
+            "CAPTURE",
+            "SECONDARY CAPTURE",
+            "CAPTURED",
+            "DOSE_INFO",
+            "DOSE REPORT",
+        )
+    },
     "ultrasound": ("ultrasound", {"SOPClassUID": CLASSES + "6.1", "Modality": "US"}),
     "ultrasound loop": ("ultrasound", {"SOPClassUID": CLASSES + "3.1"}),
     "by its modality": ("ultrasound", {"Modality": "IVUS"}),
@@ -30,6 +48,8 @@ ACCEPTED = {
     "radiograph": {},
     "says that nothing is burned in": {"BurnedInAnnotation": "NO"},
     "reformatted": {"ImageType": ["DERIVED", "SECONDARY", "MPR"]},
+    "screening": {"ImageType": ["ORIGINAL", "PRIMARY", "SCREENING", "SNAPSHOT"]},
+    "words of two values": {"ImageType": ["ORIGINAL", "PRIMARY", "DOSE", "INFO"]},
     "photograph": {"SOPClassUID": CLASSES + "77.1.4", "Modality": "XC"},
     "raw CT class that begins alike": {"SOPClassUID": CLASSES + "77.1.7"},
 }
