@@ -21,6 +21,7 @@ VERDICTS = {
     "override": ("rejected", "Rejected, another diagnosis given"),
     "supplemented": ("supplemented", "Supplemented"),
     "own": ("own", "Given without a model's answer"),
+    "informed": ("informed", "Own diagnosis of somebody who could know the model's answer"),
     "cannot_tell": ("undecided", "Cannot be told from the images"),
     "bad_image": ("unfit", "Images not fit for reading"),
 }

@@ -90,7 +90,7 @@ def report_of(
         ``not_decided``, or ``original_unknown`` when the vault does not know the study, its patient or an image.
     """
     settled = settled or settled_of(desk, study)
-    case = _reviewed(desk, study, settled[-1])
+    case = _reviewed(desk, study, settled)
     series = _uid(desk, f"{study}/series")
     instance, before = _instance(desk, study, settled, named or {})
     identity = ReportIdentity(instance, series, len(settled), before)
@@ -106,7 +106,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
         As :func:`report_of`.
     """
     settled = settled_of(desk, study)
-    case = _reviewed(desk, study, settled[-1])
+    case = _reviewed(desk, study, settled)
     decision = case.decision
     return {
         "resourceType": "DiagnosticReport",
@@ -210,7 +210,8 @@ def settled_of(desk: Desk, study: str) -> list[Opinion]:
     return said
 
 
-def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
+def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCase:
+    last = settled[-1]
     instances = Catalog(desk.home).instances(
         columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
     )
@@ -246,14 +247,16 @@ def _reviewed(desk: Desk, study: str, last: Opinion) -> ReviewedCase:
             )
             for row in rows.to_dict("records")
         ),
-        decision=_decision(desk, last, names),
+        decision=_decision(desk, last, settled, names),
         answer=tuple(_reported(names.get(code, Diagnosis(code)), p) for code, p in ordered[:_MOST_ANSWERS]),
         bundle=last.bundle or "",
         support_version=last.support_version,
     )
 
 
-def _decision(desk: Desk, said: Opinion, names: Mapping[str, Diagnosis]) -> ReportedDecision:
+def _decision(
+    desk: Desk, said: Opinion, settled: Sequence[Opinion], names: Mapping[str, Diagnosis]
+) -> ReportedDecision:
     decision = said.content
     if not isinstance(decision, Decision):
         raise RuntimeError("a decision was expected")
@@ -263,10 +266,12 @@ def _decision(desk: Desk, said: Opinion, names: Mapping[str, Diagnosis]) -> Repo
         first = ranked(answer.probabilities)[0][0] if answer else None
         if first is not None and first not in [one.code for one in stated]:
             stated = [names.get(first, Diagnosis(first)), *stated]
+    # Who has decided beside an answer before knows it; of an adjudicator, the run says what could be known.
+    known = any(one.run is not None for one in settled if one.account == said.account)
     return ReportedDecision(
         said.account,
         said.created_at,
-        decision.verdict,
+        "informed" if known and decision.verdict == "own" else decision.verdict,
         tuple(_reported(one) for one in stated),
         (decision.reason, REASONS[decision.reason]) if decision.reason else None,
         decision.text,

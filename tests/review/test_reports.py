@@ -171,6 +171,53 @@ def test_fhir_says_the_same(decided: tuple[Browser, str]) -> None:
     assert [e["extension"][1]["valueDecimal"] for e in found["extension"]] == [0.8, pytest.approx(0.2)]
 
 
+def disputed(desk: Desk, anna: Browser, bert: Browser, beside: bool = True) -> str:
+    """Return a case about which two readers differ; both have decided beside the model's answer or without one."""
+    study = anna.cases()[0]
+    for reader, code in ((anna, "D0"), (bert, "D1")):
+        account = next(one for one in desk.accounts.all() if one.name == reader.name)
+        known = next(disease for disease in desk.diseases() if disease.code == code)
+        desk.cases.open(account, study)
+        desk.cases.read(account, study, BlindOpinion((known,), 70))
+        answer = desk.answer(study)
+        assert answer is not None
+        desk.cases.decide(account, study, Decision("own", known), answer.shown if beside else None)
+    return study
+
+
+@pytest.mark.parametrize("knew", [True, False])
+def test_the_report_of_an_adjudication_says_whether_the_models_answer_could_be_known(
+    make_desk: Callable[..., Desk], browser: Browsers, tmp_path: Path, knew: bool
+) -> None:
+    two = make_desk(readers=2, name="two")
+    anna, bert = (browser(name=name, at=two) for name in ("anna", "bert"))
+    study = disputed(two, anna, bert)
+    browser("adjudicator", "settler", at=two)
+    settler = next(one for one in two.accounts.all() if one.name == "settler")
+    two.cases.open(settler, study)
+    if knew:  # the two agree, the report tells of the answer, and then one of them changes her mind
+        account = next(one for one in two.accounts.all() if one.name == "anna")
+        for disease in (two.diseases()[1], two.diseases()[0]):
+            two.cases.decide(account, study, Decision("own", disease), None)
+    assert (two.cases.known_answer(settler, study) is not None) == knew
+    two.cases.adjudicate(settler, study, Decision("own", two.diseases()[0]))
+    (tmp_path / "sr.dcm").write_bytes(report_of(two, study)[1])
+    decision, *answers = srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    verdict = decision.get_qualitative_evaluations()[0].value
+    assert verdict.value == ("informed" if knew else "own")
+    assert ("Given without" in diagnostic_report(two, study)["conclusion"]) == (not knew)
+    assert len(answers) == (2 if knew else 0)
+
+
+def test_who_decided_beside_an_answer_before_has_not_decided_without_one(
+    desk: Desk, decided: tuple[Browser, str]
+) -> None:
+    reader, study = decided
+    account = next(one for one in desk.accounts.all() if one.name == reader.name)
+    desk.cases.decide(account, study, Decision("own", desk.diseases()[0]), None)  # the model is off by now
+    assert diagnostic_report(desk, study)["conclusion"].startswith("Own diagnosis of somebody who could know")
+
+
 REMARKS = "Größer als zuvor;\r\nsonst wie 一月\\."
 
 
