@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,10 @@ from sqlalchemy.orm import Session
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, storage_faults
 from meta_dx.records.database import Records
-from meta_dx.records.schema import AuditRow, now, plain
+from meta_dx.records.schema import AccountRow, AuditRow, OpinionRow, now, plain
 
 _START = "meta_dx audit trail"
+_SEAL = "meta_dx opinion "
 _FEW = 20  # faults that are named
 T = TypeVar("T")
 
@@ -144,16 +145,21 @@ class AuditTrail:
         """Write one line."""
         self.write(lambda session, add: add(line))
 
+    def seal(self, said: Any) -> str:
+        """Return the keyed SHA-256 of something that lies in another table, for the line that tells of it."""
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hmac.new(self._key, f"{_SEAL}{text}".encode(), "sha256").hexdigest()
+
     def lines(self, study: str | None = None, most: int = 1000) -> list[AuditRow]:
-        """Return the newest lines, newest first; of one case if named."""
+        """Return the newest lines, newest first; of one case if its UID, or the end of it, is named."""
         query = select(AuditRow).order_by(AuditRow.seq.desc()).limit(most)
-        if study is not None:
-            query = query.where(AuditRow.study == study)
+        if study:
+            query = query.where(AuditRow.study.endswith(study, autoescape=True))
         with self._records.reading() as session:
             return list(session.scalars(query))
 
     def verify(self) -> AuditVerdict:
-        """Compute the whole chain anew and hold the anchors against it.
+        """Compute the whole chain anew, and hold against it the anchors and every opinion that a line has sealed.
 
         Returns
         -------
@@ -163,6 +169,7 @@ class AuditTrail:
         macs: dict[int, str] = {}
         before, expected = _START, 1
         with self._records.reading() as session:
+            seals = {key: self.seal([*key, content]) for key, content in opinions_by_key(session)}
             for row in session.scalars(
                 select(AuditRow).order_by(AuditRow.seq).execution_options(yield_per=1000)
             ):
@@ -170,6 +177,8 @@ class AuditTrail:
                     faults.append(f"Lines {expected} to {row.seq - 1} are missing.")
                 elif not hmac.compare_digest(row.mac, self._mac(before, row)):
                     faults.append(f"Line {row.seq} was changed, or the line before it.")
+                if "seal" in row.details:
+                    faults += _opinion_faults(row, seals)
                 macs[row.seq] = before = row.mac
                 expected = row.seq + 1
         anchors = self._read_anchors(faults)
@@ -237,6 +246,24 @@ class AuditTrail:
             else:
                 found.append((int(seq), mac))
         return found
+
+
+def opinions_by_key(session: Session) -> Iterator[tuple[tuple[str, str, str, int], Mapping[str, Any]]]:
+    """Yield what every opinion says under case, reader, kind and version."""
+    columns = OpinionRow.study, AccountRow.name, OpinionRow.kind, OpinionRow.version, OpinionRow.content
+    query = select(*columns).join(AccountRow, AccountRow.id == OpinionRow.account)
+    for study, name, kind, version, content in session.execute(query.execution_options(yield_per=1000)):
+        yield (study, name, kind, version), content
+
+
+def _opinion_faults(row: AuditRow, seals: Mapping[tuple[str, str, str, int], str]) -> list[str]:
+    key = (str(row.study), row.account, row.details.get("kind"), row.details.get("version"))
+    found = seals.get(key)  # type: ignore[arg-type] # whatever a changed line holds
+    if found is None:
+        return [f"The opinion that line {row.seq} tells of is gone."]
+    if not hmac.compare_digest(found, str(row.details["seal"])):
+        return [f"The opinion that line {row.seq} tells of was changed."]
+    return []
 
 
 def _key(records: Records, path: Path) -> bytes:

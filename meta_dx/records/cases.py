@@ -18,7 +18,7 @@ from meta_dx.records import case_rows
 from meta_dx.records.accounts import Account
 from meta_dx.records.audit import AuditLine, AuditTrail, Write
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import BlindOpinion, Decision, Opinion, Shown
+from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, Shown, as_json
 from meta_dx.records.schema import (
     CaseRow,
     OpinionRow,
@@ -26,7 +26,7 @@ from meta_dx.records.schema import (
     now,
 )
 
-BANDS = ("urgent", "soon", "routine")
+BANDS = ("first", "soon", "routine")
 MIXES = (1 << 31) - 1
 """``CaseRow.mix`` lies from 1 to below this prime."""
 _MANY = 1000
@@ -161,8 +161,8 @@ class Cases:
                     "not kept.",
                 )
             row.stage, row.read_at, row.draft = "read", now(), None
-            version = case_rows.add(session, account, study, "blind", opinion, None)
-            write(AuditLine(account.name, "read_blind", study, details={"version": version}))
+            said = self._said(session, account, study, "blind", opinion, None)
+            write(AuditLine(account.name, "read_blind", study, details=said))
 
         self._trail.write(work)
 
@@ -191,7 +191,8 @@ class Cases:
         Raises
         ------
         MetaDxError
-            ``not_read_yet``, or ``already_adjudicated``.
+            ``not_read_yet``, ``already_adjudicated``, or ``no_longer_open`` for a first decision about a case that
+            others have decided: one more would put it in dispute.
         """
 
         def work(session: Session, write: Write) -> int:
@@ -203,13 +204,19 @@ class Cases:
                 raise MetaDxError(
                     "already_adjudicated", "This case has been adjudicated: its decision stands."
                 )
+            if case.state != "open" and row.stage != "decided":
+                raise MetaDxError(
+                    "no_longer_open",
+                    "Others have decided this case since you opened it: it needs no other decision, and yours was not "
+                    "kept. Your blind opinion stands.",
+                )
             row.stage, row.decided_at, row.draft = "decided", now(), None
-            version = case_rows.add(session, account, study, "decision", decision, shown)
+            said = self._said(session, account, study, "decision", decision, shown)
             session.flush()
             case_rows.settle(session, case, self._readers)
-            details = {"verdict": decision.verdict, "version": version, "state": case.state}
+            details = {**said, "verdict": decision.verdict, "state": case.state}
             write(case_rows.line(account, "decide", study, shown, details))
-            return version
+            return int(said["version"])
 
         return self._trail.write(work)
 
@@ -223,9 +230,10 @@ class Cases:
             return None if row is None else case_rows.known_answer(session, row)
 
     def adjudicate(self, account: Account, study: str, decision: Decision) -> int:
-        """Settle a dispute, without the model; the reading is over, and everything may be shown.
+        """Settle a dispute, without the model, or change what one said; then everything may be shown.
 
         What is kept with it is the answer of :meth:`known_answer`: an adjudication without one is a reference label.
+        A change is a new version, and made by somebody who has seen everything.
 
         Returns
         -------
@@ -242,22 +250,19 @@ class Cases:
         def work(session: Session, write: Write) -> int:
             row = case_rows.reading(session, account, study)
             case = case_rows.case(session, study)
+            before = account.name in case_rows.latest(session, study, "adjudication")
             if not account.may("adjudicate") or (row.stage == "decided" and case.state == "disputed"):
                 raise MetaDxError(
                     "not_allowed", "A dispute is settled by an adjudicator who has not decided before."
                 )
-            if case.state != "disputed":
+            if case.state != "disputed" and not before:
                 raise MetaDxError("not_disputed", "This case is not in dispute.")
             case.state = "done"
             row.stage, row.decided_at, row.draft = "decided", now(), None
             shown = case_rows.known_answer(session, row)
-            version = case_rows.add(session, account, study, "adjudication", decision, shown)
-            write(
-                case_rows.line(
-                    account, "adjudicate", study, shown, {"verdict": decision.verdict, "version": version}
-                )
-            )
-            return version
+            said = self._said(session, account, study, "adjudication", decision, shown)
+            write(case_rows.line(account, "adjudicate", study, shown, {**said, "verdict": decision.verdict}))
+            return int(said["version"])
 
         return self._trail.write(work)
 
@@ -349,6 +354,20 @@ class Cases:
         """Return everything that was said about a case, in every version, in order of time."""
         with self._records.reading() as session:
             return case_rows.opinions(session, OpinionRow.study == study)
+
+    def _said(
+        self,
+        session: Session,
+        account: Account,
+        study: str,
+        kind: Kind,
+        content: BlindOpinion | Decision,
+        shown: Shown | None,
+    ) -> dict[str, Any]:
+        """Add what somebody says; return what its line in the trail tells of it, sealed but not quoted."""
+        version = case_rows.add(session, account, study, kind, content, shown)
+        seal = self._trail.seal([study, account.name, kind, version, as_json(content)])
+        return {"kind": kind, "version": version, "seal": seal}
 
     def stood(self, study: str) -> list[Opinion]:
         """Return the decisions after which a case was done, in order of time; while it is done, the last one stands."""

@@ -198,7 +198,7 @@ class CaseRow(Base):
     study_date: Mapped[str | None]
     images: Mapped[int]
     series: Mapped[int]
-    band: Mapped[int]  # of priority; 0 is the most urgent
+    band: Mapped[int]  # of priority; 0 comes first
     mix: Mapped[int]  # random, from which every reader's own order follows
     state: Mapped[str]  # "open", "disputed" or "done"
     decisions: Mapped[int]  # readers who have decided

@@ -37,6 +37,7 @@ _STATUS = {
     "not_allowed": 403,
     "already_read": 409,
     "no_longer_blind": 409,
+    "no_longer_open": 409,
     "decide_first": 409,
     "not_read_yet": 409,
     "already_adjudicated": 409,

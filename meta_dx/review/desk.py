@@ -171,12 +171,12 @@ class Desk:
     def dashboard(self) -> Dashboard:
         """Return what a lead wants to know."""
         said = self.cases.everything()
-        # Of adjudications those that name a disease, by somebody who could not know what the model says.
+        # The last adjudication of a case, where it names a disease and was made without knowing the model's answer.
+        last = {one.study: one for one in said if one.kind == "adjudication"}
         references = {
-            one.study: one.content.outcome
-            for one in said
-            if one.kind == "adjudication" and isinstance(one.content, Decision)
-            if one.content.diagnosis is not None and one.run is None
+            study: one.content.outcome
+            for study, one in last.items()
+            if isinstance(one.content, Decision) and one.content.diagnosis is not None and one.run is None
         }
         current = SupportSets(self.records).current()
         for case in current.cases if current else ():
@@ -277,7 +277,7 @@ class Desk:
         """
         if not account.may("teach"):
             raise MetaDxError("not_allowed", "You have no right to confirm cases.")
-        cases, code = self.teacher.cases(lesson), lesson.disease.code
+        cases, code = self.teacher.cases(lesson, account.name), lesson.disease.code
         reason = f"confirmed in review: {len(cases)} case(s) of {code}"
 
         # One transaction: no version without its lines, no line without its version, whenever the process dies.

@@ -76,8 +76,11 @@ def blind_of(form: Mapping[str, str], known: Sequence[Diagnosis]) -> BlindOpinio
     MetaDxError
         ``unknown_disease``, ``bad_opinion`` or ``opinion_missing``.
     """
-    ranked = [diagnosis_of(form.get(f"rank{n}", ""), known) for n in range(1, RANKS + 1)]
+    new = form.get("new_scheme", ""), form.get("new_meaning", "")
+    ranked = [diagnosis_of(form.get(f"rank{n}", ""), known, *new) for n in range(1, RANKS + 1)]
     chosen = tuple(disease for disease in ranked if disease is not None)
+    if len([disease for disease in chosen if disease not in known]) > 1:
+        raise MetaDxError("bad_opinion", "One scheme and name stand for one new disease: name only one that is new.")
     if not chosen and not form.get("cannot_tell"):
         raise MetaDxError("opinion_missing", "Name at least one diagnosis, or say that you cannot tell.")
     if chosen and form.get("cannot_tell"):

@@ -130,6 +130,8 @@ async def with_headers(request: Request, call_next: Callable[[Request], Awaitabl
     if host not in request.app.state.hosts:
         return careful(Response("This server does not answer to that name.", 421))
     response = careful(await call_next(request))
+    if _secure(request):
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.url.path.startswith("/static/") and response.status_code == 200:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response

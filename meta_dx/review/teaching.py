@@ -77,10 +77,12 @@ class Preview:
     ----------
     cases_before, cases_after : int
         Confirmed patients of the disease that answers rest on.
+    used : int
+        How many of the lesson's cases are among them: where a disease has more than answers can rest on, some are not.
     accuracy_before, accuracy_after : float, optional
         Leave-one-patient-out accuracy on the disease's own cases; None with fewer than two patients.
     suspects : tuple of Suspect
-        Cases of the disease that the other cases would call something else.
+        Cases of the disease, all of the lesson's among them, that the other cases would call something else.
     near_duplicates : tuple of (str, str)
         Pairs of a new case and a confirmed one that share nearly the same picture or patient.
     changes : tuple of Change
@@ -89,6 +91,7 @@ class Preview:
 
     cases_before: int
     cases_after: int
+    used: int
     accuracy_before: float | None
     accuracy_after: float | None
     suspects: tuple[Suspect, ...]
@@ -105,8 +108,8 @@ class Teacher(Protocol):
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         """Tell what a lesson would do, and to which of the reviewed cases."""
 
-    def cases(self, lesson: Lesson) -> list[SupportCase]:
-        """Return the cases of a lesson as the support set keeps them."""
+    def cases(self, lesson: Lesson, by: str) -> list[SupportCase]:
+        """Return the cases of a lesson, confirmed today by somebody, as the support set keeps them."""
 
     def answer(self) -> None:
         """Answer the open cases by the support set in force, unless that has been done, or the model is off."""

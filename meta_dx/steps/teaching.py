@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_dx.cohort.examples import Examples
+from meta_dx.dicom.identity import Surrogates
 from meta_dx.errors import MetaDxError
 from meta_dx.inference.serving import class_prior
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import PredictedStudy, is_newest, save_prediction_run
 from meta_dx.records.support import SupportCase, SupportSets, SupportSetVersion
 from meta_dx.records.switch import model_mode
+from meta_dx.records.vault import Vault
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect
 from meta_dx.steps import Project
 from meta_dx.steps.embedded import EmbeddedCohort, KeptCohort
@@ -84,11 +88,15 @@ class ProjectTeacher:
         after = _with(before, self._cases(cohort, lesson))
         old, new = (self._serving(cohort, cases) for cases in (before, after))
         code = lesson.disease.code
+        taught = {case.study for case in lesson.cases}
+        used = {case.study for case in new.cases} & taught
+        beside = [case for case in after if case.study in taught - used]
         accuracy_before, _ = self._left_out(cohort, old, code)
-        accuracy_after, suspects = self._left_out(cohort, new, code)
+        accuracy_after, suspects = self._left_out(cohort, new, code, beside)
         return Preview(
             cases_before=sum(case.code == code for case in old.cases),
             cases_after=sum(case.code == code for case in new.cases),
+            used=len(used),
             accuracy_before=accuracy_before,
             accuracy_after=accuracy_after,
             suspects=suspects,
@@ -96,15 +104,22 @@ class ProjectTeacher:
             changes=self._changes(cohort, old, new, [study for study in reviewed if study in cohort.place]),
         )
 
-    def cases(self, lesson: Lesson) -> list[SupportCase]:
-        """Return the cases of a lesson as the support set keeps them.
+    def cases(self, lesson: Lesson, by: str) -> list[SupportCase]:
+        """Return the cases of a lesson, confirmed today by somebody, as the support set keeps them.
 
         Raises
         ------
         MetaDxError
             ``unknown_case`` when a study is not in use.
         """
-        return self._cases(self._kept.get(), lesson)
+        with closing(Vault.open(self._project.home)) as vault:
+            surrogates = Surrogates(vault.key)
+        today = datetime.now(UTC).date()
+        made = []
+        for case in self._cases(self._kept.get(), lesson):
+            day = surrogates.shift(today, case.patient)  # the store holds every day of a patient shifted
+            made.append(replace(case, confirmed_by=by, confirmed_on=day.isoformat() if day else None))
+        return made
 
     def answer(self) -> None:
         """Answer the open cases by the support set in force, unless that has been done, or the model is off.
@@ -181,16 +196,17 @@ class ProjectTeacher:
         return predictor.predict(state, cohort.vectors(studies), prior, serving.codes)
 
     def _left_out(
-        self, cohort: EmbeddedCohort, serving: Serving, code: str
+        self, cohort: EmbeddedCohort, serving: Serving, code: str, beside: Sequence[SupportCase] = ()
     ) -> tuple[float | None, tuple[Suspect, ...]]:
+        """Return the accuracy of a disease's cases by the others, and those, or cases beside them, that seem wrong."""
         own = [case for case in serving.cases if case.code == code]
         if len({case.patient for case in own}) < 2:
             return None, ()
         right, suspects = 0, []
-        for case in own:
+        for case in (*own, *beside):
             found = self._probabilities(cohort, serving, [case.study], case.patient)[0]
             best = int(found.argmax())
-            right += serving.codes[best] == code
+            right += case in own and serving.codes[best] == code
             if serving.codes[best] != code and found[best] >= _SUSPECT:
                 suspects.append(Suspect(case.study, serving.codes[best], float(found[best])))
         return right / len(own), tuple(sorted(suspects, key=lambda one: -one.probability))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -14,16 +16,18 @@ import pytest
 from assets.predictions import batch_predictions
 from assets.project import MetaDx
 from meta_dx.cohort.catalog import Catalog
+from meta_dx.dicom.identity import Surrogates
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import Account
 from meta_dx.records.opinions import Diagnosis
 from meta_dx.records.predictions import latest_predictions, prediction_of
 from meta_dx.records.support import SupportSets
+from meta_dx.records.vault import Vault
 from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import ConfirmedCase, Lesson
 from meta_dx.steps import Project, cohort_file_of, open_project, predictions
 from meta_dx.steps.cohort import assemble
-from meta_dx.steps.predictions import OFF, predict_batch
+from meta_dx.steps.predictions import OFF, predict_batch, unshifted
 from meta_dx.steps.review import open_desk
 from meta_dx.steps.teaching import ProjectTeacher
 from tests.pipelines.conftest import Ran
@@ -89,6 +93,7 @@ def test_a_new_disease_is_offered_at_once_and_the_old_answer_stays_readable(proj
     )
     preview = teacher.preview(lesson, rest)
     assert (preview.cases_before, preview.cases_after) == (0, 2)
+    assert preview.used == 2
     assert preview.accuracy_before is None
     assert preview.accuracy_after is not None
     assert prediction_of(desk.records, rest[0]) == old, "a preview changes nothing"
@@ -96,6 +101,12 @@ def test_a_new_disease_is_offered_at_once_and_the_old_answer_stays_readable(proj
     new = prediction_of(desk.records, rest[0])
     assert new is not None
     assert new.run.support_version == version > old.run.support_version
+    live = SupportSets(desk.records).current()
+    assert live is not None
+    with closing(Vault.open(project.home)) as vault:
+        shift = Surrogates(vault.key).shift_days
+    by_whom = {(c.confirmed_by, unshifted(c.confirmed_on, shift(c.patient))) for c in live.cases_of("NEW")}
+    assert by_whom == {("dr.a", datetime.now(UTC).date().isoformat())}
     assert "NEW" in new.studies[0].probabilities
     changed = {c.study for c in preview.changes}
     tops = {
@@ -115,7 +126,9 @@ def test_what_a_lesson_has_left_unanswered_is_answered_at_the_next_start(project
     desk, teacher = open_desk(project), ProjectTeacher(project)
     first, rest = undiagnosed(project)[0], undiagnosed(project)[1]
     lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(first, "pathology"),))
-    version = SupportSets(desk.records).add(teacher.cases(lesson), "dr.a", "a lesson; then the process died")
+    version = SupportSets(desk.records).add(
+        teacher.cases(lesson, "dr.a"), "dr.a", "a lesson; then the process died"
+    )
     teacher.warm()
     made = prediction_of(desk.records, rest)
     assert made is not None
@@ -134,7 +147,7 @@ def test_who_is_overtaken_by_a_lesson_leaves_its_answers_in_force(
 
     def add(study: str) -> int:
         lesson = Lesson(Diagnosis("NEW", "99T", "A new disease"), (ConfirmedCase(study, "pathology"),))
-        return sets.add(teacher.cases(lesson), "dr.a", "a lesson").version
+        return sets.add(teacher.cases(lesson, "dr.a"), "dr.a", "a lesson").version
 
     def overtaken(*given: object) -> object:
         asked.append(1)

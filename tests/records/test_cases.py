@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import delete, select
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
@@ -14,6 +15,7 @@ from meta_dx.records.audit import AuditTrail
 from meta_dx.records.cases import Cases, NewCase
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Shown
+from meta_dx.records.schema import OpinionRow
 from meta_dx.records.worklist import VIEWS, Worklist
 
 X, Y = Diagnosis("X", "SCT", "disease x"), Diagnosis("Y", "SCT", "disease y")
@@ -29,7 +31,7 @@ class Desk:
     """Two readers, an adjudicator and ten cases."""
 
     def __init__(self, home: Home, records: Records, readers: int) -> None:
-        self.trail = AuditTrail(records, home)
+        self.records, self.trail = records, AuditTrail(records, home)
         self.cases, self.list = Cases(records, self.trail, readers), Worklist(records)
         accounts = Accounts(records, self.trail)
         made = {
@@ -151,6 +153,46 @@ def test_two_readers_who_differ_make_a_dispute_that_an_adjudicator_settles(doubl
     with pytest.raises(MetaDxError) as fault:
         double.decide(double.bert, X)
     assert code(fault) == "already_adjudicated"
+
+
+def test_an_adjudicator_may_change_what_they_said_and_nothing_is_erased(double: Desk) -> None:
+    for who, diagnosis in ((double.anna, X), (double.bert, Y)):
+        double.read(who)
+        double.decide(who, diagnosis)
+    double.cases.open(double.carl, "2.25.0")
+    versions = [double.cases.adjudicate(double.carl, "2.25.0", Decision("own", each)) for each in (Y, X)]
+    assert versions == [1, 2]
+    said = [o.content.outcome for o in double.cases.opinions("2.25.0") if o.kind == "adjudication"]  # type: ignore[union-attr]
+    assert said == [Y.code, X.code]
+    assert double.cases.decided() == {"2.25.0": X.code}
+    assert double.cases.get("2.25.0").state == "done"
+
+
+def test_a_case_that_is_done_takes_no_first_decision_of_another_reader(desk: Desk) -> None:
+    for who in (desk.anna, desk.bert):
+        desk.read(who)
+    desk.decide(desk.anna, X)
+    with pytest.raises(MetaDxError) as fault:
+        desk.decide(desk.bert, Y)
+    assert code(fault) == "no_longer_open"
+    assert desk.cases.get("2.25.0").state == "done"
+    desk.decide(desk.anna, Y)
+    assert desk.cases.decided() == {"2.25.0": Y.code}, "who has decided may change it"
+
+
+def test_an_opinion_that_is_changed_or_removed_in_the_database_is_found(desk: Desk) -> None:
+    desk.read(desk.anna)
+    desk.decide(desk.anna, X)
+    trail = desk.trail
+    assert trail.verify().whole
+    with desk.records.transaction() as session:
+        row = session.scalars(select(OpinionRow).where(OpinionRow.kind == "blind")).one()
+        row.content = {**row.content, "confidence": row.content["confidence"] + 1}
+    (fault,) = trail.verify().faults
+    assert "was changed" in fault
+    with desk.records.transaction() as session:
+        session.execute(delete(OpinionRow).where(OpinionRow.kind == "decision"))
+    assert any("is gone" in fault for fault in trail.verify().faults)
 
 
 def test_a_reader_who_changes_their_mind_may_end_a_dispute(double: Desk) -> None:

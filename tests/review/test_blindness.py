@@ -79,11 +79,16 @@ def test_a_report_is_for_those_who_have_decided_and_for_adjudicators_who_are_not
     asked = {
         person.name: person.get(f"/cases/{study}/{file}").status_code for person in (anna, bert, carl, dora)
     }
-    assert asked == {"anna": 200, "bert": 409, "carl": 200, "dora": 409}
-    exports = [line.account for line in desk.trail.lines(study) if line.action == "export_report"]
-    assert sorted(exports) == ["anna", "carl"]
-    dora.post(f"/cases/{study}/decide", answer=open_page, verdict="accept")
-    assert dora.get(f"/cases/{study}/{file}").status_code == 200
+    # One who has read it too has nothing left to say: the case is decided.
+    assert asked == {"anna": 200, "bert": 409, "carl": 200, "dora": 200}
+    exports = [line for line in desk.trail.lines(study) if line.action == "export_report"]
+    assert sorted(line.account for line in exports) == ["anna", "carl", "dora"]
+    answer = desk.answer(study)
+    assert answer is not None
+    assert {line.bundle for line in exports} == {answer.shown.bundle}
+    assert dora.post(f"/cases/{study}/decide", answer=open_page, verdict="accept").status_code == 409
+    assert "needs no decision of yours" in dora.get(f"/cases/{study}").text
+    assert desk.cases.get(study).state == "done"
 
 
 def test_two_homes_that_differ_only_in_predictions_tell_others_nothing_of_a_case_that_is_not_done(
@@ -164,7 +169,7 @@ def test_two_homes_that_differ_only_in_predictions_show_an_adjudicator_the_same_
     for page in after:
         assert "What the model says" in page
         assert "accept, Disease" in page
-        assert 'id="decision"' not in page
+        assert "Your adjudication (a change is a new version)" in page
 
 
 def test_what_was_hidden_is_told_once_the_case_is_done(desk: Desk, browser: Browsers) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 from meta_dx.review.desk import Desk
 from tests.review.conftest import Browser
 
@@ -80,6 +80,20 @@ def test_a_disease_that_is_not_in_the_list_can_be_named(desk: Desk, browser: Bro
     assert desk.cases.opinions(study)[-1].content == Decision(
         "override", Diagnosis("Q99", "I10", "New disease"), "not_offered"
     )
+
+
+def test_a_blind_read_may_name_a_disease_that_is_not_in_the_list(desk: Desk, browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    assert 'name="new_meaning"' in person.get(f"/cases/{study}").text
+    new = {"confidence": "80", "new_scheme": "I10", "new_meaning": "New disease"}
+    two = person.post(f"/cases/{study}/read", rank1="Q99", rank2="Q98", **new)
+    assert (two.status_code, "name only one that is new" in two.text) == (400, True)
+    assert person.post(f"/cases/{study}/read", rank1="Q99", rank2="D1", **new).status_code == 303
+    said = desk.cases.opinions(study)[-1].content
+    assert isinstance(said, BlindOpinion)
+    assert said.ranked[0] == Diagnosis("Q99", "I10", "New disease")
+    assert said.ranked[1].code == "D1"
 
 
 def test_an_incomplete_form_says_why_and_keeps_what_was_typed(browser: Browsers) -> None:

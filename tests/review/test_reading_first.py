@@ -65,7 +65,7 @@ def test_at_most_half_are_drawn_and_none_twice() -> None:
 
 def urgent(person: Browser) -> set[str]:
     page = person.get("/worklist").text
-    return set(re.findall(r'band--urgent">urgent.*?/cases/([\d.]+)"', page, re.DOTALL))
+    return set(re.findall(r'band--first">first.*?/cases/([\d.]+)"', page, re.DOTALL))
 
 
 def test_cases_are_queued_and_others_only_once_these_have_been_opened(desk: Desk, browser: Browsers) -> None:

@@ -34,14 +34,14 @@ class FakeTeacher:
     def preview(self, lesson: Lesson, reviewed: Sequence[str]) -> Preview:
         study, self.asked_about = lesson.cases[0].study, reviewed
         return Preview(
-            3, 4, 0.5, 0.75, (Suspect(study, "D1", 0.9),), ((study, study),), (Change(study, "D0", "D1"),)
+            3, 4, 1, 0.5, 0.75, (Suspect(study, "D1", 0.9),), ((study, study),), (Change(study, "D0", "D1"),)
         )
 
-    def cases(self, lesson: Lesson) -> list[SupportCase]:
+    def cases(self, lesson: Lesson, by: str) -> list[SupportCase]:
         self.taught.append(lesson)
         named = lesson.disease
         return [
-            SupportCase(named.code, named.scheme, named.meaning, c.study, "p", basis=c.basis)
+            SupportCase(named.code, named.scheme, named.meaning, c.study, "p", by, basis=c.basis)
             for c in lesson.cases
         ]
 

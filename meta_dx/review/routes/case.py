@@ -100,7 +100,7 @@ def report(request: Request, session: Annotated[SignIn, Depends(having("export")
     desk = desk_of(request)
     _require_own_decision(desk, session.account, study)
     name, content = report_of(desk, study)
-    desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "sr"}))
+    desk.trail.add(_export_line(desk, session.account, study, "sr"))
     headers = {"Content-Disposition": f'attachment; filename="{name}.dcm"'}
     return Response(content, media_type="application/dicom", headers=headers)
 
@@ -111,7 +111,7 @@ def fhir(request: Request, session: Annotated[SignIn, Depends(having("export"))]
     desk = desk_of(request)
     _require_own_decision(desk, session.account, study)
     content = diagnostic_report(desk, study)
-    desk.trail.add(AuditLine(session.account.name, "export_report", study, details={"kind": "fhir"}))
+    desk.trail.add(_export_line(desk, session.account, study, "fhir"))
     return JSONResponse(content, media_type="application/fhir+json")
 
 
@@ -215,16 +215,20 @@ def _require_opened(desk: Desk, session: SignIn, study: str) -> None:
         raise MetaDxError("not_opened", "Open the case first.")
 
 
+def _export_line(desk: Desk, account: Account, study: str, kind: str) -> AuditLine:
+    last = desk.cases.stood(study)[-1]  # a report is made of the decision that stands
+    return AuditLine(account.name, "export_report", study, last.bundle, last.support_version, {"kind": kind})
+
+
 def _require_own_decision(desk: Desk, account: Account, study: str) -> None:
     """Refuse a report, which tells what the model and others said, to whoever may still have to say something."""
     desk.cases.get(study)
     reading = desk.cases.reading(account, study)
     stage = reading.stage if reading else "started"
-    if stage != "decided" and (stage == "read" or not account.may("adjudicate")):
+    if stage != "decided" and not account.may("adjudicate"):
         raise MetaDxError(
             "decide_first",
-            "The report of a case is for those who have decided about it, and for adjudicators and leads who are not "
-            "deciding.",
+            "The report of a case is for those who have decided about it, and for adjudicators and leads.",
         )
 
 
@@ -265,6 +269,7 @@ def _show(
     said = [one for one in opinions if everybody or one.account == name or one in blind]
     final = any(one.kind == "adjudication" for one in opinions)
     decisions = [one for one in said if isinstance(one.content, Decision) and not final]
+    adjudicated = any(one.kind == "adjudication" and one.account == name for one in opinions)
     shown: dict[str, Any] = {}
     if answer is not None:
         shown = {
@@ -289,6 +294,7 @@ def _show(
         stage=stage,
         state=case.state,
         disputed=disputed,
+        adjudicated=adjudicated,
         known=disputed and desk.cases.known_answer(session.account, study) is not None,
         draft=draft,
         verdicts=offered,

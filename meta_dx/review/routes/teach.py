@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
+from meta_dx.records.support import SupportSets
 from meta_dx.review.forms import diagnosis_of, label
 from meta_dx.review.rendering import page
 from meta_dx.review.security import desk_of, from_our_pages, having
@@ -72,11 +73,20 @@ def _show(
     desk = desk_of(request)
     diseases = desk.diseases()
     names = named(diseases)
-    done = desk.cases.decided()
+    live = SupportSets(desk.records).current()
+    taught = {case.study: case.code for case in live.cases} if live else {}
     rows = [
-        {"study": study, "number": short(study), "outcome": names.get(outcome, outcome.replace("_", " "))}
-        for study, outcome in sorted(done.items(), key=lambda pair: (names.get(pair[1], pair[1]), pair[0]))
+        {
+            "study": study,
+            "number": short(study),
+            "outcome": names.get(outcome, outcome.replace("_", " ")),
+            "confirmed": names.get(taught.get(study, ""), taught.get(study, "")),
+            "other": study in taught and taught[study] != outcome,
+        }
+        for study, outcome in desk.cases.decided().items()
     ]
+    # What is left to teach comes first: of many, the list shows a part.
+    rows.sort(key=lambda row: (bool(row["confirmed"]) and not row["other"], row["outcome"], row["study"]))
     return page(
         request,
         "teach",
@@ -105,6 +115,7 @@ def _told(lesson: Lesson, preview: Preview, names: dict[str, str]) -> dict[str, 
         "cases": [(short(case.study), case.basis) for case in lesson.cases],
         "before": preview.cases_before,
         "after": preview.cases_after,
+        "used": preview.used,
         "accuracy_before": preview.accuracy_before,
         "accuracy_after": preview.accuracy_after,
         "suspects": [(short(s.study), name(s.called), s.probability) for s in preview.suspects],
