@@ -17,7 +17,7 @@ import pandas as pd
 from meta_dx.dicom.frames import FRAME_FIELDS
 from meta_dx.dicom.geometry import Frames, LeftOut, Stack, arrange
 from meta_dx.dicom.pixels import GREY
-from meta_dx.dicom.volumes import frames_from_fields
+from meta_dx.dicom.volumes import frames_from_fields, unscaled_ct
 from meta_dx.home import fingerprint_of
 
 #: Raise when the same instances would make other volumes.
@@ -133,6 +133,9 @@ def _frames(series: pd.DataFrame, table: pd.DataFrame, counts: npt.NDArray[np.in
         image_type=image_type,
         grey=table["photometric"].isin(GREY).to_numpy(),
         recorded=table["geometry_version"].notna().to_numpy(),
+        unscaled=unscaled_ct(
+            *(table[name].to_numpy() for name in ("modality", "rescale_slope", "rescale_intercept"))
+        ),
     )
 
 

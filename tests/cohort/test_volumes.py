@@ -53,6 +53,23 @@ def test_every_frame_is_in_one_volume_or_has_one_reason(home: Home, source: Path
     assert volume_counts(catalog.volumes(allow_tilt=True))["volumes"] == 3
 
 
+def test_ct_slices_of_which_one_lost_its_rescale_are_no_volume_in_the_catalog_either(
+    home: Home, source: Path
+) -> None:
+    slices = along_z([0, 2, 4, 6, 8])
+    for number, one in enumerate(slices):
+        one.Modality = "CT"
+        if number != 2:
+            one.RescaleSlope, one.RescaleIntercept = 1, -1024
+    write(slices, source)
+    ingest_folder(home, source)
+    assert volume_counts(Catalog(home).volumes()) == {
+        "volumes": 0,
+        "frames_in_volumes": 0,
+        "mixed_rescale": 5,
+    }
+
+
 def test_the_catalog_decides_as_the_files_do(home: Home, source: Path) -> None:
     slices = slices_at([(1.5, -2.25, 0.7 * k) for k in range(6)], spacing=(0.4, 0.3))
     write(slices, source)
