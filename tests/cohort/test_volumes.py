@@ -59,8 +59,9 @@ def test_ct_slices_of_which_one_lost_its_rescale_are_no_volume_in_the_catalog_ei
     slices = along_z([0, 2, 4, 6, 8])
     for number, one in enumerate(slices):
         one.Modality = "CT"
-        if number != 2:
-            one.RescaleSlope, one.RescaleIntercept = 1, -1024
+        one.RescaleSlope, one.RescaleIntercept = 1, -1024
+        if number == 2:
+            del one.RescaleSlope, one.RescaleIntercept
     write(slices, source)
     ingest_folder(home, source)
     assert volume_counts(Catalog(home).volumes()) == {

@@ -225,3 +225,8 @@ def test_a_frame_that_fails_says_so_and_is_asked_for_again_only_on_request(
     viewer.page.get_by_role("button", name="Try again").click()
     viewer.ready()
     assert viewer.number("slice") == TORN
+
+
+def test_the_edges_say_which_side_of_the_patient_they_face(viewer: Viewer) -> None:
+    edges = viewer.page.locator(f"{PANE} .side")
+    viewer.wait(lambda: edges.all_text_contents() == ["A", "L", "P", "R"])  # top, right, bottom, left of an axial slice

@@ -5,6 +5,7 @@ import { h } from "./dom";
 import * as engine from "./engine";
 import type { Frame } from "./frame";
 import * as measurements from "./measurements";
+import { Sides } from "./sides";
 import { firstSlice, store } from "./source";
 import { prefetchOrder } from "./store";
 import type { Series, Study, Window } from "./study";
@@ -47,6 +48,7 @@ export class Pane {
   private viewport!: Types.IStackViewport;
   private readonly views = new Map<string, View>();
   private readonly corners: Record<"tl" | "tr" | "bl" | "br", HTMLElement>;
+  private readonly sides = new Sides();
   private readonly message: HTMLElement;
   private ids: string[] = [];
   private turn = 0;
@@ -80,7 +82,7 @@ export class Pane {
     this.root = h(
       "section",
       { class: "pane", tabindex: 0, role: "group", "data-pane": id },
-      h("div", { class: "pane__stage" }, this.image, ...Object.values(this.corners), this.message),
+      h("div", { class: "pane__stage" }, this.image, this.sides.root, ...Object.values(this.corners), this.message),
       this.slider,
     );
     this.listen();
@@ -363,6 +365,7 @@ export class Pane {
       h("span", {}, `${percent === null ? "" : `${percent} %   `}${spacing === null ? "no pixel spacing" : `${figure(spacing[0])} × ${figure(spacing[1])} mm`}`),
     );
     this.corners.br.replaceChildren(h("span", {}, "Research use only"));
+    this.sides.show(this.series.frames[shown]?.orientation ?? null);
     this.slider.setAttribute("aria-valuetext", `slice ${this.index + 1} of ${this.count}`);
     this.root.setAttribute("aria-label", `${this.study.label}, ${this.series.label}, slice ${this.index + 1} of ${this.count}`);
     Object.assign(this.root.dataset, {
