@@ -7,6 +7,7 @@ Written for the real study, so its identifiers are the originals. Codes that no 
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -87,8 +88,8 @@ class ReviewedCase:
         Originals; the accession number may be empty.
     images : tuple of SourceImage
         What was read, each series in its order; at least one.
-    decision : ReportedDecision
-        What was decided.
+    decisions : tuple of ReportedDecision
+        Those that stand, of one reader each, oldest first; at least one.
     answer : tuple of ReportedDiagnosis
         What the model said, most probable first; empty where it was not shown.
     bundle : str
@@ -101,7 +102,7 @@ class ReviewedCase:
     study: str
     accession: str
     images: tuple[SourceImage, ...]
-    decision: ReportedDecision
+    decisions: tuple[ReportedDecision, ...]
     answer: tuple[ReportedDiagnosis, ...] = ()
     bundle: str = ""
     support_version: int | None = None
@@ -132,7 +133,7 @@ def structured_report(case: ReviewedCase, identity: ReportIdentity, version: str
     Returns
     -------
     bytes
-        A complete DICOM file: Comprehensive SR, TID 1500, verified by the reader.
+        A complete DICOM file: Comprehensive SR, TID 1500, verified by every reader whose decision stands.
     """
     from highdicom.sr import ComprehensiveSR, MeasurementReport
     from pydicom.sr.codedict import codes
@@ -156,14 +157,17 @@ def structured_report(case: ReviewedCase, identity: ReportIdentity, version: str
         is_complete=True,
         is_final=True,
         is_verified=True,
-        verifying_observer_name=_person(case.decision.reader),
+        verifying_observer_name=_person(case.decisions[0].reader),
         verifying_organization=RESEARCH,
         previous_versions=[_previous(case, identity.series, uid) for uid in identity.supersedes] or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     made.SeriesDescription = f"meta_dx review. {RESEARCH}."
     made.SoftwareVersions = version
-    _settle_times(made, case.decision.decided_at)
+    made.VerifyingObserverSequence = [
+        _verified(made.VerifyingObserverSequence[0], one) for one in case.decisions
+    ]
+    _settle_times(made, case.decisions[-1].decided_at)
     held = BytesIO()
     dcmwrite(held, made, enforce_file_format=True)
     return held.getvalue()
@@ -180,7 +184,11 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
     from pydicom.sr.codedict import codes
 
     sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in _cited(case)]
-    groups = [_decided(case.decision, _tracked(identity, "decision"), sources)]
+    several = len(case.decisions) > 1
+    groups = [
+        _decided(one, _tracked(identity, f"decision {number}" if several else "decision"), sources, several)
+        for number, one in enumerate(case.decisions, start=1)
+    ]
     parameters = [f"bundle {case.bundle}", f"support set {case.support_version}", RESEARCH]
     for rank, named in enumerate(case.answer, start=1):
         groups.append(
@@ -202,10 +210,11 @@ def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[
     return groups
 
 
-def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any]) -> Any:
-    """Return what a reader decided, as a group of its own."""
+def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any], several: bool) -> Any:
+    """Return what a reader decided, as a group of its own, which names them where there are several."""
     from highdicom.sr import (
         MeasurementsAndQualitativeEvaluations,
+        PnameContentItem,
         QualitativeEvaluation,
         RelationshipTypeValues,
         TextContentItem,
@@ -230,6 +239,9 @@ def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any]) -> An
     if remarks:
         contains = RelationshipTypeValues.CONTAINS
         group[0].ContentSequence.append(TextContentItem(codes.DCM.Comment, remarks, contains))
+    if several:
+        whose, context = _person(decision.reader), RelationshipTypeValues.HAS_OBS_CONTEXT
+        group[0].ContentSequence.append(PnameContentItem(codes.DCM.PersonObserverName, whose, context))
     return group
 
 
@@ -256,10 +268,16 @@ def _observers(case: ReviewedCase) -> Any:
     from highdicom.sr import ObservationContext, ObserverContext, PersonObserverIdentifyingAttributes
     from pydicom.sr.codedict import codes
 
-    person = PersonObserverIdentifyingAttributes(
-        _person(case.decision.reader), login_name=case.decision.reader
-    )
-    return ObservationContext(observer_person_context=ObserverContext(codes.DCM.Person, person))
+    persons = [
+        ObserverContext(
+            codes.DCM.Person, PersonObserverIdentifyingAttributes(_person(one.reader), login_name=one.reader)
+        )
+        for one in case.decisions
+    ]
+    context = ObservationContext(observer_person_context=persons[0])
+    for person in persons[1:]:
+        context.extend(person)
+    return context
 
 
 def _evidence(case: ReviewedCase, image: SourceImage) -> Dataset:
@@ -281,16 +299,26 @@ def _previous(case: ReviewedCase, series: str, instance: str) -> Dataset:
     return _evidence(case, SourceImage(ComprehensiveSRStorage, instance, series))
 
 
+def _verified(observer: Dataset, decision: ReportedDecision) -> Dataset:
+    """Return the item of a reader who has verified the report with their decision."""
+    one = deepcopy(observer)
+    one.VerifyingObserverName = _person(decision.reader)
+    one.VerificationDateTime = "".join((*_day_and_clock(decision.decided_at), _UTC))
+    return one
+
+
+def _day_and_clock(moment: str) -> tuple[str, str]:
+    return moment[:10].replace("-", ""), moment[11:19].replace(":", "")
+
+
 def _settle_times(made: Dataset, decided_at: str) -> None:
     """Give the report the moment of the decision, so that writing it again gives the same bytes; it is in UTC."""
     made.TimezoneOffsetFromUTC = _UTC
-    day, clock = decided_at[:10].replace("-", ""), decided_at[11:19].replace(":", "")
+    day, clock = _day_and_clock(decided_at)
     for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         setattr(made, keyword, day)
     for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
         setattr(made, keyword, clock)
-    for item in made.get("VerifyingObserverSequence", ()):
-        item.VerificationDateTime = f"{day}{clock}{_UTC}"
     for item in made.get("ContributingEquipmentSequence", ()):
         item.ContributionDateTime = f"{day}{clock}{_UTC}"
 

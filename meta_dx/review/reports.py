@@ -107,7 +107,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     """
     settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled)
-    decision = case.decision
+    concluded = list(dict.fromkeys(one for said in case.decisions for one in said.diagnoses))
     return {
         "resourceType": "DiagnosticReport",
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{_uid(desk, f'{study}/fhir')}"}],
@@ -118,10 +118,10 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
         "imagingStudy": [
             {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{case.study}"}},
         ],
-        "issued": decision.decided_at,
-        "performer": [{"display": decision.reader}],
-        "conclusion": _words(decision),
-        "conclusionCode": [_coding(one) for one in decision.diagnoses],
+        "issued": case.decisions[-1].decided_at,
+        "performer": [{"display": one.reader} for one in case.decisions],
+        "conclusion": _conclusion(case.decisions),
+        "conclusionCode": [_coding(one) for one in concluded],
         "extension": [
             {
                 "url": "urn:meta_dx:answer",
@@ -211,7 +211,9 @@ def settled_of(desk: Desk, study: str) -> list[Opinion]:
 
 
 def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCase:
-    last = settled[-1]
+    standing = _standing(settled)
+    # The newest answer that somebody has decided beside; it may have been switched off before another one decided.
+    beside = next((one for one in reversed(standing) if one.run is not None), standing[-1])
     instances = Catalog(desk.home).instances(
         columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
     )
@@ -235,7 +237,7 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
             "report of it: bring back the vault that it was taken in with.",
         )
     first = rows.iloc[0]
-    answer, names = run_answer(desk.records, last.run, study), {d.code: d for d in desk.diseases()}
+    answer, names = run_answer(desk.records, beside.run, study), {d.code: d for d in desk.diseases()}
     ordered = ranked(answer.probabilities) if answer else []
     return ReviewedCase(
         patient_id=known["patient"][first["patient"]],
@@ -247,11 +249,19 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
             )
             for row in rows.to_dict("records")
         ),
-        decision=_decision(desk, last, settled, names),
+        decisions=tuple(_decision(desk, one, settled, names) for one in standing),
         answer=tuple(_reported(names.get(code, Diagnosis(code)), p) for code, p in ordered[:_MOST_ANSWERS]),
-        bundle=last.bundle or "",
-        support_version=last.support_version,
+        bundle=beside.bundle or "",
+        support_version=beside.support_version,
     )
+
+
+def _standing(settled: Sequence[Opinion]) -> list[Opinion]:
+    """Return the decisions that make the case what it is: an adjudication, or the last one of every reader."""
+    if settled[-1].kind == "adjudication":
+        return [settled[-1]]
+    last = {one.account: one for one in settled if one.kind == "decision"}
+    return [one for one in settled if last.get(one.account) is one]
 
 
 def _decision(
@@ -276,6 +286,12 @@ def _decision(
         (decision.reason, REASONS[decision.reason]) if decision.reason else None,
         decision.text,
     )
+
+
+def _conclusion(decisions: Sequence[ReportedDecision]) -> str:
+    if len(decisions) == 1:
+        return _words(decisions[0])
+    return "\n".join(f"{one.reader}: {_words(one)}" for one in decisions)
 
 
 def _words(decision: ReportedDecision) -> str:

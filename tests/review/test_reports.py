@@ -123,7 +123,7 @@ def test_the_evidence_of_a_report_is_every_image_however_many(tmp_path: Path) ->
     )
     named = ReportedDiagnosis("D0", "99T", "Disease 0", 0.8)
     decision = ReportedDecision("anna", "2026-01-01T00:00:00+00:00", "accept", (named,))
-    case = ReviewedCase("P", "1.2.3", "", slices, decision, (named,), "b" * 64, 1)
+    case = ReviewedCase("P", "1.2.3", "", slices, (decision,), (named,), "b" * 64, 1)
     content = structured_report(case, ReportIdentity("1.2.9.1", "1.2.9", 1), "1")
     report = dcmread(BytesIO(content))
     listed = {
@@ -216,6 +216,65 @@ def test_who_decided_beside_an_answer_before_has_not_decided_without_one(
     account = next(one for one in desk.accounts.all() if one.name == reader.name)
     desk.cases.decide(account, study, Decision("own", desk.diseases()[0]), None)  # the model is off by now
     assert diagnostic_report(desk, study)["conclusion"].startswith("Own diagnosis of somebody who could know")
+
+
+def test_the_report_names_every_reader_whose_decision_stands(
+    make_desk: Callable[..., Desk], browser: Browsers, tmp_path: Path
+) -> None:
+    two = make_desk(readers=2, name="two")
+    anna, bert = (browser(name=name, at=two) for name in ("anna", "bert"))
+    study = disputed(two, anna, bert)
+    accounts = {one.name: one for one in two.accounts.all()}
+    d0, d1 = two.diseases()
+    answer = two.answer(study)
+    assert answer is not None
+    # Anna supplements what the model says by what Bert has named: the two agree.
+    said = Decision("supplemented", d1, "other", "Both, I think")
+    two.cases.decide(accounts["anna"], study, said, answer.shown)
+    (tmp_path / "sr.dcm").write_bytes(report_of(two, study)[1])
+    report = dcmread(tmp_path / "sr.dcm")
+    assert [str(one.VerifyingObserverName) for one in report.VerifyingObserverSequence] == ["bert^", "anna^"]
+    moments = [str(one.VerificationDateTime) for one in report.VerifyingObserverSequence]
+    stood = [one for one in two.cases.opinions(study) if one.kind == "decision"][1:]
+    assert moments == [
+        one.created_at[:19].translate({ord(c): None for c in "-:T"}) + "+0000" for one in stood
+    ]
+    names = [
+        str(item.PersonName)
+        for item in report.ContentSequence
+        if item.ValueType == "PNAME" and item.ConceptNameCodeSequence[0].CodeValue == "121008"
+    ]
+    assert names == ["bert^", "anna^"]
+    first, second, *answers = srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    told = [[e.value.meaning for e in group.get_qualitative_evaluations()] for group in (first, second)]
+    assert told == [
+        ["Own diagnosis of somebody who could know the model's answer", "Disease 1"],
+        ["Supplemented", "Disease 0", "Disease 1", "Other (say which)"],
+    ]
+    whose = [
+        [str(item.PersonName) for item in group[0].ContentSequence if item.ValueType == "PNAME"]
+        for group in (first, second)
+    ]
+    assert whose == [["bert^"], ["anna^"]]
+    assert len(answers) == 2
+    assert complaints(tmp_path / "sr.dcm") in (None, [])
+    found = diagnostic_report(two, study)
+    assert found["performer"] == [{"display": "bert"}, {"display": "anna"}]
+    assert [one["coding"][0]["code"] for one in found["conclusionCode"]] == ["D1", "D0"]
+    assert found["conclusion"].splitlines()[1].startswith("anna: Supplemented. Reason: Other")
+    # The model is off when she says so once more: what Bert has decided beside is in the report all the same.
+    two.cases.decide(accounts["bert"], study, Decision("accept", d1), answer.shown)
+    two.cases.decide(accounts["anna"], study, Decision("own", d1), None)
+    assert len(diagnostic_report(two, study)["extension"]) == 2
+    # Anna goes back, and somebody settles it: theirs is the decision that stands.
+    two.cases.decide(accounts["anna"], study, Decision("own", d0), None)
+    browser("adjudicator", "settler", at=two)
+    settler = next(one for one in two.accounts.all() if one.name == "settler")
+    two.cases.open(settler, study)
+    two.cases.adjudicate(settler, study, Decision("own", d0))
+    report = dcmread(BytesIO(report_of(two, study)[1]))
+    assert [str(one.VerifyingObserverName) for one in report.VerifyingObserverSequence] == ["settler^"]
+    assert diagnostic_report(two, study)["performer"] == [{"display": "settler"}]
 
 
 REMARKS = "Größer als zuvor;\r\nsonst wie 一月\\."
