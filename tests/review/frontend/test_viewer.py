@@ -229,4 +229,6 @@ def test_a_frame_that_fails_says_so_and_is_asked_for_again_only_on_request(
 
 def test_the_edges_say_which_side_of_the_patient_they_face(viewer: Viewer) -> None:
     edges = viewer.page.locator(f"{PANE} .side")
-    viewer.wait(lambda: edges.all_text_contents() == ["A", "L", "P", "R"])  # top, right, bottom, left of an axial slice
+    viewer.wait(
+        lambda: edges.all_text_contents() == ["A", "L", "P", "R"]
+    )  # top, right, bottom, left of an axial slice
