@@ -56,6 +56,14 @@ def diagnosis_of(
     for disease in known:
         if wanted in (disease.code.casefold(), disease.meaning.casefold(), label(disease).casefold()):
             return disease
+    if (
+        meaning.strip() and not scheme.strip()
+    ):  # a code means nothing without its scheme, where a report takes it
+        raise MetaDxError(
+            "unknown_disease",
+            f"Say of which coding scheme the code '{words[:80]}' is, such as SCT, I10 or RADLEX; a scheme of your own "
+            "has a name that begins with 99.",
+        )
     if meaning.strip():
         return Diagnosis(words, scheme.strip(), meaning.strip())
     raise MetaDxError(

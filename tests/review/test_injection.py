@@ -169,6 +169,7 @@ def test_no_cell_of_the_table_is_a_formula(desk: Desk, browser: Browsers, start:
         f"/cases/{study}/decide",
         verdict="override",
         diagnosis=f"{start}X",
+        new_scheme="99T",
         new_meaning=f"{start}|cmd",
         reason="not_offered",
     )

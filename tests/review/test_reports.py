@@ -437,6 +437,7 @@ def test_the_table_holds_every_version_and_no_identity_and_no_formula(
         f"/cases/{study}/decide",
         verdict="override",
         diagnosis="=HYPERLINK(1)",
+        new_scheme="99T",
         new_meaning="+x",
         reason="not_offered",
     )
