@@ -56,9 +56,8 @@ def diagnosis_of(
     for disease in known:
         if wanted in (disease.code.casefold(), disease.meaning.casefold(), label(disease).casefold()):
             return disease
-    if (
-        meaning.strip() and not scheme.strip()
-    ):  # a code means nothing without its scheme, where a report takes it
+    # Where a report takes it, a code means nothing without its scheme.
+    if meaning.strip() and not scheme.strip():
         raise MetaDxError(
             "unknown_disease",
             f"Say of which coding scheme the code '{words[:80]}' is, such as SCT, I10 or RADLEX; a scheme of your own "
@@ -88,7 +87,9 @@ def blind_of(form: Mapping[str, str], known: Sequence[Diagnosis]) -> BlindOpinio
     ranked = [diagnosis_of(form.get(f"rank{n}", ""), known, *new) for n in range(1, RANKS + 1)]
     chosen = tuple(disease for disease in ranked if disease is not None)
     if len([disease for disease in chosen if disease not in known]) > 1:
-        raise MetaDxError("bad_opinion", "One scheme and name stand for one new disease: name only one that is new.")
+        raise MetaDxError(
+            "bad_opinion", "One scheme and name stand for one new disease: name only one that is new."
+        )
     if not chosen and not form.get("cannot_tell"):
         raise MetaDxError("opinion_missing", "Name at least one diagnosis, or say that you cannot tell.")
     if chosen and form.get("cannot_tell"):
