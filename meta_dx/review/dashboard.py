@@ -91,6 +91,8 @@ class ReadCase:
         The model's probabilities beside the last decision; None where they are those of ``answer``.
     flattered : bool
         The patient was in the support set of ``answer``.
+    supplemented : bool
+        The last decision calls the model's first disease true, and ``outcome`` is what it adds.
     """
 
     study: str
@@ -104,6 +106,7 @@ class ReadCase:
     patient: str = ""
     beside: Mapping[str, float] | None = None
     flattered: bool = False
+    supplemented: bool = False
 
     @property
     def top(self) -> str | None:
@@ -114,6 +117,11 @@ class ReadCase:
     def last_top(self) -> str | None:
         """The model's most probable disease beside the last decision."""
         return _top(self.answer if self.beside is None else self.beside)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the last decision calls true what the model said first beside it, alone or with something else."""
+        return self.supplemented or self.outcome == self.last_top
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Dashboard:
     blind_agreement : Share
         The blind first disease is the model's first one.
     agreement : Share
-        The decision is the model's first disease, after it was shown.
+        The decision is the model's first disease, after it was shown, or adds to it.
     persuaded : Share
         Of the cases in which blind opinion and model differed: decided as the model said.
     accuracy : Share
@@ -213,6 +221,7 @@ def read_cases(
                 patient=patients.get(key[0], ""),
                 beside=beside.probabilities,
                 flattered=was.support_patient,
+                supplemented=isinstance(decision, Decision) and decision.verdict == "supplemented",
             )
         )
     return found
@@ -249,8 +258,8 @@ def dashboard(
         cases=len(cases),
         decided=sum(case.outcome is not None for case in cases),
         blind_agreement=_share(told, lambda case: case.blind == case.top),
-        agreement=_share(seen, lambda case: case.outcome == case.last_top),
-        persuaded=_share(differed, lambda case: case.outcome == case.last_top),
+        agreement=_share(seen, lambda case: case.agreed),
+        persuaded=_share(differed, lambda case: case.agreed),
         accuracy=_share(list(once.values()), lambda case: case.top == references[case.study]),
         readers_accuracy=_share(known, lambda case: case.blind == references[case.study]),
         reliability=_reliability(told),

@@ -180,6 +180,22 @@ def test_blind_reads_are_held_against_the_answer_that_they_have_not_changed() ->
     assert x.code == read[0].top != read[0].last_top
 
 
+def test_a_supplement_agrees_with_the_disease_that_it_adds_to() -> None:
+    def said(kind: str, content: BlindOpinion | Decision, run: int | None = None) -> Opinion:
+        lineage = ("bundle", run) if run else (None, None)
+        return Opinion("s", "anna", kind, 1, content, run, *lineage, "2026-11-02T10:00:00")  # type: ignore[arg-type]
+
+    y = Diagnosis("Y")
+    more = Decision("supplemented", y, "finding_missed")
+    answers = {(7, "s"): Told({"X": 0.9, "Y": 0.1}, support_patient=False)}
+    read = read_cases([said("blind", BlindOpinion((y,), 60)), said("decision", more, 7)], answers, {})
+    found = dashboard(read, {})
+    assert read[0].outcome == "Y"
+    assert (found.agreement.right, found.agreement.of) == (1, 1)
+    assert (found.persuaded.right, found.persuaded.of) == (1, 1)
+    assert found.blind_agreement.right == 0
+
+
 def test_an_answer_that_rests_on_the_patient_is_called_neither_right_nor_wrong() -> None:
     cases = [case("a", "X", "X"), replace(case("b", "X", "X"), flattered=True)]
     found = dashboard(cases, {"a": "Y", "b": "X"})
