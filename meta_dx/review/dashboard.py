@@ -14,7 +14,7 @@ from datetime import datetime
 from statistics import median
 
 from meta_dx.metrics.intervals import effective_number, wilson
-from meta_dx.records.opinions import BlindOpinion, Decision, Opinion
+from meta_dx.records.opinions import WITHOUT_DIAGNOSIS, BlindOpinion, Decision, Opinion
 from meta_dx.records.predictions import Told, ranked
 
 FEWEST_FOR_A_SHARE = 12
@@ -131,11 +131,18 @@ class Dashboard:
     Parameters
     ----------
     cases, decided : int
-        Cases with a blind opinion, and with a decision.
+        Cases with a blind opinion, and those about which one of these readers has decided.
+    readings, decided_readings : int
+        The same, counting every reader of a case.
     blind_agreement : Share
-        The blind first disease is the model's first one.
+        The blind first disease is the model's first one. Here, and wherever blind reads are held against the model, it
+        does not count where the patient was in the support set.
+    blind_unnamed, blind_flattered : int
+        Readings that this leaves out: those that name no disease, and of the others those whose patient was in it.
     agreement : Share
         The decision is the model's first disease, after it was shown, or adds to it.
+    unnamed : int
+        Readings that this leaves out, because the decision names no disease.
     persuaded : Share
         Of the cases in which blind opinion and model differed: decided as the model said.
     accuracy : Share
@@ -158,8 +165,13 @@ class Dashboard:
 
     cases: int
     decided: int
+    readings: int
+    decided_readings: int
     blind_agreement: Share
+    blind_unnamed: int
+    blind_flattered: int
     agreement: Share
+    unnamed: int
     persuaded: Share
     accuracy: Share
     readers_accuracy: Share
@@ -248,17 +260,24 @@ def dashboard(
     Dashboard
     """
     answered = [case for case in cases if case.answer]
-    told = [case for case in answered if case.blind is not None]
+    named = [case for case in answered if case.blind is not None]
+    told = [case for case in named if not case.flattered]
     seen = [case for case in answered if case.seen and case.outcome is not None and case.last_top is not None]
+    settled = [case for case in seen if case.outcome not in WITHOUT_DIAGNOSIS]
     differed = [case for case in seen if case.blind is not None and case.blind != case.last_top]
     known = [case for case in answered if case.study in references]
     # The model answers a case once, however many read it; the first of them has influenced it least.
     once = {case.study: case for case in reversed(known) if not case.flattered}
     return Dashboard(
-        cases=len(cases),
-        decided=sum(case.outcome is not None for case in cases),
+        cases=len({case.study for case in cases}),
+        decided=len({case.study for case in cases if case.outcome is not None}),
+        readings=len(cases),
+        decided_readings=sum(case.outcome is not None for case in cases),
         blind_agreement=_share(told, lambda case: case.blind == case.top),
-        agreement=_share(seen, lambda case: case.agreed),
+        blind_unnamed=len(answered) - len(named),
+        blind_flattered=len(named) - len(told),
+        agreement=_share(settled, lambda case: case.agreed),
+        unnamed=len(seen) - len(settled),
         persuaded=_share(differed, lambda case: case.agreed),
         accuracy=_share(list(once.values()), lambda case: case.top == references[case.study]),
         readers_accuracy=_share(known, lambda case: case.blind == references[case.study]),

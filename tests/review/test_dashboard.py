@@ -60,7 +60,8 @@ def test_agreement_persuasion_and_accuracy() -> None:
     found = dashboard(cases, {"a": "X", "b": "Y", "f": "Y"})
     assert (found.cases, found.decided) == (6, 5)
     assert (found.blind_agreement.right, found.blind_agreement.of) == (1, 4)
-    assert (found.agreement.right, found.agreement.of) == (2, 4)
+    assert (found.agreement.right, found.agreement.of, found.unnamed) == (2, 3, 1)
+    assert (found.blind_unnamed, found.blind_flattered) == (1, 0)
     assert (found.persuaded.right, found.persuaded.of) == (1, 2)
     assert (found.accuracy.right, found.accuracy.of) == (1, 2)
     assert (found.readers_accuracy.right, found.readers_accuracy.of) == (2, 2)
@@ -203,7 +204,49 @@ def test_an_answer_that_rests_on_the_patient_is_called_neither_right_nor_wrong()
     assert (found.readers_accuracy.right, found.readers_accuracy.of) == (1, 2)
     unseen = with_unseen([replace(case("b", "X", "X"), answer={})], {"b": Told({"X": 0.9, "Y": 0.1}, True)})
     assert dashboard(unseen, {"b": "X"}).accuracy.of == 0
-    assert dashboard(unseen, {}).blind_agreement.right == 1
+    assert dashboard(unseen, {}).blind_flattered == 1
+
+
+def test_blind_reads_are_held_against_no_answer_that_rests_on_the_patient() -> None:
+    cases = [case(f"a{n}", "X", "X", 0.95) for n in range(FEWEST_FOR_A_SHARE)]
+    cases += [replace(case(f"b{n}", "Y", "X", 0.95), flattered=True) for n in range(FEWEST_FOR_A_SHARE)]
+    found = dashboard(cases, {})
+    right = FEWEST_FOR_A_SHARE
+    assert (found.blind_agreement.right, found.blind_agreement.of, found.blind_flattered) == (right,) * 3
+    assert [(share.right, share.of) for _, share in found.reliability] == [(right, right)]
+    assert [name for name, _ in found.by_disease] == ["X"]
+    assert [share.of for _, share in found.by_week] == [right]
+    assert found.agreement.of == 2 * right  # how they get on after the answer was shown
+
+
+@pytest.mark.parametrize("verdict", ["cannot_tell", "bad_image"])
+def test_who_names_no_disease_neither_agrees_nor_disagrees(verdict: str) -> None:
+    cases = [case("a", "X", "X"), case("b", None, verdict), case("c", "Y", verdict)]
+    found = dashboard(cases, {})
+    assert (found.blind_agreement.right, found.blind_agreement.of, found.blind_unnamed) == (1, 2, 1)
+    assert (found.agreement.right, found.agreement.of, found.unnamed) == (1, 1, 2)
+    assert (found.persuaded.right, found.persuaded.of) == (0, 1)  # gave up, but did not go over
+
+
+def test_a_case_that_two_have_read_is_one_case() -> None:
+    cases = [case("a", "X", "X"), case("a", "X", None, reader="bert"), case("b", "X", None)]
+    found = dashboard(cases, {})
+    assert (found.decided, found.cases, found.decided_readings, found.readings) == (1, 2, 1, 3)
+
+
+def test_the_page_says_what_is_left_out_and_counts_cases(desk: Desk, browser: Callable[..., Browser]) -> None:
+    cases = [
+        case("a", "X", "X"),
+        case("a", "X", "X", reader="bert"),
+        case("b", None, "cannot_tell"),
+        replace(case("c", "X", None), flattered=True),
+    ]
+    desk.dashboard = lambda: dashboard(cases, {})  # type: ignore[method-assign]
+    page = " ".join(browser("lead").get("/lead").text.split())
+    assert "Left out: 1 that named none, 1 whose patient was among the confirmed cases of the answer." in page
+    assert "Left out: 1 that named no disease." in page
+    assert "2 <small>decided of 3 read</small>" in page
+    assert "Several readers read a case: 3 of 4 readings are decided." in page
 
 
 def test_the_page_tells_no_share_of_a_case_or_two(desk: Desk, browser: Callable[..., Browser]) -> None:
