@@ -7,9 +7,9 @@ not who is right.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median
 
@@ -81,8 +81,8 @@ class ReadCase:
         answer may rest on what the reader has said: it is held against no blind read and no reference label.
     day : str
         Of the blind opinion, as an ISO date.
-    served : (str, int), optional
-        Bundle and version of the support set.
+    served : mapping of (str, int) to (str, str)
+        First and last day on which this reader decided beside an answer, by its bundle and version of the support set.
     seen : bool
         Whether the reader was shown the answer; in shadow mode nobody is.
     patient : str
@@ -101,7 +101,7 @@ class ReadCase:
     outcome: str | None
     answer: Mapping[str, float]
     day: str
-    served: tuple[str, int] | None = None
+    served: Mapping[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
     seen: bool = True
     patient: str = ""
     beside: Mapping[str, float] | None = None
@@ -122,6 +122,27 @@ class ReadCase:
     def agreed(self) -> bool:
         """Whether the last decision calls true what the model said first beside it, alone or with something else."""
         return self.supplemented or self.outcome == self.last_top
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that has answered.
+
+    Parameters
+    ----------
+    bundle, support_version : str, int
+        Hash of the bundle, and version of the support set.
+    readings : int
+        In which somebody has decided beside its answer.
+    first, last : str
+        Days of the first and the last of these decisions, as ISO dates, UTC.
+    """
+
+    bundle: str
+    support_version: int
+    readings: int
+    first: str
+    last: str
 
 
 @dataclass(frozen=True)
@@ -159,8 +180,8 @@ class Dashboard:
     minutes_to_read, minutes_to_decide : float, optional
         Medians: from opening to the blind opinion, and from there to the decision. None of
         fewer than :data:`FEWEST_FOR_A_SHARE`.
-    served : list of (str, int, int)
-        Bundle, version of the support set, and readings that were shown its answers.
+    served : list of Served
+        Which model answered when, in order of time.
     """
 
     cases: int
@@ -180,7 +201,7 @@ class Dashboard:
     by_week: list[tuple[str, Share]]
     minutes_to_read: float | None
     minutes_to_decide: float | None
-    served: list[tuple[str, int, int]]
+    served: list[Served]
 
 
 def read_cases(
@@ -207,12 +228,20 @@ def read_cases(
     blind: dict[tuple[str, str], Opinion] = {}
     begun: dict[tuple[str, str], Opinion] = {}
     decided: dict[tuple[str, str], Opinion] = {}
+    served: dict[tuple[str, str], dict[tuple[str, int], tuple[str, str]]] = defaultdict(dict)
     for one in opinions:
         if one.kind == "blind":
             blind[one.study, one.account] = one
         elif one.kind == "decision":
             begun.setdefault((one.study, one.account), one)
             decided[one.study, one.account] = one
+            if one.bundle is not None and one.support_version is not None:
+                spans, which, day = (
+                    served[one.study, one.account],
+                    (one.bundle, one.support_version),
+                    one.created_at[:10],
+                )
+                spans[which] = spans.get(which, (day, day))[0], day
     found = []
     for key, first in blind.items():
         last = decided.get(key)
@@ -220,7 +249,6 @@ def read_cases(
         if not isinstance(opinion, BlindOpinion):
             continue
         was, beside = (_told(answers, said, key[0]) for said in (begun.get(key), last))
-        shown = last is not None and last.bundle is not None and last.support_version is not None
         found.append(
             ReadCase(
                 key[0],
@@ -229,7 +257,7 @@ def read_cases(
                 decision.outcome if isinstance(decision, Decision) else None,
                 was.probabilities,
                 first.created_at[:10],
-                (str(last.bundle), int(last.support_version or 0)) if last and shown else None,
+                served.get(key, {}),
                 patient=patients.get(key[0], ""),
                 beside=beside.probabilities,
                 flattered=was.support_patient,
@@ -286,7 +314,7 @@ def dashboard(
         by_week=_by(told, lambda case: week_of(case.day)),
         minutes_to_read=_minutes((started, read) for started, read, _ in spans),
         minutes_to_decide=_minutes((read, decided) for _, read, decided in spans),
-        served=[(*key, n) for key, n in sorted(Counter(c.served for c in cases if c.served).items())],
+        served=_served(cases),
     )
 
 
@@ -303,6 +331,18 @@ def with_unseen(cases: Iterable[ReadCase], answers: Mapping[str, Told]) -> list[
 def week_of(moment: str) -> str:
     """Return the ISO week of an ISO date or time."""
     return "{}-W{:02d}".format(*datetime.fromisoformat(moment).isocalendar()[:2])
+
+
+def _served(cases: Sequence[ReadCase]) -> list[Served]:
+    days: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
+    for case in cases:
+        for which, span in case.served.items():
+            days[which].append(span)
+    found = [
+        Served(*which, len(spans), min(first for first, _ in spans), max(last for _, last in spans))
+        for which, spans in days.items()
+    ]
+    return sorted(found, key=lambda one: (one.first, one.last, one.bundle, one.support_version))
 
 
 def _told(answers: Mapping[tuple[int, str], Told], said: Opinion | None, study: str) -> Told:

@@ -12,7 +12,15 @@ from scipy.stats import binomtest
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import Told
-from meta_dx.review.dashboard import FEWEST_FOR_A_SHARE, ReadCase, Share, dashboard, read_cases, with_unseen
+from meta_dx.review.dashboard import (
+    FEWEST_FOR_A_SHARE,
+    ReadCase,
+    Served,
+    Share,
+    dashboard,
+    read_cases,
+    with_unseen,
+)
 from meta_dx.review.desk import Desk
 from meta_dx.review.drift import Inputs, drift
 from tests.review.conftest import Browser
@@ -26,7 +34,7 @@ def case(
     reader: str = "anna",
     day: str = "2026-11-02",
 ) -> ReadCase:
-    return ReadCase(study, reader, blind, outcome, {"X": x, "Y": 1 - x}, day, ("bundle", 1))
+    return ReadCase(study, reader, blind, outcome, {"X": x, "Y": 1 - x}, day, {("bundle", 1): (day, day)})
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 7), (20, 20), (50, 100)])
@@ -65,7 +73,7 @@ def test_agreement_persuasion_and_accuracy() -> None:
     assert (found.persuaded.right, found.persuaded.of) == (1, 2)
     assert (found.accuracy.right, found.accuracy.of) == (1, 2)
     assert (found.readers_accuracy.right, found.readers_accuracy.of) == (2, 2)
-    assert found.served == [("bundle", 1, 5)]
+    assert found.served == [Served("bundle", 1, 5, "2026-11-02", "2026-11-02")]
 
 
 def test_the_model_is_counted_once_for_a_case_that_two_have_read() -> None:
@@ -152,7 +160,12 @@ def test_the_last_decision_counts_and_only_the_first_opinion_is_blind() -> None:
         {(7, "s"): Told({"X": 0.6, "Y": 0.4}, support_patient=False)},
         {"s": "p"},
     )
-    assert (found.blind, found.outcome, found.top, found.served) == ("X", "Y", "X", ("bundle", 3))
+    assert (found.blind, found.outcome, found.top, found.served) == (
+        "X",
+        "Y",
+        "X",
+        {("bundle", 3): ("2026-11-02",) * 2},
+    )
     assert found.patient == "p"
 
 
@@ -179,6 +192,39 @@ def test_blind_reads_are_held_against_the_answer_that_they_have_not_changed() ->
     assert (found.agreement.right, found.agreement.of) == (1, 1)  # the last decision, beside the last answer
     assert found.persuaded.of == 0
     assert x.code == read[0].top != read[0].last_top
+
+
+def test_it_is_told_which_model_answered_from_when_to_when() -> None:
+    def said(reader: str, day: str, version: int, support: int | None, study: str = "s") -> Opinion:
+        lineage = (None, None, None) if support is None else (support, "bundle", support)
+        decision = Decision("own", Diagnosis("X"))
+        return Opinion(study, reader, "decision", version, decision, *lineage, f"{day}T10:00:00")
+
+    blind = [
+        Opinion(study, reader, "blind", 1, BlindOpinion((), 0), None, None, None, "2026-11-01T10:00:00")
+        for study, reader in (("s", "anna"), ("s", "bert"), ("t", "anna"))
+    ]
+    decisions = [
+        said("bert", "2026-11-02", 1, 2),
+        said("anna", "2026-11-03", 1, 1),
+        said("bert", "2026-11-04", 2, 2),
+        said("anna", "2026-11-05", 2, 2),  # beside another answer than the first time
+        said("anna", "2026-11-06", 1, 1, "t"),
+        said("anna", "2026-11-09", 2, None, "t"),  # the model is off
+    ]
+    assert dashboard(read_cases([*blind, *decisions], {}, {}), {}).served == [
+        Served("bundle", 2, 2, "2026-11-02", "2026-11-05"),
+        Served("bundle", 1, 2, "2026-11-03", "2026-11-06"),
+    ]
+
+
+def test_the_page_tells_from_when_to_when_a_model_answered(
+    desk: Desk, browser: Callable[..., Browser]
+) -> None:
+    cases = [replace(case("a", "X", "X"), served={("b" * 64, 7): ("2026-11-02", "2026-11-05")})]
+    desk.dashboard = lambda: dashboard(cases, {})  # type: ignore[method-assign]
+    page = browser("lead").get("/lead").text
+    assert "<td>7</td><td>2026-11-02</td><td>2026-11-05</td>" in page
 
 
 def test_a_supplement_agrees_with_the_disease_that_it_adds_to() -> None:
