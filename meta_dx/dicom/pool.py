@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
-from meta_dx.dicom.rejections import Refusal, RejectionCode
+from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.dicom.sandbox import Listing, Result, borrowed_reader, end_readers
 from meta_dx.dicom.sources import FoundFile
 from meta_dx.errors import MetaDxError
@@ -25,7 +25,6 @@ _CHUNK = 16  # files in one task: few enough to keep memory low, enough to hide 
 _CHUNK_BYTES = 1 << 25  # after which a task takes no further file
 _AHEAD_BYTES = 1 << 28  # of results that wait for one that is due before them
 _ROW_BYTES = 1 << 14  # of a result, beside the object
-_HUNG = Refusal(RejectionCode.TIME_LIMIT)
 _TRIES = 4  # of one task, when the workers of a cluster die
 _MOST_WORKERS = 8
 
@@ -111,13 +110,8 @@ def read_chunk(files: Sequence[FoundFile], key: bytes, limits: ReadLimits) -> li
         Of all files, or of the first ones up to one that ran into the time limit: what comes after it need not wait
         for more such files one after the other, and is for other workers.
     """
-    results: list[Result] = []
     with borrowed_reader(key, limits) as reader:
-        for file in files:
-            results += reader.read([file])
-            if results[-1] == _HUNG:
-                break
-    return results
+        return reader.read(files, until=RejectionCode.TIME_LIMIT)
 
 
 def list_container(container: FoundFile, key: bytes, limits: ReadLimits) -> Listing:

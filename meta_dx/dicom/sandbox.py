@@ -97,13 +97,30 @@ class Reader:
         self._child: Child | None = None
         self._spare: Child | None = None
 
-    def read(self, files: Sequence[FoundFile]) -> list[Result]:
-        """Read files in order; every one has a result, whatever the others do to the process."""
-        results = iter(self.ask([_request(file) for file in files if file.refused is None], _accepted))
-        return [next(results) if file.refused is None else Refusal(file.refused) for file in files]
+    def read(self, files: Sequence[FoundFile], until: RejectionCode | None = None) -> list[Result]:
+        """Read files in order; every one has a result, whatever the others do to the process.
+
+        Parameters
+        ----------
+        files : sequence of FoundFile
+            The files.
+        until : RejectionCode, optional
+            A file that costs its reader under this code is the last one: those behind it have no result.
+        """
+        requests = [_request(file) for file in files if file.refused is None]
+        answers, results = iter(self.ask(requests, _accepted, until)), []
+        for file in files:
+            found = next(answers, None) if file.refused is None else Refusal(file.refused)
+            if found is None:
+                break
+            results.append(found)
+        return results
 
     def ask(
-        self, requests: Sequence[Words], believed: Callable[[Words, bytes], _Answer]
+        self,
+        requests: Sequence[Words],
+        believed: Callable[[Words, bytes], _Answer],
+        until: RejectionCode | None = None,
     ) -> list[_Answer | Refusal]:
         """Ask for several things; every one has an answer, whatever the others do to the process.
 
@@ -114,6 +131,8 @@ class Reader:
             its full time again; 0 where it is absent.
         believed : callable
             Makes a result of an answer, and raises ``ValueError`` where its form is not right.
+        until : RejectionCode, optional
+            What costs a reader under this code is the last thing that is asked.
 
         Returns
         -------
@@ -123,6 +142,9 @@ class Reader:
         answers: list[_Answer | Refusal] = []
         while len(answers) < len(requests):
             self._ask_until_lost(requests[len(answers) :], believed, answers)
+            newest = answers[-1]
+            if until is not None and isinstance(newest, Refusal) and newest.code is until:
+                break
         return answers
 
     def contents(self, container: FoundFile) -> Listing:

@@ -93,12 +93,14 @@ class Acting:
     def __init__(self, act) -> None:
         self.act, self.read_so_far = act, 0
 
-    def read(self, files):
+    def read(self, files, until):
         results = []
         for file in files:
             hung = self.act(int(file.place))
             self.read_so_far += 1
             results.append(Refusal(RejectionCode.TIME_LIMIT if hung else RejectionCode.TRUNCATED))
+            if results[-1].code is until:
+                break
         return results
 
 
