@@ -24,13 +24,16 @@ class ReportState:
     archive : str
         Where it is or would be.
     decision : str
-        Which decision it tells of; comes back with the click.
+        Which decision it tells of; comes back with the click. Empty where no decision stands.
     report : StoredReport, optional
         What became of it; None where nobody had it stored.
     before : StoredReport, optional
         The newest report of an earlier decision that is, or may be, in the archive.
     sending : bool
         A report of the case is on its way just now.
+    contested : bool
+        The case is in dispute again: the report that is, or may be, in the archive tells of a decision that does not
+        stand any more, and there is none to store until the dispute is settled.
     """
 
     archive: str
@@ -38,13 +41,20 @@ class ReportState:
     report: StoredReport | None
     before: StoredReport | None
     sending: bool = False
+    contested: bool = False
 
 
 def report_state(desk: Desk, study: str) -> ReportState | None:
-    """Return what the page says about the report of a case; None without an archive or a decision."""
-    if desk.archive is None or desk.cases.get(study).state != "done":
+    """Return what the page says about the report of a case.
+
+    None without an archive, and where no decision stands and no report of an earlier one can be in the archive.
+    """
+    if desk.archive is None:
         return None
     sending = desk.archive.is_sending(study)  # asked first: what ends in between is then read as ended
+    if desk.cases.get(study).state != "done":
+        left = [report for report in _in_archive(desk, desk.archive, study).values() if report.may_be_there]
+        return ReportState(desk.archive.label, "", left[-1], None, sending, contested=True) if left else None
     opinion = settled_of(desk, study)[-1]
     there = _in_archive(desk, desk.archive, study)
     own = there.pop(opinion.key, None)

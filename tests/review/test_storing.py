@@ -15,14 +15,14 @@ from meta_dx.dicom.pacs.address import parse_address
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.dicom.pacs.storing import Delivery, Receipt
 from meta_dx.errors import MetaDxError
-from meta_dx.records.opinions import Decision, Diagnosis
+from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 from meta_dx.records.schema import Base
 from meta_dx.records.stored_reports import StoredReports
 from meta_dx.review import storing
 from meta_dx.review.desk import Desk
 from meta_dx.review.report_archive import ReportArchive
 from meta_dx.review.reports import report_of, settled_of
-from meta_dx.review.storing import store_report
+from meta_dx.review.storing import report_state, store_report
 from meta_dx.steps.pacs import require_one_login
 from tests.review.conftest import Browser
 
@@ -316,6 +316,43 @@ def test_a_case_that_is_not_done_has_no_report_to_store(desk: Desk, lead: Browse
     study = lead.cases()[0]
     assert "Report in the archive" not in lead.get(f"/cases/{study}").text
     assert lead.post(f"/cases/{study}/store", decision="x").status_code == 409
+
+
+@pytest.mark.parametrize(
+    "end", [STORED, Receipt(Delivery.UNCONFIRMED, sent=True), Receipt(Delivery.REFUSED, "Full.")]
+)
+def test_a_stored_report_of_a_case_that_is_in_dispute_again_is_called_contested(
+    make_desk: Callable[..., Desk], browser: Browsers, end: Receipt
+) -> None:
+    two = make_desk(readers=2, name="two")
+    two.archive = FakeArchive(end)
+    settler = browser("adjudicator", "settler", at=two)
+    study = settler.cases()[0]
+    d0, d1 = two.diseases()
+    for name in ("anna", "bert"):
+        browser("reader", name, at=two)
+    accounts = {one.name: one for one in two.accounts.all()}
+    for name in ("anna", "bert"):
+        two.cases.open(accounts[name], study)
+        two.cases.read(accounts[name], study, BlindOpinion((d0,), 70))
+        assert report_state(two, study) is None
+        two.cases.decide(accounts[name], study, Decision("own", d0), None)
+    stored = store_report(two, accounts["settler"], study, settled_of(two, study)[-1].key)
+    state = report_state(two, study)
+    assert state is not None
+    assert (state.report, state.contested) == (stored, False)
+    two.cases.decide(accounts["bert"], study, Decision("own", d1), None)
+    state = report_state(two, study)
+    if end.delivery is Delivery.REFUSED:
+        assert state is None
+        return
+    assert state is not None
+    assert (state.report, state.contested, state.decision) == (stored, True, "")
+    assert settler.get(f"/cases/{study}").status_code == 200
+    two.cases.adjudicate(accounts["settler"], study, Decision("own", d0))
+    state = report_state(two, study)
+    assert state is not None
+    assert (state.report, state.before, state.contested) == (None, stored, False)
 
 
 def test_the_one_login_of_the_environment_goes_to_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
