@@ -348,7 +348,10 @@ def test_a_stored_report_of_a_case_that_is_in_dispute_again_is_called_contested(
         return
     assert state is not None
     assert (state.report, state.contested, state.decision) == (stored, True, "")
-    assert settler.get(f"/cases/{study}").status_code == 200
+    page = settler.get(f"/cases/{study}").text
+    assert "<b>Contested.</b>" in page
+    assert "Stored and confirmed" not in page
+    assert f'action="/cases/{study}/store"' not in page
     two.cases.adjudicate(accounts["settler"], study, Decision("own", d0))
     state = report_state(two, study)
     assert state is not None
