@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +169,7 @@ class AuditTrail:
         macs: dict[int, str] = {}
         before, expected = _START, 1
         with self._records.reading() as session:
-            seals = {key: self.seal([*key, content]) for key, content in opinions_by_key(session)}
+            sealed: dict[str, tuple[int, str]] = {}
             for row in session.scalars(
                 select(AuditRow).order_by(AuditRow.seq).execution_options(yield_per=1000)
             ):
@@ -178,9 +178,12 @@ class AuditTrail:
                 elif not hmac.compare_digest(row.mac, self._mac(before, row)):
                     faults.append(f"Line {row.seq} was changed, or the line before it.")
                 if "seal" in row.details:
-                    faults += _opinion_faults(row, seals)
+                    key = row.study, row.account, row.details.get("kind"), row.details.get("version")
+                    sealed[_name(key)] = row.seq, str(row.details["seal"])
                 macs[row.seq] = before = row.mac
                 expected = row.seq + 1
+            # After the lines: an opinion that is given meanwhile is there before anybody sees its line.
+            faults += self._opinion_faults(session, sealed)
         anchors = self._read_anchors(faults)
         for seq, mac in anchors:
             if seq not in macs:
@@ -190,6 +193,18 @@ class AuditTrail:
         if macs and not anchors:
             faults.append("There are lines and no anchor: the file of anchors is gone.")
         return AuditVerdict(len(macs), len(anchors), before if macs else "", tuple(faults[:_FEW]))
+
+    def _opinion_faults(self, session: Session, sealed: Mapping[str, tuple[int, str]]) -> list[str]:
+        """Say which opinions are not what the lines say that have sealed them; by case, reader, kind and version."""
+        columns = OpinionRow.study, AccountRow.name, OpinionRow.kind, OpinionRow.version, OpinionRow.content
+        query = select(*columns).join(AccountRow, AccountRow.id == OpinionRow.account)
+        faults, left = {}, dict(sealed)
+        for *key, content in session.execute(query.execution_options(yield_per=1000)):
+            seq, seal = left.pop(_name(key), (0, ""))
+            if seq and not hmac.compare_digest(self.seal([*key, content]), seal):
+                faults[seq] = f"The opinion that line {seq} tells of was changed."
+        faults |= {seq: f"The opinion that line {seq} tells of is gone." for seq, _ in left.values()}
+        return [faults[seq] for seq in sorted(faults)]
 
     def _append(self, session: Session, line: AuditLine) -> AuditRow:
         query = select(AuditRow).order_by(AuditRow.seq.desc()).limit(1)
@@ -248,22 +263,9 @@ class AuditTrail:
         return found
 
 
-def opinions_by_key(session: Session) -> Iterator[tuple[tuple[str, str, str, int], Mapping[str, Any]]]:
-    """Yield what every opinion says under case, reader, kind and version."""
-    columns = OpinionRow.study, AccountRow.name, OpinionRow.kind, OpinionRow.version, OpinionRow.content
-    query = select(*columns).join(AccountRow, AccountRow.id == OpinionRow.account)
-    for study, name, kind, version, content in session.execute(query.execution_options(yield_per=1000)):
-        yield (study, name, kind, version), content
-
-
-def _opinion_faults(row: AuditRow, seals: Mapping[tuple[str, str, str, int], str]) -> list[str]:
-    key = (str(row.study), row.account, row.details.get("kind"), row.details.get("version"))
-    found = seals.get(key)  # type: ignore[arg-type] # whatever a changed line holds
-    if found is None:
-        return [f"The opinion that line {row.seq} tells of is gone."]
-    if not hmac.compare_digest(found, str(row.details["seal"])):
-        return [f"The opinion that line {row.seq} tells of was changed."]
-    return []
+def _name(key: Sequence[Any]) -> str:
+    """Name an opinion by case, reader, kind and version, whatever a line that was changed holds for them."""
+    return json.dumps(list(key), default=str)
 
 
 def _key(records: Records, path: Path) -> bytes:

@@ -15,7 +15,7 @@ from meta_dx.records.audit import AuditTrail
 from meta_dx.records.cases import Cases, NewCase
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Shown
-from meta_dx.records.schema import OpinionRow
+from meta_dx.records.schema import AuditRow, OpinionRow
 from meta_dx.records.worklist import VIEWS, Worklist
 
 X, Y = Diagnosis("X", "SCT", "disease x"), Diagnosis("Y", "SCT", "disease y")
@@ -193,6 +193,10 @@ def test_an_opinion_that_is_changed_or_removed_in_the_database_is_found(desk: De
     with desk.records.transaction() as session:
         session.execute(delete(OpinionRow).where(OpinionRow.kind == "decision"))
     assert any("is gone" in fault for fault in trail.verify().faults)
+    with desk.records.transaction() as session:
+        line = session.scalars(select(AuditRow).where(AuditRow.action == "read_blind")).one()
+        line.details = {**line.details, "kind": ["blind"], "version": {}}
+    assert any("was changed" in fault for fault in trail.verify().faults)
 
 
 def test_a_reader_who_changes_their_mind_may_end_a_dispute(double: Desk) -> None:

@@ -61,7 +61,7 @@ def test_a_case_that_others_have_decided_takes_no_blind_read(desk: Desk, browser
 
 
 @pytest.mark.parametrize("file", ["report.dcm", "report.json"])
-def test_a_report_is_for_those_who_have_decided_and_for_adjudicators_who_are_not_deciding(
+def test_a_report_is_for_those_who_have_decided_and_for_adjudicators(
     desk: Desk, browser: Browsers, file: str
 ) -> None:
     anna, bert, carl, dora = (
