@@ -75,7 +75,6 @@ def test_in_two_frames_of_reference_the_middles_lie_together_and_the_viewer_says
         v.press("Home")
         for number in range(THICK):
             v.wait(lambda number=number: v.at(number, number + 1))
-            v.page.wait_for_timeout(60)
             assert abs(v.body() - v.body(OTHER)) <= 2, "the same place of the body"
             v.press("ArrowDown")
 

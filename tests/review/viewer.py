@@ -50,7 +50,7 @@ class Viewer:
             self.page.wait_for_timeout(30)
 
     def settle(self) -> None:
-        """Let the browser draw twice: only then does it tell the viewer of a new size."""
+        """Let the browser draw twice: then it has told the viewer of a new size, and drawn what was asked for."""
         self.page.evaluate(
             "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
@@ -83,6 +83,7 @@ class Viewer:
 
     def picture(self, pane: str = PANE) -> npt.NDArray[np.float64]:
         """Return what is drawn, rows × columns × (red, green, blue), a value a CSS pixel."""
+        self.settle()  # the attributes tell of a slice before the next frame of the browser draws it
         data = base64.b64decode(self.page.evaluate(_PICTURE, pane))
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
 
