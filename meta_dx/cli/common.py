@@ -12,9 +12,13 @@ import typer
 from meta_dx.errors import MetaDxError
 
 if TYPE_CHECKING:
+    from meta_dx.cohort.ingest_options import IngestOptions
+    from meta_dx.settings import Settings
     from meta_dx.steps import Project
 
 log = logging.getLogger("meta_dx")
+
+_HERE = Path("cohort.toml")
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Home folder; META_DX_HOME or .meta_dx if absent.")
@@ -61,12 +65,39 @@ def existing_home(home: Path | None) -> Path:
 
 def project_of(cohort: Path | None, home: Path | None) -> Project:
     """Open the project that ``--cohort`` and ``--home`` name."""
-    from meta_dx.steps import cohort_file_of, open_project
+    from meta_dx.steps import open_project
 
-    root = home_root(home)
+    return open_project(_cohort_file(cohort, home) or _HERE, home_root(home))
+
+
+def settings_at_hand(cohort: Path | None, home: Path | None) -> Settings | None:
+    """Read the cohort file that a command finds, for one that can do without; None where there is none.
+
+    Parameters
+    ----------
+    cohort, home : Path, optional
+        ``--cohort`` and ``--home``; the home need not exist.
+    """
+    from meta_dx.settings import load_settings
+
+    file = _cohort_file(cohort, home)
+    return None if file is None else load_settings(file)
+
+
+def ingest_options(cohort: Path | None, home: Path | None) -> IngestOptions:
+    """Return section ``[ingest]`` of the cohort file that a command finds, or its defaults where there is none."""
+    from meta_dx.cohort.ingest_options import IngestOptions
+
+    settings = settings_at_hand(cohort, home)
+    return IngestOptions() if settings is None else settings.ingest
+
+
+def _cohort_file(cohort: Path | None, home: Path | None) -> Path | None:
+    """Find the cohort file: the one that is named, the one that lies here, the one of the home."""
+    from meta_dx.steps import cohort_file_of
+
     named = cohort or os.environ.get("META_DX_COHORT")
-    here = Path("cohort.toml")
-    return open_project(named or (here if here.exists() else cohort_file_of(root) or here), root)
+    return Path(named) if named else _HERE if _HERE.exists() else cohort_file_of(home_root(home))
 
 
 def take_in_new(project: Project) -> None:

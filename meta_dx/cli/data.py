@@ -16,6 +16,7 @@ from meta_dx.cli.common import (
     JsonOption,
     existing_home,
     home_root,
+    ingest_options,
     project_of,
     take_in_new,
 )
@@ -114,7 +115,7 @@ def ingest(
     json: JsonOption = False,
 ) -> None:
     """Take in DICOM files: objects and catalog, a code and a reason for every file not taken."""
-    from meta_dx.cli.pacs import pacs_options, say_fetched, take_in_from
+    from meta_dx.cli.pacs import say_fetched, take_in_from
     from meta_dx.cohort.fetch import FetchSummary
     from meta_dx.cohort.ingest import ingest_folder
     from meta_dx.dicom.pacs.address import is_address
@@ -123,7 +124,7 @@ def ingest(
     from meta_dx.progress import bar
 
     opened = Home.open(home_root(home))
-    known = pacs_options(cohort, opened.root)[1]
+    known = ingest_options(cohort, opened.root)
     options = replace(known, allow=tuple(allow or known.allow))
     fetched: FetchSummary | None = None
     if is_address(source):

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from meta_dx.cli.common import AllowOption, CohortOption, HomeOption, JsonOption, existing_home
+from meta_dx.cli.common import (
+    AllowOption,
+    CohortOption,
+    HomeOption,
+    JsonOption,
+    existing_home,
+    ingest_options,
+)
 from meta_dx.cli.output import emit_json, say, table
 
 _SHOWN = 20
@@ -34,7 +41,6 @@ def deidentify(
     json: JsonOption = False,
 ) -> None:
     """Write de-identified copies of the pictures of a folder (PS3.15 Annex E; docs/deidentification.md)."""
-    from meta_dx.cli.pacs import pacs_options
     from meta_dx.dicom.deidentified_folder import deidentify_folder
     from meta_dx.dicom.profile import ProfileOptions
     from meta_dx.home import Home
@@ -43,7 +49,7 @@ def deidentify(
     from meta_dx.records.vault import Vault
 
     # The limits of the cohort file, but not its ``allow``: what goes to others is named here.
-    kept = replace(pacs_options(cohort, home)[1], allow=tuple(allow or ()))
+    kept = replace(ingest_options(cohort, home), allow=tuple(allow or ()))
     options = ProfileOptions(age_and_sex, dates, times, device, descriptors)
     vault = None if key else Vault.open(Home.open(existing_home(home)))
     secret = vault.key if vault else key_file(key or Path())

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meta_dx.cli.common import AllowOption, CohortOption, HomeOption, JsonOption, project_of, take_in_new
+from meta_dx.cli.common import (
+    AllowOption,
+    CohortOption,
+    HomeOption,
+    JsonOption,
+    ingest_options,
+    project_of,
+    take_in_new,
+)
 from meta_dx.cli.output import emit_json, say, table
 from meta_dx.errors import MetaDxError
 from meta_dx.progress import Progress, bar, silent
@@ -109,7 +117,6 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Test a bundle, through ONNX Runtime, on diseases that it has never seen."""
-    from meta_dx.cli.pacs import pacs_options
     from meta_dx.inference.bundle import Bundle
     from meta_dx.steps.external import evaluate_folder
 
@@ -129,7 +136,7 @@ def evaluate(
             device=device,
             progress=progress,
             allow=allow or (),
-            limits=pacs_options(None, home)[1],
+            limits=ingest_options(None, home),
         )
     if json:
         emit_json(found)
@@ -150,7 +157,6 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Diagnose the studies of a folder from a handful of confirmed ones."""
-    from meta_dx.cli.pacs import pacs_options
     from meta_dx.inference.bundle import Bundle
     from meta_dx.steps.external import predict_folder
 
@@ -163,7 +169,7 @@ def predict(
             device=device,
             progress=progress,
             allow=allow or (),
-            limits=pacs_options(None, home)[1],
+            limits=ingest_options(None, home),
         )
     if json:
         emit_json(found)

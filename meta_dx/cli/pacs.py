@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meta_dx.cli.common import CohortOption, HomeOption, JsonOption, home_root, project_of
+from meta_dx.cli.common import (
+    CohortOption,
+    HomeOption,
+    JsonOption,
+    home_root,
+    ingest_options,
+    project_of,
+    settings_at_hand,
+)
 from meta_dx.cli.output import emit_json, say
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from meta_dx.cohort.ingest import IngestOptions, IngestSummary
     from meta_dx.dicom.pacs.options import PacsOptions
     from meta_dx.home import Home
+    from meta_dx.settings import Settings
 
 
 def fetch(
@@ -38,7 +45,8 @@ def fetch(
     from meta_dx.steps import pacs as step
 
     if source is not None:
-        opened, (options, limits) = Home.open(home_root(home)), pacs_options(cohort, home)
+        opened, options = Home.open(home_root(home)), _options(settings_at_hand(cohort, home))
+        limits = ingest_options(cohort, home)
         summaries = {source: step.fetch_from(opened, source, options, limits, bar, again=again)}
     else:
         project = project_of(cohort, home)
@@ -81,8 +89,8 @@ def receive(
     from meta_dx.home import Home
 
     options = ListenerOptions(host, port, ae_title, tuple(allow or ()))
-    _, limits = pacs_options(cohort, home)
-    landing = landing_of(Home.open(home_root(home)), ReceivedAddress(), limits.max_file_bytes)
+    largest = ingest_options(cohort, home).max_file_bytes
+    landing = landing_of(Home.open(home_root(home)), ReceivedAddress(), largest)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -99,8 +107,7 @@ def take_in_from(
     from meta_dx.progress import bar
     from meta_dx.steps import pacs as step
 
-    options, known = pacs_options(cohort, home.root)
-    limits = replace(known, allow=limits.allow or known.allow)
+    options = _options(settings_at_hand(cohort, home.root))
     fetched = step.fetch_from(home, source, options, limits, bar)
     with bar("reading files") as progress:
         return fetched, step.take_in_landed(home, source, options, limits, progress)
@@ -119,17 +126,7 @@ def say_fetched(summary: FetchSummary) -> None:
         say(f"        {code}: {count}")
 
 
-def pacs_options(cohort: Path | None, home: Path | None) -> tuple[PacsOptions, IngestOptions]:
-    """Return sections ``[pacs]`` and ``[ingest]`` of the cohort file that is at hand, or their defaults."""
-    from meta_dx.cohort.ingest import IngestOptions
+def _options(settings: Settings | None) -> PacsOptions:
     from meta_dx.dicom.pacs.options import PacsOptions
-    from meta_dx.settings import load_settings
-    from meta_dx.steps import cohort_file_of
 
-    named = cohort or os.environ.get("META_DX_COHORT")
-    here = Path("cohort.toml")
-    file = named or (here if here.exists() else cohort_file_of(home_root(home)))
-    if file is None:
-        return PacsOptions(), IngestOptions()
-    settings = load_settings(file)
-    return settings.pacs, settings.ingest
+    return PacsOptions() if settings is None else settings.pacs
