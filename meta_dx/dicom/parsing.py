@@ -6,6 +6,7 @@ both are caught here.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -35,7 +36,7 @@ _META_GROUP = 0x0002
 _LONG_META = (b"OB", b"OW", b"UN", b"UT")  # representations of the meta group with a length of 32 bits
 _DEFLATED = DeflatedExplicitVRLittleEndian.encode("ascii")
 _UNDEFINED = 0xFFFFFFFF
-_HEAD = 1 << 16  # bytes that tell whether a file may be DICOM
+_HEAD = _PREAMBLE + len(_MAGIC)  # bytes that tell whether a file may be DICOM
 _DELIMITER = 8  # bytes of a sequence delimitation item
 _MARKS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality")
 
@@ -64,7 +65,7 @@ def parse(data: bytes, largest: int) -> Dataset:
     if not data:
         raise RefusedError(RejectionCode.EMPTY_FILE)
     announced = data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC
-    if not announced and not _looks_like_dicom(data):
+    if not announced and not _looks_like_dicom(data, len(data)):
         raise RefusedError(RejectionCode.NOT_DICOM)
     size = _size_of_content(data, largest) if announced else len(data)
     try:
@@ -112,27 +113,31 @@ def parse_own(data: bytes, meta: FileMetaDataset) -> QuickDataset:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Tell by its beginning whether a file may be DICOM; one that cannot be opened may be."""
+    """Tell by its beginning whether a file may be DICOM; one that cannot be opened may be.
+
+    This is all that the process that keeps the books does with the bytes of a file: 132 of them are held against what
+    DICOM begins with. Nothing is followed, unpacked or kept; what parses runs in a reading process.
+    """
     try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+        with path.open("rb", buffering=0) as stream:
+            head, size = stream.read(_HEAD), os.fstat(stream.fileno()).st_size
     except OSError:
         return True
-    return head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _looks_like_dicom(head)
+    return head[_PREAMBLE:] == _MAGIC or _looks_like_dicom(head, size)
 
 
-def _looks_like_dicom(data: bytes) -> bool:
+def _looks_like_dicom(head: bytes, size: int) -> bool:
     """Tell whether a file without the DICM mark begins with a plausible first element."""
-    if len(data) < 16:
+    if len(head) < 16:
         return False
     for order in "<>":
-        group, element, vr = struct.unpack(f"{order}HH2s", data[:6])
+        group, element, vr = struct.unpack(f"{order}HH2s", head[:6])
         if group not in (0x0002, 0x0008) or element > 0x0080:
             continue
         if vr.isalpha() and vr.decode("ascii") in converters:
             return True
-        implicit = struct.unpack(f"{order}I", data[4:8])[0]
-        if order == "<" and implicit <= min(len(data), 1 << 16) and implicit % 2 == 0:
+        implicit = struct.unpack(f"{order}I", head[4:8])[0]
+        if order == "<" and implicit <= min(size, 1 << 16) and implicit % 2 == 0:
             return True
     return False
 
