@@ -9,7 +9,7 @@ rows and whichever episodes were drawn before. ``docs/sampling.md`` has the algo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,16 +68,21 @@ def ordering_key(seed: int, index: int, what: str, identifier: str) -> str:
     return hashlib.sha256(f"{seed}/{index}/{what}/{identifier}".encode()).hexdigest()
 
 
-def in_order(seed: int, index: int, what: str, identifiers: Iterable[str]) -> list[str]:
-    """Sort identifiers by :func:`ordering_key`, which takes the same arguments, for one after the other."""
+def ordering(seed: int, index: int, what: str) -> Callable[[str], bytes]:
+    """Return :func:`ordering_key` of one kind of thing, as 32 bytes, for many identifiers one after the other."""
     begun = hashlib.sha256(f"{seed}/{index}/{what}/".encode())
 
-    def key(name: str) -> tuple[bytes, str]:
+    def key(identifier: str) -> bytes:
         digest = begun.copy()  # to begin anew for each would take longer than to hash so short a text
-        digest.update(name.encode())
-        return digest.digest(), name
+        digest.update(identifier.encode())
+        return digest.digest()
 
-    return sorted(identifiers, key=key)
+    return key
+
+
+def in_order(seed: int, index: int, what: str, identifiers: Iterable[str]) -> list[str]:
+    """Sort identifiers by :func:`ordering_key`, which takes the same arguments, for one after the other."""
+    return sorted(identifiers, key=ordering(seed, index, what))
 
 
 def eligible_diseases(examples: Examples, shots: int) -> tuple[list[str], dict[str, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,25 @@ def test_drawing_a_few_images_repeats_and_varies_with_the_seed() -> None:
     batch = episode_images(plans, examples, per_example=2)
     assert batch.slot_mask.sum(1).tolist() == [min(2, len(examples.images[row])) for row in batch.examples]
     assert set(batch.images) <= {image for row in batch.examples for image in examples.images[row]}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_the_images_of_a_study_are_those_whose_text_hashes_lowest(most: int) -> None:
+    examples = random_examples(5, most_images=6)
+    plans = list(EpisodeSampler(examples, 4, 2, 3, 0).plans(2, 9))
+    batch = episode_images(plans, examples, per_example=most, seed=7)
+    expected = []
+    for row in sorted({row for plan in plans for row in plan.rows.tolist()}):
+        texts = [f"7/9/image/{examples.study[row]}/{n}" for n in range(len(examples.images[row]))]
+        digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        kept = [digest in sorted(digests)[:most] for digest in digests]
+        expected += examples.images[row][kept].tolist()
+    assert batch.images.tolist() == expected
+    store = torch.from_numpy(np.random.default_rng(0).normal(size=(300, 2)))
+    means = torch.stack(
+        [store[batch.images[batch.slots[n][batch.slot_mask[n]]]].mean(0) for n in range(len(batch.examples))]
+    )
+    torch.testing.assert_close(batch.pool(store[batch.images]), means)
 
 
 def test_image_episodes_hold_one_picture_of_each_study() -> None:
