@@ -130,11 +130,9 @@ def test_the_images_of_a_study_are_those_whose_text_hashes_lowest(most: int) -> 
         kept = [digest in sorted(digests)[:most] for digest in digests]
         expected += examples.images[row][kept].tolist()
     assert batch.images.tolist() == expected
-    store = torch.from_numpy(np.random.default_rng(0).normal(size=(300, 2)))
-    means = torch.stack(
-        [store[batch.images[batch.slots[n][batch.slot_mask[n]]]].mean(0) for n in range(len(batch.examples))]
-    )
-    torch.testing.assert_close(batch.pool(store[batch.images]), means)
+    embeddings = torch.from_numpy(np.random.default_rng(0).normal(size=(len(batch.images), 2)))
+    own = [slots[mask] for slots, mask in zip(batch.slots, batch.slot_mask, strict=True)]
+    torch.testing.assert_close(batch.pool(embeddings), torch.stack([embeddings[at].mean(0) for at in own]))
 
 
 def test_image_episodes_hold_one_picture_of_each_study() -> None:
