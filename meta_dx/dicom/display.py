@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,29 @@ from meta_dx.dicom.pixels import (
     modality_values,
     padding_of,
     photometric_of,
+    physical_pixels,
     sum_of_ends,
 )
+
+WHITE = 65535
+"""What :func:`shown_pixels` gives where the object wants white; black is 0."""
+
+
+class Window(NamedTuple):
+    """What a picture is opened with.
+
+    Parameters
+    ----------
+    center, width : float
+        In the units of :func:`meta_dx.dicom.pixels.physical_pixels`, or from 0 to :data:`WHITE` where curved.
+    curved : bool
+        A table or a sigmoid shapes the picture: no window shows the physical values as the object wants them, only
+        :func:`shown_pixels` does.
+    """
+
+    center: float
+    width: float
+    curved: bool = False
 
 
 def displayed_pixels(dataset: Dataset, frame: int = 0) -> Picture | None:
@@ -94,17 +115,56 @@ def compact(pixels: Picture) -> npt.NDArray[Any]:
     return pixels
 
 
-def window_of(dataset: Dataset, frame: int = 0) -> tuple[float, float] | None:
-    """Return centre and width of the window of a frame; None where there is none.
+def shown_pixels(dataset: Dataset, frame: int = 0) -> npt.NDArray[Any]:
+    """Return one frame as the object itself wants to be shown, deep enough to be windowed once more.
 
-    In the units of :func:`meta_dx.dicom.pixels.physical_pixels`: of MONOCHROME1 the window is turned over as the values
-    are.
+    Parameters
+    ----------
+    dataset : pydicom.dataset.Dataset
+        An instance with pixel data and file meta information.
+    frame : int
+        Which frame, from 0.
+
+    Returns
+    -------
+    ndarray of uint16, shape (H, W)
+        As :func:`displayed_pixels`, from 0 to :data:`WHITE`; over its whole range where the object does not say.
+        A coloured picture is returned as :func:`compact` returns it.
+
+    Raises
+    ------
+    IndexError, RefusedError
+        As :func:`displayed_pixels`.
     """
-    window = next(filter(None, map(_window, _places(dataset, frame))), None)
-    if window is None or photometric_of(dataset) != "MONOCHROME1":
-        return window
-    center, width = window
-    return float(sum_of_ends(dataset, frame, int(dataset.BitsStored))) - center, width
+    shown = displayed_pixels(dataset, frame)
+    if shown is None:
+        shown = physical_pixels(dataset, frame)
+        if shown.ndim == 3:
+            return compact(shown)
+        low, high = float(shown.min()), float(shown.max())
+        shown = (shown - low) * (255 / max(high - low, 1e-6))
+    return np.asarray(np.rint(shown * (WHITE / 255)), np.uint16)
+
+
+def window_of(dataset: Dataset, frame: int = 0) -> Window | None:
+    """Return what a frame is opened with; None where the object does not say.
+
+    Of MONOCHROME1 the window is turned over as the values are. Values of CT are left as they are, since they have a
+    unit that readers set windows in.
+    """
+    for place in _places(dataset, frame):
+        window, table = _window(place), _table(place, dataset)
+        if window is None and table is None:
+            continue
+        curved = table is not None or _function(place) == "SIGMOID"
+        if curved and dataset.get("Modality") != "CT" and photometric_of(dataset) in GREY:
+            return Window(WHITE / 2, float(WHITE), curved=True)
+        if window is not None:
+            center, width = window
+            if photometric_of(dataset) == "MONOCHROME1":
+                center = float(sum_of_ends(dataset, frame, int(dataset.BitsStored))) - center
+            return Window(center, width)
+    return None
 
 
 def _places(dataset: Dataset, frame: int) -> list[Dataset]:
@@ -116,14 +176,20 @@ def _speaks(place: Dataset) -> bool:
     return bool(place.get("VOILUTSequence")) or _window(place) is not None
 
 
-def _by_table(physical: Picture, place: Dataset, dataset: Dataset) -> npt.NDArray[np.float64] | None:
+def _table(place: Dataset, dataset: Dataset) -> tuple[Picture, int, int] | None:
     sequence = place.get("VOILUTSequence")
     if not sequence or not sequence[0].get("LUTDescriptor") or not sequence[0].get("LUTData"):
         return None
     try:
-        table, first, depth = lut_of(sequence[0], dataset)
+        return lut_of(sequence[0], dataset)
     except (TypeError, ValueError):
         return None
+
+
+def _by_table(physical: Picture, place: Dataset, dataset: Dataset) -> npt.NDArray[np.float64] | None:
+    if (found := _table(place, dataset)) is None:
+        return None
+    table, first, depth = found
     if first >= 1 << 15 and float(physical.min()) < 0:
         first -= 1 << 16  # written as an unsigned number
     index = np.clip(np.rint(physical).astype(np.int64) - first, 0, len(table) - 1)
@@ -139,12 +205,16 @@ def _by_window(physical: Picture, place: Dataset) -> npt.NDArray[np.float64] | N
         return None
     center, width = window
     values = physical.astype(np.float64)
-    function = str(place.get("VOILUTFunction") or "LINEAR").strip().upper()
+    function = _function(place)
     if function == "SIGMOID":
         return np.asarray(255 / (1 + np.exp(np.clip(-4 * (values - center) / width, -60, 60))))
     if function == "LINEAR_EXACT" or width <= 1:
         return np.asarray(((values - center) / width + 0.5).clip(0, 1) * 255)
     return np.asarray(((values - (center - 0.5)) / (width - 1) + 0.5).clip(0, 1) * 255)
+
+
+def _function(place: Dataset) -> str:
+    return str(place.get("VOILUTFunction") or "LINEAR").strip().upper()
 
 
 def _window(place: Dataset) -> tuple[float, float] | None:

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from meta_dx.dicom import messages
 from meta_dx.dicom.confinement import confine
-from meta_dx.dicom.display import compact, window_of
+from meta_dx.dicom.display import compact, shown_pixels, window_of
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.profile import ProfileOptions
@@ -139,7 +140,7 @@ class _Reader:
             self._list(path, send)
             return
         if words["do"] == "frame":
-            _send_frame(path, words["number"], send)
+            _send_frame(path, words["number"], words["shown"], send)
             return
         if words["do"] == "window":
             _send_window(path, words["number"], send)
@@ -186,8 +187,12 @@ class _Reader:
         return self._archive[1]
 
 
-def _send_frame(path: Path, number: int, send: Send) -> None:
-    pixels = attempted(lambda: compact(physical_pixels(dcmread(path), number)))
+def _send_frame(path: Path, number: int, shown: bool, send: Send) -> None:
+    def decoded() -> npt.NDArray[Any]:
+        dataset = dcmread(path)
+        return shown_pixels(dataset, number) if shown else compact(physical_pixels(dataset, number))
+
+    pixels = attempted(decoded)
     if isinstance(pixels, Refusal):
         send_refusal(send, pixels)
         return

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_dx.dicom.child import Child, Loss, LostError, started
+from meta_dx.dicom.display import Window
 from meta_dx.dicom.frames import FRAME_FIELDS, MOST_FRAMES
 from meta_dx.dicom.header import LONGEST_IDENTITY, LONGEST_UID
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
@@ -176,7 +177,7 @@ class Reader:
             raise LostError(Loss(refusal))
         return Listing(_found(container, members), refusal, plain=words.get("plain") is True)
 
-    def frame(self, path: Path, number: int) -> npt.NDArray[Any] | Refusal:
+    def frame(self, path: Path, number: int, *, shown: bool = False) -> npt.NDArray[Any] | Refusal:
         """Decode one frame of a stored object.
 
         Parameters
@@ -185,17 +186,19 @@ class Reader:
             The object.
         number : int
             Which frame, from 0.
+        shown : bool
+            As the object wants it.
 
         Returns
         -------
         ndarray or Refusal
-            As :func:`meta_dx.dicom.display.compact` returns it.
+            As :func:`~meta_dx.dicom.display.shown_pixels` or :func:`~meta_dx.dicom.display.compact` returns it.
         """
-        return self.ask([{"do": "frame", "path": str(path), "number": number}], _pixels)[0]
+        return self.ask([{"do": "frame", "path": str(path), "number": number, "shown": shown}], _pixels)[0]
 
-    def window(self, path: Path, number: int) -> tuple[float, float] | None:
-        """Return the window that a frame of a stored object names: centre and width, in physical units."""
-        (found,) = self.ask([{"do": "window", "path": str(path), "number": number}], _window)
+    def window(self, path: Path, number: int) -> Window | None:
+        """Return what a frame of a stored object is opened with, where it says so."""
+        found = self.ask([{"do": "window", "path": str(path), "number": number}], _window)[0]
         return None if isinstance(found, Refusal) else found
 
     def close(self) -> None:
@@ -355,16 +358,16 @@ def _pixels(words: Words, content: bytes) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _window(words: Words, _: bytes) -> tuple[float, float] | None:
+def _window(words: Words, _: bytes) -> Window | None:
     value = words.get("window")
     if value is None:
         return None
-    if not (isinstance(value, list) and len(value) == 2 and all(type(one) is float for one in value)):
-        raise ValueError("a window has a centre and a width")
-    center, width = value
-    if not (math.isfinite(center) and math.isfinite(width)):
+    if not isinstance(value, list) or [type(one) for one in value] != [float, float, bool]:
+        raise ValueError("a window has a centre and a width, and is curved or not")
+    found = Window(*value)
+    if not math.isfinite(found.center + found.width):
         raise ValueError("a window is finite")
-    return center, width
+    return found
 
 
 def _members(value: Any, most: int) -> list[tuple[int, str, int, RejectionCode | None]]:

@@ -18,6 +18,7 @@ import pandas as pd
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.objects import ObjectStore
 from meta_dx.cohort.volumes import SeriesPart, series_parts
+from meta_dx.dicom.display import WHITE, Window
 from meta_dx.dicom.geometry import Stack
 from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.rejections import Refusal
@@ -82,7 +83,7 @@ class CaseImages:
             self._key = vault.key
         self._turns = threading.Semaphore(_READERS)
         self._lock = threading.Lock()
-        self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, bool], Frame] = OrderedDict()
         self._held = 0
         self._tables: tuple[str, _Tables] | None = None
 
@@ -105,15 +106,18 @@ class CaseImages:
         references: dict[str, str] = {}
         for number, (key, days) in enumerate(tables.around(study)):
             label = "current" if number == 0 else _when(days)
+            parts = zip(tables.parts(key), self._windows(tables, key), strict=True)
             series = [
-                {**self._series(study, part, n), "frame_of_reference": _reference(part, references)}
-                for n, part in enumerate(tables.parts(key))
+                {**self._series(study, part, n, window), "frame_of_reference": _reference(part, references)}
+                for n, (part, window) in enumerate(parts)
             ]
             described.append({"key": f"s{number}", "label": label, "series": series})
         return {"studies": described}
 
     def frame(self, study: str, name: str, number: int) -> Frame:
         """Decode one frame of an object that belongs to a case or to another study of its patient.
+
+        Of a series that a table or a sigmoid shapes it is what the object wants shown, else what it measured.
 
         Raises
         ------
@@ -122,7 +126,7 @@ class CaseImages:
         """
         if not self.holds(study, name, number):
             raise MetaDxError("unknown_frame", "This case has no such picture.")
-        return self._decoded(name, number)
+        return self._decoded(name, number, self._curved(study, name, number))
 
     def holds(self, study: str, name: str, number: int) -> bool:
         """Tell whether a frame of an object belongs to a case or to another study of its patient."""
@@ -131,8 +135,8 @@ class CaseImages:
     def warm(self, study: str) -> None:
         """Decode the picture that a viewer asks for first, so that it need not wait for a reader to start."""
         for part in self._current().parts(study)[:1]:
-            middle = part.instances.iloc[len(part.instances) // 2]
-            self._decoded(middle["object"], int(middle["frame"]))
+            middle = _middle(part)
+            self._decoded(*middle, self._curved(study, *middle))
 
     def picture(self, image: str, frame: int = 0) -> Frame:
         """Decode a frame of an instance by its surrogate UID, whichever study it belongs to.
@@ -147,14 +151,14 @@ class CaseImages:
             raise MetaDxError("unknown_frame", "There is no such picture.")
         return self._decoded(name, frame)
 
-    def _decoded(self, name: str, number: int) -> Frame:
-        key = (name, number)
+    def _decoded(self, name: str, number: int, shown: bool = False) -> Frame:
+        key = (name, number, shown)
         with self._lock:
             if key in self._frames:
                 self._frames.move_to_end(key)
                 return self._frames[key]
         with self._turns, borrowed_reader(self._key, ReadLimits()) as reader:
-            pixels = reader.frame(self._store.path(name), number)
+            pixels = reader.frame(self._store.path(name), number, shown=shown)
         if isinstance(pixels, Refusal):
             raise MetaDxError("frame_unreadable", f"This picture cannot be read any more: {pixels.reason}")
         frame = Frame(pixels)
@@ -174,18 +178,31 @@ class CaseImages:
             self._tables = (version, _Tables(catalog.instances()))
         return self._tables[1]
 
-    def _window(self, part: SeriesPart) -> dict[str, float] | None:
-        """Return the window that the middle frame's object names."""
-        middle = part.instances.iloc[len(part.instances) // 2]
-        with self._turns, borrowed_reader(self._key, ReadLimits()) as reader:
-            found = reader.window(self._store.path(middle["object"]), int(middle["frame"]))
-        return None if found is None else {"center": found[0], "width": found[1]}
+    def _windows(self, tables: _Tables, key: str) -> list[Window | None]:
+        """Return the window of each part of a study: the one that the middle frame's object names."""
+        if key not in tables.windows:
+            middles = [_middle(part) for part in tables.parts(key)]
+            with self._turns, borrowed_reader(self._key, ReadLimits()) as reader:
+                tables.windows[key] = [reader.window(self._store.path(name), n) for name, n in middles]
+        return tables.windows[key]
 
-    def _series(self, study: str, part: SeriesPart, number: int) -> dict[str, Any]:
+    def _curved(self, study: str, name: str, number: int) -> bool:
+        """Tell whether a frame belongs to a series that a table or a sigmoid shapes."""
+        tables = self._current()
+        return any(
+            bool(((part.instances["object"] == name) & (part.instances["frame"] == number)).any())
+            for key, _ in tables.around(study)
+            for part, window in zip(tables.parts(key), self._windows(tables, key), strict=True)
+            if window is not None and window.curved
+        )
+
+    def _series(self, study: str, part: SeriesPart, number: int, window: Window | None) -> dict[str, Any]:
         first = part.instances.iloc[0]
         stack = part.part if isinstance(part.part, Stack) else None
         places = _places(part, stack)
         low, high = part.instances["pixel_min"].min(), part.instances["pixel_max"].max()
+        if window is not None and window.curved:
+            low, high = 0, WHITE
         return {
             "key": f"{number}",
             "label": _label(part, stack),
@@ -194,7 +211,7 @@ class CaseImages:
             "rows": int(first["rows"]),
             "columns": int(first["columns"]),
             "spacing": _spacing(part, stack),
-            "window": self._window(part),
+            "window": None if window is None else {"center": window.center, "width": window.width},
             "range": [float(low), float(high)],
             "frames": [
                 {"url": frame_address(study, name, frame), **place}
@@ -211,6 +228,8 @@ class _Tables:
     def __init__(self, instances: pd.DataFrame) -> None:
         self._instances = instances
         self._parts: dict[str, list[SeriesPart]] = {}
+        #: Of the parts of a study that was looked at.
+        self.windows: dict[str, list[Window | None]] = {}
 
     @cached_property
     def _by_study(self) -> dict[str, pd.DataFrame]:
@@ -256,6 +275,12 @@ class _Tables:
             for rows in held
             for name, frames in zip(rows["object"], rows["frames"], strict=True)
         }
+
+
+def _middle(part: SeriesPart) -> tuple[str, int]:
+    """Return object and number of the frame that says how the whole series is shown."""
+    middle = part.instances.iloc[len(part.instances) // 2]
+    return str(middle["object"]), int(middle["frame"])
 
 
 def _label(part: SeriesPart, stack: Stack | None) -> str:

@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 
 from meta_dx.cohort.picture_process import prepared_frame
 from meta_dx.cohort.preprocessing import ImageOptions, preprocess
-from meta_dx.dicom.display import displayed_pixels, window_of
+from meta_dx.dicom.display import WHITE, compact, displayed_pixels, shown_pixels, window_of
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.errors import MetaDxError
 from tests.dicom.builders import build_instance, picture
@@ -82,7 +82,7 @@ def test_the_window_of_monochrome1_shows_its_turned_values_as_the_object_wants_t
         "VOILUTFunction": "LINEAR_EXACT",
     }
     dataset = build_instance(**made, **more, PhotometricInterpretation="MONOCHROME1")
-    center, width = window_of(dataset) or (0, 1)
+    center, width, _ = window_of(dataset) or (0, 1, None)
     seen = ((physical_pixels(dataset) - center) / width + 0.5).clip(0, 1) * 255
     np.testing.assert_allclose(seen, shown(dataset), atol=1e-2)
     assert np.ptp(seen) > 50
@@ -117,7 +117,7 @@ def test_what_a_frame_says_counts_before_what_all_say() -> None:
         SharedFunctionalGroupsSequence=Sequence([group(50)]),
         PerFrameFunctionalGroupsSequence=Sequence([group(1000), Dataset()]),
     )
-    assert [window_of(dataset, n) for n in (0, 1)] == [(1000.0, 100.0), (50.0, 100.0)]
+    assert [window_of(dataset, n) for n in (0, 1)] == [(1000.0, 100.0, False), (50.0, 100.0, False)]
     assert not np.array_equal(shown(dataset, 0), shown(dataset, 1))
 
 
@@ -138,7 +138,50 @@ def test_an_object_that_says_nothing_usable_says_nothing(tags: dict[str, Any]) -
 
 
 def test_of_several_windows_the_first_counts() -> None:
-    assert window_of(build_instance(WindowCenter=[40, 600], WindowWidth=[80, 1600])) == (40.0, 80.0)
+    assert window_of(build_instance(WindowCenter=[40, 600], WindowWidth=[80, 1600])) == (40.0, 80.0, False)
+
+
+def curve(bits: int = 12) -> dict[str, Any]:
+    item = Dataset()
+    item.LUTDescriptor = [4096, 0, bits]
+    item.LUTData = (np.sqrt(np.arange(4096) / 4095) * ((1 << bits) - 1)).astype(np.uint16).tolist()
+    return {"VOILUTSequence": Sequence([item])}
+
+
+SIGMOID = {"WindowCenter": 2000, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"}
+
+
+@pytest.mark.parametrize(
+    "tags", [curve(), curve(16), SIGMOID, {**curve(), "WindowCenter": 9, "WindowWidth": 9}]
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_what_no_window_shows_is_shaped_before_it_is_windowed(tags: dict[str, Any], photometric: str) -> None:
+    dataset = build_instance(pixels=picture(8), PhotometricInterpretation=photometric, Modality="MG", **tags)
+    assert window_of(dataset) == (WHITE / 2, WHITE, True)
+    found = shown_pixels(dataset)
+    assert found.dtype == np.uint16
+    np.testing.assert_allclose(found / WHITE, shown(dataset) / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize("tags", [{**curve(), "WindowCenter": 40, "WindowWidth": 80}, curve(), SIGMOID])
+def test_values_of_ct_stay_in_their_unit(tags: dict[str, Any]) -> None:
+    found = window_of(build_instance(Modality="CT", **tags))
+    assert found == ((tags["WindowCenter"], tags["WindowWidth"], False) if "WindowWidth" in tags else None)
+
+
+def test_a_damaged_table_leaves_the_window() -> None:
+    tags = {"VOILUTSequence": Sequence([Dataset()]), "WindowCenter": 40, "WindowWidth": 80}
+    assert window_of(build_instance(Modality="MG", **tags)) == (40, 80, False)
+
+
+def test_beside_shaped_pictures_one_that_says_nothing_is_shown_whole() -> None:
+    dataset = build_instance(pixels=picture(9) // 4 + 300, Modality="MG")
+    values, found = dataset.pixel_array.astype(float), shown_pixels(dataset)
+    assert (found.min(), found.max()) == (0, WHITE)
+    expected = (values - values.min()) / np.ptp(values)
+    np.testing.assert_allclose(found / WHITE, expected, atol=1e-4)
+    colour = build_instance(pixels=picture(6, (8, 8, 3), 8))
+    np.testing.assert_array_equal(shown_pixels(colour), compact(physical_pixels(colour)))
 
 
 def test_colour_has_no_window() -> None:

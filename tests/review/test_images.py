@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from meta_dx.cohort.catalog import Catalog
+from meta_dx.dicom.display import WHITE
 from meta_dx.review.desk import Desk
 from tests.dicom.builders import uid_of, write_instance
 from tests.review.two_studies import EARLIER, SAGITTAL, THICK, THIN, desk_of_two_studies, write_two_studies
@@ -56,3 +60,26 @@ def test_a_home_from_before_frames_of_reference_were_kept_is_shown_without(tmp_p
     (file,) = desk.home.catalog.glob("*/instances.parquet")
     pq.write_table(pq.read_table(file).drop_columns(["frame_of_reference"]), file)
     assert frames_of_reference(described(Desk(desk.home))) == dict.fromkeys([THICK, THIN, SAGITTAL, EARLIER])
+
+
+@pytest.mark.parametrize(("modality", "curved"), [("MG", True), ("CT", False)])
+def test_a_table_shapes_the_pictures_of_its_series_but_never_hounsfield_units(
+    tmp_path: Path, modality: str, curved: bool
+) -> None:
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 0, 12], np.arange(4096, dtype="<u2")[::-1].tobytes()
+    tags = {"Modality": modality, "VOILUTSequence": Sequence([item])}
+    write_instance(tmp_path / "files", **tags)
+    desk = desk_of_two_studies(tmp_path / "home", tmp_path / "files")
+    (series,) = described(desk)["studies"][0]["series"]
+    (study,) = desk.cases.waiting()
+    *_, name, number = series["frames"][0]["url"].split("/")
+    measured = desk.images.picture(Catalog(desk.home).instances()["instance"].iloc[0]).pixels.astype(float)
+    found = desk.images.frame(study, name, int(number)).pixels
+    if not curved:
+        assert series["window"] is None
+        np.testing.assert_array_equal(found, measured)
+        return
+    assert (series["window"], series["range"]) == ({"center": WHITE / 2, "width": WHITE}, [0, WHITE])
+    np.testing.assert_allclose(found / WHITE, (4095 - measured.clip(0, 4095)) / 4095, atol=1e-4)
+    assert np.ptp(found) > WHITE / 4
