@@ -139,7 +139,7 @@ class CaseImages:
             self._decoded(*middle, self._curved(study, *middle))
 
     def picture(self, image: str, frame: int = 0) -> Frame:
-        """Decode a frame of an instance by its surrogate UID, whichever study it belongs to.
+        """Decode a frame of an instance by its surrogate UID, as the object wants it shown, whichever study it is of.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class CaseImages:
         name = self._current().object_of(image)
         if name is None:
             raise MetaDxError("unknown_frame", "There is no such picture.")
-        return self._decoded(name, frame)
+        return self._decoded(name, frame, shown=True)
 
     def _decoded(self, name: str, number: int, shown: bool = False) -> Frame:
         key = (name, number, shown)

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from meta_dx.cohort.catalog import Catalog
+from meta_dx.cohort.objects import ObjectStore
 from meta_dx.dicom.display import WHITE
+from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.review.desk import Desk
 from tests.dicom.builders import uid_of, write_instance
 from tests.review.two_studies import EARLIER, SAGITTAL, THICK, THIN, desk_of_two_studies, write_two_studies
@@ -74,11 +77,14 @@ def test_a_table_shapes_the_pictures_of_its_series_but_never_hounsfield_units(
     (series,) = described(desk)["studies"][0]["series"]
     (study,) = desk.cases.waiting()
     *_, name, number = series["frames"][0]["url"].split("/")
-    measured = desk.images.picture(Catalog(desk.home).instances()["instance"].iloc[0]).pixels.astype(float)
+    instance = Catalog(desk.home).instances().iloc[0]
+    measured = physical_pixels(dcmread(ObjectStore(desk.home).path(instance["object"])))
     found = desk.images.frame(study, name, int(number)).pixels
     if not curved:
         assert series["window"] is None
         np.testing.assert_array_equal(found, measured)
+        found = desk.images.picture(instance["instance"]).pixels  # a small picture is shown in no unit
+        np.testing.assert_allclose(found / WHITE, (4095 - measured.clip(0, 4095)) / 4095, atol=1e-4)
         return
     assert (series["window"], series["range"]) == ({"center": WHITE / 2, "width": WHITE}, [0, WHITE])
     np.testing.assert_allclose(found / WHITE, (4095 - measured.clip(0, 4095)) / 4095, atol=1e-4)
