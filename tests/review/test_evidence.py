@@ -28,7 +28,7 @@ def test_the_picture_is_the_frame_that_the_answer_names(
     save_prediction_run(desk.records, run.run, of_frame)
     decoded: list[int] = []
 
-    def frame(name: str, number: int) -> Frame:
+    def frame(name: str, number: int, shown: bool = False) -> Frame:
         decoded.append(number)
         return Frame(np.zeros((8, 8), np.uint16))
 
