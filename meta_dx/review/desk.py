@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from random import Random, SystemRandom
@@ -216,10 +216,15 @@ class Desk:
         unseen = {case.study for case in read if not case.answer and case.study in done}
         return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
 
-    def diseases(self) -> list[Diagnosis]:
+    def diseases(self, also: Iterable[Diagnosis] = ()) -> list[Diagnosis]:
         """Return the diseases that readers may choose from, sorted by name: those of the table and the support set.
 
         They do not depend on any prediction.
+
+        Parameters
+        ----------
+        also : iterable of Diagnosis
+            Others, which stand behind: of a code that is known the known name counts.
         """
         found: dict[str, Diagnosis] = {}
         table = Catalog(self.home).diagnoses()
@@ -230,7 +235,18 @@ class Desk:
         current = SupportSets(self.records).current()
         for case in current.cases if current else ():
             found.setdefault(case.code, Diagnosis(case.code, case.scheme, case.meaning))
+        for disease in also:
+            found.setdefault(disease.code, disease)
         return sorted(found.values(), key=lambda disease: (disease.meaning or disease.code, disease.code))
+
+    def decided_diseases(self) -> list[Diagnosis]:
+        """Return the diseases as :meth:`diseases`, with those that decisions about cases that are done have named.
+
+        They may depend on predictions: only for those who may see what done cases came to.
+        """
+        done = self.cases.done()
+        said = (one.content for one in self.cases.everything() if one.study in done)
+        return self.diseases(one.diagnosis for one in said if isinstance(one, Decision) and one.diagnosis)
 
     @property
     def teacher(self) -> Teacher:

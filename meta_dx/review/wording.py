@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.desk import Answer
 
 _CLOSE = 0.15  # difference of two probabilities that is called close
+_SURE = 0.9  # probability from which a disease leaves little doubt
 _FAR = 0.95  # share of the confirmed cases that lie nearer to one another, from which a case is called far
 _SHOWN = 6
 
@@ -64,11 +65,13 @@ def case_words(case: CaseRow, reading: ReadingRow | None = None) -> dict[str, An
     }
 
 
-def bars(answer: Answer, names: Mapping[str, str]) -> list[Bar]:
-    """Return the most probable diseases, most probable first."""
+def bars(answer: Answer, names: Mapping[str, str], own: Container[str] = ()) -> list[Bar]:
+    """Return the most probable diseases, most probable first, and those that the reader has named themselves."""
     said = answer.answer
     found = []
-    for code, probability in ranked(said.probabilities)[:_SHOWN]:
+    for place, (code, probability) in enumerate(ranked(said.probabilities)):
+        if place >= _SHOWN and code not in own:
+            continue
         low, high = (said.interval or {}).get(code, (None, None))
         found.append(Bar(names.get(code) or code, code, probability, low, high))
     return found
@@ -78,8 +81,9 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
     """Say where the model's doubt comes from.
 
     That a case lies far from every confirmed one is measured: hardly any of those lies as far from its own nearest.
-    The rest is a rule of ours: two diseases whose probabilities lie within 0.15 are a doubt *between* them; else the
-    larger part of the entropy decides, the epistemic one (little to go by) or the aleatoric one.
+    The rest is a rule of ours: two diseases whose probabilities lie within 0.15 are a doubt *between* them, one of 0.9
+    leaves little doubt; else the larger part of the entropy decides, the epistemic one (little to go by) or the
+    aleatoric one.
     """
     said = answer.answer
     measured = _distance(said.remoteness)
@@ -91,6 +95,8 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
         rule = f"Mostly between {names.get(first) or first} and {names.get(second) or second}{beside}."
     elif said.epistemic is None or said.aleatoric is None:
         rule = "" if measured else "This head does not tell where its doubt comes from."
+    elif ordered[0][1] >= _SURE:
+        rule = "Little doubt between the diseases that are offered."
     elif said.epistemic >= said.aleatoric:
         rule = "Mostly from too few confirmed cases, or none that is near."
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
+from meta_dx.records.predictions import latest_predictions, save_prediction_run
 from meta_dx.review.desk import Desk
 from tests.review.conftest import Browser
 
@@ -150,3 +152,32 @@ def test_a_decision_is_fully_there_or_not_at_all(
     assert desk.cases.get(study).state == "open"
     assert desk.trail.verify().whole
     assert "decide" not in [line.action for line in desk.trail.lines(study)]
+
+
+def test_a_new_disease_of_the_blind_read_is_in_the_list_of_its_reader_and_its_spelling_can_be_mended(
+    desk: Desk, browser: Browsers
+) -> None:
+    person = browser()
+    first, other = person.cases()[:2]
+    person.get(f"/cases/{first}")
+    new = {"new_scheme": "99T", "new_meaning": "Drfiting"}
+    person.post(f"/cases/{first}/read", rank1="T1", confidence="50", **new)
+    assert "Drfiting (T1)" in person.get(f"/cases/{first}").text
+    assert "Drfiting" not in person.get(f"/cases/{other}").text
+    form = {"verdict": "override", "reason": "not_offered"}
+    person.post(f"/cases/{first}/decide", diagnosis="drfiting (t1)", **form)
+    person.post(f"/cases/{first}/decide", diagnosis="T1", **form, **{**new, "new_meaning": "Drifting"})
+    contents = [one.content for one in desk.cases.opinions(first)]
+    said = [content.diagnosis for content in contents if isinstance(content, Decision)]
+    assert said == [Diagnosis("T1", "99T", "Drfiting"), Diagnosis("T1", "99T", "Drifting")]
+
+
+def test_diseases_that_are_too_improbable_to_be_listed_are_counted(desk: Desk, browser: Browsers) -> None:
+    (run,) = latest_predictions(desk.records)
+    eight = {f"D{n}": (8 - n) / 36 for n in range(8)}
+    answers = [replace(one, probabilities=eight, interval=None) for one in run.studies]
+    save_prediction_run(desk.records, run.run, answers)
+    person = browser()
+    study = person.cases()[0]
+    person.read(study, "D1")
+    assert "2 others together: 8 %" in person.get(f"/cases/{study}").text

@@ -229,6 +229,25 @@ def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> N
     assert taught.taught[0].disease == Diagnosis("Q1", "I10", "A new disease")
 
 
+def test_a_disease_that_a_decision_has_named_is_called_and_offered_by_its_name(
+    browser: Browsers, taught: FakeTeacher
+) -> None:
+    reader = browser()
+    study = reader.cases()[0]
+    reader.read(study)
+    new = {"new_scheme": "99T", "new_meaning": "A new disease"}
+    reader.post(f"/cases/{study}/decide", verdict="override", reason="not_offered", diagnosis="Q1", **new)
+    teacher = browser("lead")
+    page = teacher.get("/teach").text
+    assert "<td>A new disease</td>" in page
+    assert '<option value="A new disease (Q1)">' in page
+    assert "A new disease" not in reader.get(f"/cases/{reader.cases()[0]}").text, (
+        "others are asked without it"
+    )
+    teacher.post("/teach", disease="A new disease (Q1)", basis="pathology", study=study, action="teach")
+    assert taught.taught[0].disease == Diagnosis("Q1", "99T", "A new disease")
+
+
 @pytest.mark.parametrize("basis", ["", "adjudication", "the model"])
 def test_without_grounds_nothing_is_taught(browser: Browsers, taught: FakeTeacher, basis: str) -> None:
     _, study = decided(browser)

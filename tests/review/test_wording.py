@@ -9,7 +9,7 @@ import pytest
 from meta_dx.records.opinions import Shown
 from meta_dx.records.predictions import NearestCase, PredictedStudy
 from meta_dx.review.desk import Answer
-from meta_dx.review.wording import doubt
+from meta_dx.review.wording import bars, doubt
 
 NAMES = {"A": "Alpha", "B": "Beta"}
 
@@ -43,3 +43,20 @@ def test_two_close_diseases_are_named_with_what_the_nearest_cases_show(codes: st
 def test_the_larger_part_of_the_doubt_decides_otherwise() -> None:
     assert "too few confirmed cases" in said(0.6, 0.2, epistemic=0.4, aleatoric=0.1)
     assert "several diseases" in said(0.6, 0.2, epistemic=0.1, aleatoric=0.4)
+
+
+@pytest.mark.parametrize(("epistemic", "aleatoric"), [(0.3, 0.1), (0.1, 0.3)])
+def test_a_disease_far_ahead_leaves_little_doubt_wherever_it_comes_from(
+    epistemic: float, aleatoric: float
+) -> None:
+    more = {"epistemic": epistemic, "aleatoric": aleatoric}
+    assert said(0.9, 0.1, **more) == "Little doubt between the diseases that are offered."
+    assert said(0.9, 0.1, remoteness=0.97, **more).startswith("Far from every confirmed case")
+    assert "Little doubt" not in said(0.89, 0.1, **more)
+
+
+def test_a_disease_that_the_reader_has_named_is_shown_however_improbable() -> None:
+    probabilities = {code: p / 28 for p, code in enumerate("HGFEDCBA")}
+    answer = Answer(Shown(1, "b", 1), PredictedStudy("s", probabilities, 0.5), {})
+    assert [bar.code for bar in bars(answer, NAMES)] == list("ABCDEF")
+    assert [bar.code for bar in bars(answer, NAMES, {"H", "B", "X"})] == [*"ABCDEF", "H"]

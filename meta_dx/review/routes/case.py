@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import Account, SignIn
 from meta_dx.records.audit import AuditLine
-from meta_dx.records.opinions import REASONS, Decision, Diagnosis
+from meta_dx.records.opinions import REASONS, BlindOpinion, Decision, Diagnosis
 from meta_dx.records.predictions import ranked
 from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.desk import Answer, Desk
@@ -112,7 +112,10 @@ def fhir(request: Request, session: Annotated[SignIn, Depends(having("export"))]
     _require_own_decision(desk, session.account, study)
     content = diagnostic_report(desk, study)
     desk.trail.add(_export_line(desk, session.account, study, "fhir"))
-    return JSONResponse(content, media_type="application/fhir+json")
+    name = content["identifier"][0]["value"].removeprefix("urn:oid:")
+    # A browser would show it in the place of the case.
+    headers = {"Content-Disposition": f'attachment; filename="{name}.json"'}
+    return JSONResponse(content, media_type="application/fhir+json", headers=headers)
 
 
 @router.post("/cases/{study}/draft", dependencies=_CHANGES)
@@ -165,7 +168,9 @@ def _decide(
     request: Request, session: SignIn, study: str, form: dict[str, str], *, adjudicating: bool
 ) -> Response:
     desk = desk_of(request)
-    known = desk.diseases()
+    # Whoever spells a new disease out again may be mending how it was spelt before.
+    spelt_out = form.get("new_meaning", "").strip()
+    known = desk.diseases([] if spelt_out else own_diseases(desk, session.account, study))
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     answer = revealed(desk, session.account, case, reading)
     if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
@@ -240,6 +245,13 @@ def _mark(answer: Answer | None) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
+def own_diseases(desk: Desk, account: Account, study: str) -> list[Diagnosis]:
+    """Return the diseases that somebody has named in a case; a new one need not be spelt out twice."""
+    said = [one.content for one in desk.cases.opinions(study) if one.account == account.name]
+    decided = [one.diagnosis for one in said if isinstance(one, Decision) and one.diagnosis is not None]
+    return [*(disease for one in said if isinstance(one, BlindOpinion) for disease in one.ranked), *decided]
+
+
 def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
     if answer is None:
         return None
@@ -252,7 +264,8 @@ def _show(
 ) -> HTMLResponse:
     desk = desk_of(request)
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
-    known = desk.diseases()
+    own = own_diseases(desk, session.account, study)
+    known = desk.diseases(own)
     names = named(known)
     answer = revealed(desk, session.account, case, reading)
     # Before the page is made: no answer is in view that the trail does not name.
@@ -272,8 +285,11 @@ def _show(
     adjudicated = any(one.kind == "adjudication" and one.account == name for one in opinions)
     shown: dict[str, Any] = {}
     if answer is not None:
+        told = bars(answer, names, {disease.code for disease in own})
         shown = {
-            "bars": bars(answer, names),
+            "bars": told,
+            "others": len(answer.answer.probabilities) - len(told),
+            "others_together": max(0.0, 1 - sum(bar.probability for bar in told)),
             "doubt": doubt(answer, names),
             "evidence": evidence(answer, names),
             "epistemic": answer.answer.epistemic,

@@ -31,7 +31,7 @@ def lead(request: Request, session: Lead) -> HTMLResponse:
     desk = desk_of(request)
     counts = desk.worklist.page(session.account, "unread", most=1).counts
     shown = desk.dashboard()
-    names = named(desk.diseases())
+    names = named(desk.decided_diseases())
     found, fault = _drift(desk)
     return page(
         request,

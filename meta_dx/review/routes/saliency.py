@@ -18,7 +18,7 @@ from meta_dx.records.audit import AuditLine
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.insight import CaseSaliency, Insight
 from meta_dx.review.rendering import page
-from meta_dx.review.routes.case import in_view
+from meta_dx.review.routes.case import in_view, own_diseases
 from meta_dx.review.security import desk_of, having
 from meta_dx.review.wording import bars, case_words, named
 
@@ -44,6 +44,7 @@ def saliency(
     """Show which part of a picture moved the probability of a disease."""
     desk = desk_of(request)
     _, answer = _allowed(desk, session, study, disease)
+    own = own_diseases(desk, session.account, study)
     made, message, status = None, "", 200
     try:
         made = _map(request, session, study, disease, image)
@@ -55,7 +56,7 @@ def saliency(
         session,
         status,
         case=case_words(desk.cases.get(study)),
-        choices=bars(answer, named(desk.diseases())),
+        choices=bars(answer, named(desk.diseases(own)), {one.code for one in own}),
         disease=disease,
         image=image,
         message=message,
@@ -79,7 +80,8 @@ def _allowed(desk: Desk, session: SignIn, study: str, disease: str) -> tuple[Ins
     answer = in_view(desk, session.account, study)
     if not desk.options.saliency or desk.insight is None or answer is None:
         raise HTTPException(404, _NO_MAP)
-    if disease not in {bar.code for bar in bars(answer, {})}:
+    own = {one.code for one in own_diseases(desk, session.account, study)}
+    if disease not in {bar.code for bar in bars(answer, {}, own)}:
         raise HTTPException(404, _NO_MAP)
     return desk.insight, answer
 

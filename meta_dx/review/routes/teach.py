@@ -42,7 +42,9 @@ def teach(
     desk, chosen = desk_of(request), (study or [])[:_MOST]
     typed = {"disease": disease, "new_scheme": new_scheme, "new_meaning": new_meaning, "basis": basis}
     try:
-        found = diagnosis_of(disease, desk.diseases(), new_scheme, new_meaning)
+        # Whoever spells a disease out may be mending how a reader has spelt it.
+        known = desk.diseases() if new_meaning.strip() else desk.decided_diseases()
+        found = diagnosis_of(disease, known, new_scheme, new_meaning)
         if found is None:
             raise MetaDxError("unknown_disease", "Say which disease the cases show.")
         lesson = desk.lesson(found, chosen, basis)
@@ -71,7 +73,7 @@ def _show(
     status: int = 200,
 ) -> HTMLResponse:
     desk = desk_of(request)
-    diseases = desk.diseases()
+    diseases = desk.decided_diseases()
     names = named(diseases)
     live = SupportSets(desk.records).current()
     taught = {case.study: case.code for case in live.cases} if live else {}
