@@ -7,6 +7,7 @@ Written for the real study, so its identifiers are the originals. Codes that no 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +17,8 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-SCHEME = "99METADX"
+from meta_dx.dicom.coding_schemes import SCHEME, designator_of, one_line, printable
+
 VERDICTS = {
     "accept": ("accepted", "Accepted"),
     "override": ("rejected", "Rejected, another diagnosis given"),
@@ -68,6 +70,8 @@ class ReportedDecision:
         Code and words, where one was chosen.
     remarks : str
         Free text, as it was typed.
+    beside : int, optional
+        Place in :attr:`ReviewedCase.answers` of what the model had said; None without an answer.
     """
 
     reader: str
@@ -76,6 +80,16 @@ class ReportedDecision:
     diagnoses: tuple[ReportedDiagnosis, ...] = ()
     reason: tuple[str, str] | None = None
     remarks: str = ""
+    beside: int | None = None
+
+
+@dataclass(frozen=True)
+class ReportedAnswer:
+    """What the model said, most probable first, and by which bundle (its hash) and version of its support set."""
+
+    diagnoses: tuple[ReportedDiagnosis, ...]
+    bundle: str
+    support_version: int
 
 
 @dataclass(frozen=True)
@@ -90,12 +104,9 @@ class ReviewedCase:
         What was read, each series in its order; at least one.
     decisions : tuple of ReportedDecision
         Those that stand, of one reader each, oldest first; at least one.
-    answer : tuple of ReportedDiagnosis
-        What the model said, most probable first; empty where it was not shown.
-    bundle : str
-        Hash of the bundle; empty without an answer.
-    support_version : int, optional
-        Version of its support set.
+    answers : tuple of ReportedAnswer
+        Beside which was decided, oldest first; empty where none was shown. Several where the model was taught between
+        two readers.
     """
 
     patient_id: str
@@ -103,9 +114,7 @@ class ReviewedCase:
     accession: str
     images: tuple[SourceImage, ...]
     decisions: tuple[ReportedDecision, ...]
-    answer: tuple[ReportedDiagnosis, ...] = ()
-    bundle: str = ""
-    support_version: int | None = None
+    answers: tuple[ReportedAnswer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,40 +183,57 @@ def structured_report(case: ReviewedCase, identity: ReportIdentity, version: str
 
 
 def _groups(case: ReviewedCase, identity: ReportIdentity, version: str) -> list[Any]:
+    from highdicom.sr import SourceImageForMeasurementGroup
+
+    sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in _cited(case)]
+    several, told = len(case.decisions) > 1, len(case.answers) > 1
+    groups = []
+    for number, one in enumerate(case.decisions, start=1):
+        tracked = _tracked(identity, f"decision {number}" if several else "decision")
+        group = _decided(one, tracked, sources, several)
+        if told:
+            beside = "none" if one.beside is None else f"answer {one.beside + 1}"
+            _add_text(group, _concept("beside", "Answer of the model that had been shown"), beside)
+        groups.append(group)
+    for number, answer in enumerate(case.answers, start=1):
+        for rank, named in enumerate(answer.diagnoses, start=1):
+            tracked = _tracked(identity, f"answer {number}, rank {rank}" if told else f"answer {rank}")
+            groups.append(_answered(answer, named, tracked, sources, version))
+    return groups
+
+
+def _answered(
+    answer: ReportedAnswer, named: ReportedDiagnosis, tracked: Any, sources: list[Any], version: str
+) -> Any:
+    """Return a diagnosis that the model gave, as a group that a device has observed, not the readers."""
     from highdicom.sr import (
         AlgorithmIdentification,
+        DeviceObserverIdentifyingAttributes,
         Measurement,
         MeasurementsAndQualitativeEvaluations,
+        ObserverContext,
         QualitativeEvaluation,
-        SourceImageForMeasurementGroup,
     )
     from pydicom.sr.codedict import codes
 
-    sources = [SourceImageForMeasurementGroup(image.sop_class, image.instance) for image in _cited(case)]
-    several = len(case.decisions) > 1
-    groups = [
-        _decided(one, _tracked(identity, f"decision {number}" if several else "decision"), sources, several)
-        for number, one in enumerate(case.decisions, start=1)
-    ]
-    parameters = [f"bundle {case.bundle}", f"support set {case.support_version}", RESEARCH]
-    for rank, named in enumerate(case.answer, start=1):
-        groups.append(
-            MeasurementsAndQualitativeEvaluations(
-                tracking_identifier=_tracked(identity, f"answer {rank}"),
-                finding_type=_concept("answer", "Answer of the model"),
-                algorithm_id=AlgorithmIdentification("meta_dx", version, parameters),
-                measurements=[
-                    Measurement(
-                        _concept("probability", "Probability of the diagnosis"),
-                        round(float(named.probability or 0.0), 6),
-                        codes.UCUM.NoUnits,
-                    )
-                ],
-                qualitative_evaluations=[QualitativeEvaluation(_diagnosis(), _coded(named))],
-                source_images=sources,
+    parameters = [f"bundle {answer.bundle}", f"support set {answer.support_version}", RESEARCH]
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked,
+        finding_type=_concept("answer", "Answer of the model"),
+        algorithm_id=AlgorithmIdentification("meta_dx", version, parameters),
+        measurements=[
+            Measurement(
+                _concept("probability", "Probability of the diagnosis"),
+                round(float(named.probability or 0.0), 6),
+                codes.UCUM.NoUnits,
             )
-        )
-    return groups
+        ],
+        qualitative_evaluations=[QualitativeEvaluation(_diagnosis(), _coded(named))],
+        source_images=sources,
+    )
+    device = DeviceObserverIdentifyingAttributes(_made_uid(f"bundle/{answer.bundle}"), "meta_dx")
+    _observed_by(group, ObserverContext(codes.DCM.Device, device))
+    return group
 
 
 def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any], several: bool) -> Any:
@@ -217,7 +243,6 @@ def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any], sever
         PnameContentItem,
         QualitativeEvaluation,
         RelationshipTypeValues,
-        TextContentItem,
     )
     from pydicom.sr.codedict import codes
 
@@ -235,14 +260,25 @@ def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any], sever
         qualitative_evaluations=stated,
         source_images=sources,
     )
-    remarks = "".join(c if c.isprintable() or c in "\r\n\t" else " " for c in decision.remarks).strip()
+    remarks = printable(decision.remarks)
     if remarks:
-        contains = RelationshipTypeValues.CONTAINS
-        group[0].ContentSequence.append(TextContentItem(codes.DCM.Comment, remarks, contains))
+        _add_text(group, codes.DCM.Comment, remarks)
     if several:
         whose, context = _person(decision.reader), RelationshipTypeValues.HAS_OBS_CONTEXT
-        group[0].ContentSequence.append(PnameContentItem(codes.DCM.PersonObserverName, whose, context))
+        _observed_by(group, [PnameContentItem(codes.DCM.PersonObserverName, whose, context)])
     return group
+
+
+def _observed_by(group: Any, observer: Sequence[Any]) -> None:
+    """Say who has observed what is in a group, if not who has observed the rest of the report."""
+    for item in reversed(observer):
+        group[0].ContentSequence.insert(2, item)  # after what the group is called, before what it says
+
+
+def _add_text(group: Any, concept: Any, text: str) -> None:
+    from highdicom.sr import RelationshipTypeValues, TextContentItem
+
+    group[0].ContentSequence.append(TextContentItem(concept, text, RelationshipTypeValues.CONTAINS))
 
 
 def _cited(case: ReviewedCase) -> list[SourceImage]:
@@ -260,8 +296,11 @@ def _cited(case: ReviewedCase) -> list[SourceImage]:
 def _tracked(identity: ReportIdentity, name: str) -> Any:
     from highdicom.sr import TrackingIdentifier
 
-    digest = hashlib.sha256(f"{identity.instance}/{name}".encode()).digest()
-    return TrackingIdentifier(f"2.25.{int.from_bytes(digest[:16], 'big')}", name)
+    return TrackingIdentifier(_made_uid(f"{identity.instance}/{name}"), name)
+
+
+def _made_uid(what: str) -> str:
+    return f"2.25.{int.from_bytes(hashlib.sha256(what.encode()).digest()[:16], 'big')}"
 
 
 def _observers(case: ReviewedCase) -> Any:
@@ -315,10 +354,13 @@ def _settle_times(made: Dataset, decided_at: str) -> None:
     """Give the report the moment of the decision, so that writing it again gives the same bytes; it is in UTC."""
     made.TimezoneOffsetFromUTC = _UTC
     day, clock = _day_and_clock(decided_at)
-    for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
-        setattr(made, keyword, day)
-    for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
-        setattr(made, keyword, clock)
+    made.ContentDate = made.InstanceCreationDate = day
+    made.ContentTime = made.InstanceCreationTime = clock
+    for keyword in (
+        "SeriesDate",
+        "SeriesTime",
+    ):  # one series holds the reports of every decision about a case
+        made.pop(keyword, None)
     for item in made.get("ContributingEquipmentSequence", ()):
         item.ContributionDateTime = f"{day}{clock}{_UTC}"
 
@@ -338,7 +380,11 @@ def _concept(code: str, meaning: str) -> Any:
 def _coded(named: ReportedDiagnosis) -> Any:
     from highdicom.sr import CodedConcept
 
-    return CodedConcept(named.code, (named.scheme or SCHEME)[:16], (named.meaning or named.code)[:64])
+    # A backslash would separate two values.
+    code, scheme, meaning = (
+        one_line(part).replace("\\", "/") for part in (named.code, designator_of(named.scheme), named.meaning)
+    )
+    return CodedConcept(code, scheme[:16], (meaning or code)[:64])
 
 
 def _person(login: str) -> str:

@@ -9,14 +9,14 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
 
 import meta_dx
 from meta_dx.cohort.catalog import Catalog
+from meta_dx.dicom.coding_schemes import one_line, printable, uri_of
 from meta_dx.dicom.structured_report import (
     RESEARCH,
-    SCHEME,
     VERDICTS,
+    ReportedAnswer,
     ReportedDecision,
     ReportedDiagnosis,
     ReportIdentity,
@@ -32,25 +32,6 @@ from meta_dx.review.desk import Desk
 from meta_dx.review.wording import named
 
 _MOST_ANSWERS = 5
-# Coding schemes as FHIR registers them, by the designators of DICOM (PS3.16, chapter 8) and the names that tables of
-# diagnoses use: letters and digits, in lower case.
-_SYSTEMS = {
-    **dict.fromkeys(("sct", "snomedct", "snomed", "snomedctsct"), "http://snomed.info/sct"),
-    **dict.fromkeys(("srt", "snm3", "99sdm"), "http://snomed.info/srt"),
-    **dict.fromkeys(("i10", "icd10", "icd10who"), "http://hl7.org/fhir/sid/icd-10"),
-    **dict.fromkeys(("i10c", "icd10cm"), "http://hl7.org/fhir/sid/icd-10-cm"),
-    **dict.fromkeys(("i10p", "icd10pcs"), "http://www.cms.gov/Medicare/Coding/ICD10"),
-    "icd10gm": "http://fhir.de/CodeSystem/bfarm/icd-10-gm",
-    **dict.fromkeys(("i9", "icd9"), "http://hl7.org/fhir/sid/icd-9"),
-    **dict.fromkeys(("i9c", "i9cdx", "icd9cm"), "http://hl7.org/fhir/sid/icd-9-cm"),
-    **dict.fromkeys(("i11", "icd11"), "http://id.who.int/icd/release/11/mms"),
-    "icdo3": "http://terminology.hl7.org/CodeSystem/icd-o-3",
-    **dict.fromkeys(("radlex", "rid"), "http://radlex.org"),
-    **dict.fromkeys(("ln", "loinc"), "http://loinc.org"),
-    "dcm": "http://dicom.nema.org/resources/ontology/DCM",
-    "umls": "http://terminology.hl7.org/CodeSystem/umls",
-    "ucum": "http://unitsofmeasure.org",
-}
 
 
 def report_of(
@@ -108,7 +89,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled)
     concluded = list(dict.fromkeys(one for said in case.decisions for one in said.diagnoses))
-    return {
+    report = {
         "resourceType": "DiagnosticReport",
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{_uid(desk, f'{study}/fhir')}"}],
         "status": "corrected" if len(desk.cases.stood(study)) > 1 else "final",
@@ -128,11 +109,15 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
                 "extension": [
                     {"url": "diagnosis", "valueCodeableConcept": _coding(one)},
                     {"url": "probability", "valueDecimal": one.probability},
+                    {"url": "bundle", "valueString": answer.bundle},
+                    {"url": "support_set", "valueInteger": answer.support_version},
                 ],
             }
-            for one in case.answer
+            for answer in case.answers
+            for one in answer.diagnoses
         ],
     }
+    return {name: value for name, value in report.items() if value}  # FHIR has no empty lists
 
 
 def decisions_table(desk: Desk) -> str:
@@ -153,6 +138,7 @@ def decisions_table(desk: Desk) -> str:
             "at",
             "verdict",
             "code",
+            "scheme",
             "meaning",
             "confidence",
             "reason",
@@ -182,17 +168,24 @@ def decisions_table(desk: Desk) -> str:
 def _cells(one: Opinion, names: Mapping[str, str]) -> list[Any]:
     lineage = [one.bundle or "", "" if one.support_version is None else one.support_version]
     if isinstance(one.content, BlindOpinion):
-        code = one.content.first or ""
-        return ["", code, names.get(code, ""), one.content.confidence, "", *lineage]
-    diagnosis = one.content.diagnosis
-    code, meaning = (diagnosis.code, diagnosis.meaning) if diagnosis else ("", "")
-    return [one.content.verdict, code, meaning, "", one.content.reason, *lineage]
+        if not one.content.ranked:  # nor has anybody been asked how confident they are
+            return ["", "", "", "", "", "", *lineage]
+        first = one.content.ranked[0]
+        meaning = names.get(first.code) or first.meaning
+        return ["", first.code, first.scheme, meaning, one.content.confidence, "", *lineage]
+    said = one.content.diagnosis
+    code, scheme, meaning = (said.code, said.scheme, said.meaning) if said else ("", "", "")
+    return [one.content.verdict, code, scheme, meaning, "", one.content.reason, *lineage]
 
 
 def _harmless(cell: Any) -> Any:
     """Keep a spreadsheet from taking what somebody typed for a formula."""
-    # Spreadsheets skip white space, and some take the wide forms of East Asian keyboards.
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip()[:1] in tuple("=+-@＝＋－＠") else cell
+    if not isinstance(cell, str):
+        return cell
+    # Spreadsheets skip white space, some take a carriage return for the end of a row, or the wide forms of East Asian
+    # keyboards for the others.
+    text = one_line(cell)
+    return f"'{text}" if text[:1] in tuple("=+-@＝＋－＠") else text
 
 
 def settled_of(desk: Desk, study: str) -> list[Opinion]:
@@ -211,9 +204,8 @@ def settled_of(desk: Desk, study: str) -> list[Opinion]:
 
 
 def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCase:
-    standing = _standing(settled)
-    # The newest answer that somebody has decided beside; it may have been switched off before another one decided.
-    beside = next((one for one in reversed(standing) if one.run is not None), standing[-1])
+    standing, names = _standing(settled), {d.code: d for d in desk.diseases()}
+    runs, answers = _answers(desk, standing, names)
     instances = Catalog(desk.home).instances(
         columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
     )
@@ -237,23 +229,36 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
             "report of it: bring back the vault that it was taken in with.",
         )
     first = rows.iloc[0]
-    answer, names = run_answer(desk.records, beside.run, study), {d.code: d for d in desk.diseases()}
-    ordered = ranked(answer.probabilities) if answer else []
+    accession = next(iter(rows["accession"].dropna()), "")  # not every image of a study need carry it
     return ReviewedCase(
         patient_id=known["patient"][first["patient"]],
         study=known["study"][study],
-        accession=known["accession"].get(first["accession"], ""),
+        accession=known["accession"].get(accession, ""),
         images=tuple(
             SourceImage(
                 str(row["sop_class"]), known["instance"][row["instance"]], known["series"][row["series"]]
             )
             for row in rows.to_dict("records")
         ),
-        decisions=tuple(_decision(desk, one, settled, names) for one in standing),
-        answer=tuple(_reported(names.get(code, Diagnosis(code)), p) for code, p in ordered[:_MOST_ANSWERS]),
-        bundle=beside.bundle or "",
-        support_version=beside.support_version,
+        decisions=tuple(_decision(desk, one, settled, names, runs) for one in standing),
+        answers=answers,
     )
+
+
+def _answers(
+    desk: Desk, standing: Sequence[Opinion], names: Mapping[str, Diagnosis]
+) -> tuple[list[int], tuple[ReportedAnswer, ...]]:
+    """Return the runs beside which was decided, oldest first, and what they answered."""
+    found = dict[int, ReportedAnswer]()
+    for one in standing:
+        answer = run_answer(desk.records, one.run, one.study)
+        if one.run is None or answer is None:
+            continue
+        most = ranked(answer.probabilities)[:_MOST_ANSWERS]
+        told = tuple(_reported(names.get(code, Diagnosis(code)), chance) for code, chance in most)
+        found[one.run] = ReportedAnswer(told, one.bundle or "", one.support_version or 0)
+    runs = sorted(found)
+    return runs, tuple(found[run] for run in runs)
 
 
 def _standing(settled: Sequence[Opinion]) -> list[Opinion]:
@@ -265,7 +270,11 @@ def _standing(settled: Sequence[Opinion]) -> list[Opinion]:
 
 
 def _decision(
-    desk: Desk, said: Opinion, settled: Sequence[Opinion], names: Mapping[str, Diagnosis]
+    desk: Desk,
+    said: Opinion,
+    settled: Sequence[Opinion],
+    names: Mapping[str, Diagnosis],
+    runs: Sequence[int],
 ) -> ReportedDecision:
     decision = said.content
     if not isinstance(decision, Decision):
@@ -285,6 +294,7 @@ def _decision(
         tuple(_reported(one) for one in stated),
         (decision.reason, REASONS[decision.reason]) if decision.reason else None,
         decision.text,
+        runs.index(said.run) if said.run in runs else None,
     )
 
 
@@ -296,7 +306,8 @@ def _conclusion(decisions: Sequence[ReportedDecision]) -> str:
 
 def _words(decision: ReportedDecision) -> str:
     reason = f" Reason: {decision.reason[1]}." if decision.reason else ""
-    remarks = f"\nRemarks: {decision.remarks.strip()}" if decision.remarks.strip() else ""
+    typed = printable(decision.remarks)
+    remarks = f"\nRemarks: {typed}" if typed else ""
     return f"{VERDICTS[decision.verdict][1]}.{reason} {RESEARCH}.{remarks}"
 
 
@@ -326,11 +337,6 @@ def _uid(desk: Desk, what: str) -> str:
 
 
 def _coding(one: ReportedDiagnosis) -> dict[str, Any]:
-    coding = {"system": _system(one.scheme), "code": one.code, "display": one.meaning or one.code}
-    return {"coding": [coding], "text": one.meaning or one.code}
-
-
-def _system(scheme: str) -> str:
-    """Return the URI of a coding scheme; one that nobody has registered has a URN of ours, so that it is not lost."""
-    known = _SYSTEMS.get("".join(filter(str.isalnum, scheme.lower())))
-    return known or f"urn:meta_dx:scheme:{quote(scheme.strip() or SCHEME, safe='')}"
+    code = one_line(one.code)
+    meaning = one_line(one.meaning) or code
+    return {"coding": [{"system": uri_of(one.scheme), "code": code, "display": meaning}], "text": meaning}

@@ -17,6 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
 from meta_dx.dicom.structured_report import (
+    ReportedAnswer,
     ReportedDecision,
     ReportedDiagnosis,
     ReportIdentity,
@@ -123,7 +124,7 @@ def test_the_evidence_of_a_report_is_every_image_however_many(tmp_path: Path) ->
     )
     named = ReportedDiagnosis("D0", "99T", "Disease 0", 0.8)
     decision = ReportedDecision("anna", "2026-01-01T00:00:00+00:00", "accept", (named,))
-    case = ReviewedCase("P", "1.2.3", "", slices, (decision,), (named,), "b" * 64, 1)
+    case = ReviewedCase("P", "1.2.3", "", slices, (decision,), (ReportedAnswer((named,), "b" * 64, 1),))
     content = structured_report(case, ReportIdentity("1.2.9.1", "1.2.9", 1), "1")
     report = dcmread(BytesIO(content))
     listed = {
