@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common import DATA_TEAM, table
+from assets.faults import asset
 from assets.project import MetaDx
 from assets.validation import validated_batch, validated_diagnoses
 from meta_dx.cohort.preprocessing import PREPROCESSING_VERSION
@@ -11,7 +12,7 @@ from meta_dx.cohort.preprocessing import PREPROCESSING_VERSION
 _CODE_VERSION = f"1.{PREPROCESSING_VERSION}"
 
 
-@dg.asset(
+@asset(
     group_name="cohort",
     deps=[validated_batch],
     owners=DATA_TEAM,
@@ -42,7 +43,7 @@ def image_store(meta_dx: MetaDx) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(store.version))
 
 
-@dg.asset(
+@asset(
     group_name="cohort",
     deps=[image_store],
     owners=DATA_TEAM,
@@ -59,7 +60,7 @@ def near_duplicates(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(
+@asset(
     group_name="cohort",
     deps=[near_duplicates, validated_diagnoses],
     owners=DATA_TEAM,
@@ -83,7 +84,7 @@ def frozen_split(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(
+@asset(
     group_name="cohort",
     deps=[frozen_split],
     owners=DATA_TEAM,

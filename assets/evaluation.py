@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common import CLINICAL_TEAM, MODEL_TEAM, picture, table
+from assets.faults import asset
 from assets.models import bundle
 from assets.predictions import batch_predictions
 from assets.project import MetaDx
@@ -11,7 +12,7 @@ from meta_dx.evaluation.options import EVALUATION_VERSION
 _CODE_VERSION = str(EVALUATION_VERSION)
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     deps=[bundle],
     owners=MODEL_TEAM,
@@ -39,7 +40,7 @@ def rare_disease_evaluation(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     deps=[rare_disease_evaluation, batch_predictions],
     owners=CLINICAL_TEAM,

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common import DATA_TEAM, table
+from assets.faults import asset
 from assets.partitions import ingest_batches
 from assets.project import MetaDx
 
@@ -10,7 +11,7 @@ from assets.project import MetaDx
 _CODE_VERSION = "1"
 
 
-@dg.asset(
+@asset(
     group_name="ingestion",
     owners=DATA_TEAM,
     kinds={"dicom"},
@@ -41,7 +42,7 @@ def fetched_instances(meta_dx: MetaDx) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"archives": table(accounts), "failed": table(failed)})
 
 
-@dg.asset(
+@asset(
     group_name="ingestion",
     partitions_def=ingest_batches,
     owners=DATA_TEAM,
@@ -72,7 +73,7 @@ def ingested_batch(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.Mat
     )
 
 
-@dg.asset(
+@asset(
     group_name="ingestion",
     deps=[ingested_batch],
     owners=DATA_TEAM,

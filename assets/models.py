@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common import MODEL_TEAM
+from assets.faults import asset
 from assets.project import MetaDx
 from assets.training import selected_learner
 from meta_dx.inference import EXPORT_VERSION
@@ -10,7 +11,7 @@ from meta_dx.inference import EXPORT_VERSION
 _CODE_VERSION = str(EXPORT_VERSION)
 
 
-@dg.asset(
+@asset(
     group_name="models",
     deps=[selected_learner],
     owners=MODEL_TEAM,

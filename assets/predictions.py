@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.common import CLINICAL_TEAM
+from assets.faults import asset
 from assets.ingestion import diagnosis_table
 from assets.models import bundle
 from assets.partitions import ingest_batches
@@ -15,7 +16,7 @@ from assets.validation import validated_batch
 _CODE_VERSION = "2"
 
 
-@dg.asset(
+@asset(
     group_name="predictions",
     deps=[diagnosis_table, bundle],
     owners=CLINICAL_TEAM,
@@ -38,7 +39,7 @@ def support_set(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(
+@asset(
     group_name="predictions",
     partitions_def=ingest_batches,
     deps=[support_set, bundle, validated_batch],

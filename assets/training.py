@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.cohort import frozen_split
 from assets.common import MODEL_TEAM, picture, table
+from assets.faults import asset
 from assets.project import MetaDx
 from meta_dx.training.task import SELECTION_VERSION, TRAINING_VERSION
 
@@ -13,7 +14,7 @@ _LATER = {"anp": 1, "proto_maml": 1}
 _CHOICE_VERSION = f"{TRAINING_VERSION}.{SELECTION_VERSION}"
 
 
-@dg.asset(
+@asset(
     group_name="training",
     deps=[frozen_split],
     owners=MODEL_TEAM,
@@ -47,7 +48,7 @@ def meta_learner_asset(learner: str, description: str, after: dg.AssetsDefinitio
     AssetsDefinition
     """
 
-    @dg.asset(
+    @asset(
         name=f"{learner}_learner",
         group_name="training",
         deps=[after],
@@ -95,7 +96,7 @@ LEARNER_ASSETS = [
 ]
 
 
-@dg.asset(
+@asset(
     group_name="training",
     deps=LEARNER_ASSETS,
     owners=MODEL_TEAM,
@@ -121,7 +122,7 @@ def selected_learner(meta_dx: MetaDx) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(
+@asset(
     group_name="training",
     deps=[selected_learner],
     owners=MODEL_TEAM,

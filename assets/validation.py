@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common import DATA_TEAM, check_results, check_specs
+from assets.faults import asset
 from assets.ingestion import diagnosis_table, ingested_batch
 from assets.partitions import ingest_batches
 from assets.project import MetaDx
@@ -12,7 +13,7 @@ from meta_dx.cohort.validation import diagnosis_checks, ingest_checks
 _CODE_VERSION = "2"
 
 
-@dg.asset(
+@asset(
     group_name="validation",
     partitions_def=ingest_batches,
     deps=[ingested_batch],
@@ -39,7 +40,7 @@ def validated_batch(context: dg.AssetExecutionContext, meta_dx: MetaDx) -> dg.Ma
     )
 
 
-@dg.asset(
+@asset(
     group_name="validation",
     deps=[diagnosis_table, validated_batch],
     check_specs=check_specs("validated_diagnoses", diagnosis_checks()),

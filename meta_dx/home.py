@@ -24,6 +24,18 @@ from meta_dx.errors import MetaDxError
 DEFAULT_HOME = ".meta_dx"
 _MARKER = "home.json"
 _LAYOUT = 1
+_SENTENCES = {
+    errno.ENOSPC: ("disk_full", "the disk is full: free some space and run the same command again"),
+    errno.EDQUOT: (
+        "disk_full",
+        "the disk quota is used up: free some space and run the same command again",
+    ),
+    errno.EROFS: ("read_only", "the file system is read-only: choose a writable folder with --home"),
+    errno.EACCES: ("not_writable", "permission is denied: choose a folder that you may write to"),
+    errno.EPERM: ("not_writable", "permission is denied: choose a folder that you may write to"),
+    errno.ENOTDIR: ("not_writable", "a file stands where a folder is needed: choose another folder"),
+    errno.EEXIST: ("not_writable", "a file stands where a folder is needed: choose another folder"),
+}
 
 
 @dataclass(frozen=True)
@@ -162,22 +174,18 @@ def storage_faults(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        sentences = {
-            errno.ENOSPC: ("disk_full", "the disk is full: free some space and run the same command again"),
-            errno.EDQUOT: (
-                "disk_full",
-                "the disk quota is used up: free some space and run the same command again",
-            ),
-            errno.EROFS: ("read_only", "the file system is read-only: choose a writable folder with --home"),
-            errno.EACCES: ("not_writable", "permission is denied: choose a folder that you may write to"),
-            errno.EPERM: ("not_writable", "permission is denied: choose a folder that you may write to"),
-            errno.ENOTDIR: ("not_writable", "a file stands where a folder is needed: choose another folder"),
-            errno.EEXIST: ("not_writable", "a file stands where a folder is needed: choose another folder"),
-        }
-        if fault.errno not in sentences:
+        known = storage_fault(fault, where)
+        if known is None:
             raise
-        code, sentence = sentences[fault.errno]
-        raise MetaDxError(code, f"Cannot write {where}: {sentence}.") from fault
+        raise known from fault
+
+
+def storage_fault(fault: OSError, where: Path) -> MetaDxError | None:
+    """Say in one sentence what the disk did when ``where`` was written; None when it was something else."""
+    if fault.errno not in _SENTENCES:
+        return None
+    code, sentence = _SENTENCES[fault.errno]
+    return MetaDxError(code, f"Cannot write {where}: {sentence}.")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

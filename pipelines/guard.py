@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import meta_dx.home as homes
+from assets.faults import machine_fault
 from meta_dx.errors import MetaDxError
+from meta_dx.faults import UnexpectedError, causes, told
 
 log = logging.getLogger("meta_dx")
 
@@ -28,7 +30,7 @@ def guarded(work: Callable[[], int], home: Path) -> int:
     Returns
     -------
     int
-        What ``work`` returned, 2 for what the user can mend, 130 after Ctrl-C. Faults of ours are raised.
+        What ``work`` returned, 2 for what the user can mend, 130 after Ctrl-C, 1 for a fault of ours.
     """
     try:
         return work()
@@ -37,10 +39,12 @@ def guarded(work: Callable[[], int], home: Path) -> int:
     except KeyboardInterrupt:
         return _refuse("stopped. Nothing is half written; run the same command again to go on.", 130)
     except Exception as fault:
-        known = next(filter(None, (_storage_fault(cause, home) for cause in _causes(fault))), None)
-        if known is None:
-            raise
-        return _refuse(str(known))
+        known = machine_fault(fault, home)
+        if known is not None:
+            return _refuse(str(known))
+        told_already = next((one for one in causes(fault) if isinstance(one, UnexpectedError)), fault)
+        log.error("meta_dx: %s", told(told_already, home))
+        return 1
 
 
 def require_room(home: Path) -> None:
@@ -66,24 +70,3 @@ def require_room(home: Path) -> None:
 def _refuse(sentence: str, status: int = 2) -> int:
     log.error("meta_dx: %s", " ".join(sentence.split()))
     return status
-
-
-def _causes(fault: BaseException | None) -> Iterator[BaseException]:
-    while fault is not None:
-        yield fault
-        fault = fault.__cause__ or fault.__context__
-
-
-def _storage_fault(fault: BaseException, home: Path) -> MetaDxError | None:
-    """Recognise a full, read-only or forbidden disk, whether a file or one of Dagster's tables met it."""
-    from meta_dx.records.sqlite import storage_error
-
-    if isinstance(fault, OSError):
-        try:
-            with homes.storage_faults(Path(fault.filename or home)):
-                raise fault
-        except MetaDxError as known:
-            return known
-        except OSError:
-            return None
-    return storage_error(getattr(fault, "orig", fault), f"Dagster's tables in {home / 'dagster'}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from assets.faults import guarded
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
 from pipelines.jobs import all_assets_job, fetch_job
@@ -17,6 +18,7 @@ from pipelines.working import end_dead_runs
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Every night at 00:30 UTC: fetch what is new in the archives, two hours before it is taken in.",
 )
+@guarded
 def nightly_fetch(
     context: dg.ScheduleEvaluationContext, meta_dx: MetaDx
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -34,6 +36,7 @@ def nightly_fetch(
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Every night at 02:30 UTC: one run of everything for each new ingest batch.",
 )
+@guarded
 def nightly(
     context: dg.ScheduleEvaluationContext, meta_dx: MetaDx
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from assets.faults import guarded
 from assets.project import MetaDx
 from pipelines.batches import register_new_batches
 from pipelines.jobs import inbox_job, ingest_job
@@ -17,6 +18,7 @@ from pipelines.working import end_dead_runs
     default_status=dg.DefaultSensorStatus.STOPPED,
     description="Looks into the sources every two minutes; new files become an ingest batch and are predicted.",
 )
+@guarded
 def inbox(context: dg.SensorEvaluationContext, meta_dx: MetaDx) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for a run for each waiting batch; before the first bundle exists, batches are only taken in."""
     end_dead_runs(context.instance)

@@ -359,6 +359,8 @@ def _alone(home: Home) -> Iterator[None]:
     import fcntl
 
     path = home.private / "ingest.lock"
-    with storage_faults(path), path.open("a") as stream:
+    with storage_faults(path):  # what happens under the lock is not about this file
+        stream = path.open("a")
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -86,6 +86,10 @@ def of_sqlite(code: int) -> Exception:
         (of_sqlite(sqlite3.SQLITE_READONLY), "read-only"),
         (OSError(errno.ENOSPC, "anything", "/somewhere"), "/somewhere: the disk is full"),
         (OSError(errno.EROFS, "anything"), "read-only"),
+        (
+            PermissionError(errno.EACCES, "denied", "{home}/catalog"),
+            "Cannot write {home}/catalog: permission",
+        ),
     ],
 )
 def test_a_disk_that_fails_in_the_middle_of_a_run_is_one_sentence(
@@ -97,21 +101,37 @@ def test_a_disk_that_fails_in_the_middle_of_a_run_is_one_sentence(
         except Exception as cause:
             raise RuntimeError("wrapped by the step that it met") from cause
 
+    if isinstance(fault, OSError) and isinstance(fault.filename, str):
+        fault.filename = fault.filename.format(home=tmp_path)
     assert guarded(run, tmp_path) == 2
     (record,) = caplog.records
-    assert word in record.getMessage()
+    assert word.format(home=tmp_path) in record.getMessage()
     assert "\n" not in record.getMessage()
 
 
 @pytest.mark.parametrize(
-    "fault", [ValueError("bug"), of_sqlite(sqlite3.SQLITE_ERROR), OSError(errno.EIO, "bug")]
+    "fault",
+    [
+        ValueError("bug"),
+        of_sqlite(sqlite3.SQLITE_ERROR),
+        OSError(errno.EIO, "bug"),
+        PermissionError(errno.EACCES, "bug", "/of a patient"),
+    ],
 )
-def test_a_fault_of_ours_stays_one(fault: Exception, tmp_path: Path) -> None:
+def test_a_fault_of_ours_is_told_by_its_place_and_what_it_said_is_kept_for_the_owner(
+    fault: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def run() -> int:
         raise fault
 
-    with pytest.raises(type(fault)):
-        guarded(run, tmp_path)
+    home = Home.open(tmp_path)
+    assert guarded(run, tmp_path) == 1
+    (record,) = caplog.records
+    (kept,) = (home.private / "faults").iterdir()
+    assert type(fault).__name__ in record.getMessage() and str(kept) in record.getMessage()
+    assert f"{Path(__file__).name}:{run.__code__.co_firstlineno + 1} run" in record.getMessage()
+    assert str(fault) not in record.getMessage() and str(fault) in kept.read_text()
+    assert kept.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.system

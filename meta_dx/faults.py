@@ -1,0 +1,77 @@
+"""Faults of ours, told without what they quote.
+
+The message of an exception that a library raises may hold a value of a file, a path or an identifier. Where it went
+wrong is told by classes, files and lines alone; the messages go to the owner's folder of the home.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import meta_dx.home as homes
+
+_FOLDER = "faults"
+_KEPT = 20  # newest files
+
+
+class UnexpectedError(Exception):
+    """A fault of ours whose message is :func:`told`; raised ``from None`` in the place of what it tells of."""
+
+
+def causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it, also what it was raised in the place of; each once."""
+    seen = set[int]()
+    while fault is not None and id(fault) not in seen:  # one that is raised again may lead in a circle
+        seen.add(id(fault))
+        yield fault
+        fault = fault.__cause__ or fault.__context__
+
+
+def told(fault: BaseException, root: Path) -> str:
+    """Say what went wrong and where, and keep what must not be said.
+
+    Parameters
+    ----------
+    fault : BaseException
+        Any exception.
+    root : Path
+        The home. Where there is one, the whole traceback is written into its ``private/faults``.
+
+    Returns
+    -------
+    str
+        Several lines: class and places of each exception of the chain, no message of any, and where these are.
+    """
+    if isinstance(fault, UnexpectedError):
+        return str(fault)
+    kept = _keep(fault, root)
+    where = f"what it said, which may quote a patient, is in {kept}" if kept else "what it said is not kept"
+    return f"A fault of ours; {where}.\n" + "\n".join(line for one in causes(fault) for line in _places(one))
+
+
+def _places(fault: BaseException) -> Iterator[str]:
+    kind = type(fault)
+    yield f"{kind.__module__}.{kind.__qualname__}"
+    for frame, line in traceback.walk_tb(fault.__traceback__):
+        yield f"  {frame.f_code.co_filename}:{line} {frame.f_code.co_name}"
+
+
+def _keep(fault: BaseException, root: Path) -> Path | None:
+    if not (root / "home.json").exists():
+        return None
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    try:
+        folder = homes.Home(root).private / _FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{now}-{os.getpid()}.txt"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.writelines(traceback.format_exception(fault))
+        for old in sorted(folder.iterdir())[:-_KEPT]:
+            old.unlink(missing_ok=True)
+    except Exception:  # a full disk must not hide the fault
+        return None
+    return path
