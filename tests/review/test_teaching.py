@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from meta_dx.records.support import SupportCase, SupportSets
 from meta_dx.review import rendering
 from meta_dx.review.desk import Desk
 from meta_dx.review.teaching import Change, Lesson, Preview, Suspect, confirmed
+from meta_dx.review.wording import short
 from tests.review.conftest import Browser
 
 X, Y = Diagnosis("D0", "99T", "Disease 0"), Diagnosis("D1", "99T", "Disease 1")
@@ -98,6 +100,13 @@ def taught(desk: Desk) -> FakeTeacher:
     return desk._teacher
 
 
+def teach(person: Browser, **form: str):  # type: ignore[no-untyped-def]
+    """Look at what a lesson would change, then teach it."""
+    mark = re.search(r'name="previewed" value="(\w+)"', person.post("/teach", **form).text)
+    assert mark
+    return person.post("/teach", **form, action="teach", previewed=mark[1])
+
+
 def decided(browser: Browsers, diagnosis: str = "D0") -> tuple[Browser, str]:
     reader = browser("reader")
     study = reader.cases()[0]
@@ -117,7 +126,7 @@ def test_the_whole_way_from_a_decided_case_to_a_live_one(
     for part in ("3 → 4", "50 %", "75 %", "90 %", "Disease 0 → Disease 1", "Make them live"):
         assert part in preview, part
     assert taught.taught == []
-    told = teacher.post("/teach", **form, action="teach").text
+    told = teach(teacher, **form).text
     assert "Support set 2 is live: open cases are answered with it" in told
     (lesson,) = taught.taught
     assert (lesson.disease, lesson.cases[0].study) == (X, study)
@@ -151,7 +160,7 @@ def test_with_the_model_off_a_lesson_is_live_and_cases_wait_until_it_is_on(
     _, study = decided(browser)
     lead = browser("lead")
     lead.post("/lead/model", mode="off")
-    told = lead.post("/teach", disease="D0", basis="blind read", study=study, action="teach").text
+    told = teach(lead, disease="D0", basis="blind read", study=study).text
     assert "the model is off, and open cases wait" in told
     before = taught.answered
     lead.post("/lead/model", mode="on")
@@ -168,7 +177,7 @@ def test_a_lesson_whose_answers_were_not_made_is_in_the_trail_and_caught_up_with
 
     with monkeypatch.context() as patched:
         patched.setattr(taught, "answer", dies)
-        answer = browser("lead").post("/teach", disease="D0", basis="blind read", study=study, action="teach")
+        answer = teach(browser("lead"), disease="D0", basis="blind read", study=study)
     assert answer.status_code == 500
     assert versions(desk) == lessons(desk) == [2]
     desk.catch_up()
@@ -223,9 +232,9 @@ def lessons(desk: Desk) -> list[int | None]:
 def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> None:
     _, study = decided(browser)
     teacher = browser("lead")
-    form = {"disease": "Q1", "basis": "pathology", "study": study, "action": "teach"}
+    form = {"disease": "Q1", "basis": "pathology", "study": study}
     assert teacher.post("/teach", **form).status_code == 400
-    assert teacher.post("/teach", **form, new_meaning="A new disease", new_scheme="I10").status_code == 200
+    assert teach(teacher, **form, new_meaning="A new disease", new_scheme="I10").status_code == 200
     assert taught.taught[0].disease == Diagnosis("Q1", "I10", "A new disease")
 
 
@@ -244,8 +253,73 @@ def test_a_disease_that_a_decision_has_named_is_called_and_offered_by_its_name(
     assert "A new disease" not in reader.get(f"/cases/{reader.cases()[0]}").text, (
         "others are asked without it"
     )
-    teacher.post("/teach", disease="A new disease (Q1)", basis="pathology", study=study, action="teach")
+    teach(teacher, disease="A new disease (Q1)", basis="pathology", study=study)
     assert taught.taught[0].disease == Diagnosis("Q1", "99T", "A new disease")
+
+
+@pytest.mark.parametrize("changed", ["choice", "grounds", "disease", "support set", "nothing was shown"])
+def test_nothing_is_taught_but_what_was_shown(
+    desk: Desk, browser: Browsers, taught: FakeTeacher, changed: str
+) -> None:
+    reader, study = decided(browser)
+    other = reader.cases()[0]
+    reader.read(other, "D0")
+    reader.post(f"/cases/{other}/decide", verdict="accept")
+    lead = browser("lead")
+    form = {"disease": "D0", "basis": "pathology", "study": study}
+    (mark,) = re.findall(r'name="previewed" value="(\w+)"', lead.post("/teach", **form).text)
+    if changed == "support set":
+        teach(browser("adjudicator"), disease="D0", basis="pathology", study=other)
+    form |= {
+        "choice": {"study": other},
+        "grounds": {"basis": "follow-up"},
+        "disease": {"disease": "D1"},
+    }.get(changed, {})
+    before = len(taught.taught)
+    mark = "" if changed == "nothing was shown" else mark
+    answer = lead.post("/teach", **form, action="teach", previewed=mark)
+    assert answer.status_code == 409
+    assert "This is not what was shown" in answer.text
+    assert len(taught.taught) == before
+    (mark,) = re.findall(r'name="previewed" value="(\w+)"', answer.text)
+    assert lead.post("/teach", **form, action="teach", previewed=mark).status_code == 200
+    assert len(taught.taught) == before + 1
+
+
+def test_a_search_keeps_what_is_chosen_and_typed_and_enter_teaches_nothing(
+    browser: Browsers, taught: FakeTeacher
+) -> None:
+    reader, study = decided(browser)
+    other = reader.cases()[0]
+    reader.read(other, "D1")
+    reader.post(f"/cases/{other}/decide", verdict="override", reason="not_offered", diagnosis="D1")
+    lead = browser("lead")
+
+    def listed(**more: str) -> list[str]:
+        return re.findall(
+            r'name="study" value="([\d.]+)"', lead.post("/teach", basis="follow-up", **more).text
+        )
+
+    assert set(listed(action="search")) == {study, other}
+    assert listed(action="search", search="disease 1") == [other]
+    assert listed(action="search", search=short(study)) == listed(action="enter", search=study) == [study]
+    assert listed(action="search", search="nothing like it") == []
+    assert listed(action="search", search="disease 1", study=study) == [study, other]
+    found = lead.post(
+        "/teach", basis="follow-up", disease="D0", action="enter", search="disease 1", study=study
+    ).text
+    assert f'value="{study}" aria-label="Case {short(study)}" checked' in found
+    assert "<option selected>follow-up" in found
+    assert 'name="disease" list="diseases" autocomplete="off" value="D0"' in found
+    looked = {
+        "search": "disease 1",
+        "searched": "disease 1",
+        "study": study,
+        "disease": "D0",
+        "basis": "pathology",
+    }
+    assert "Make them live" in lead.post("/teach", action="enter", **looked).text
+    assert taught.taught == []
 
 
 @pytest.mark.parametrize("basis", ["", "adjudication", "the model"])

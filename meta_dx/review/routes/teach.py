@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
@@ -10,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
 from meta_dx.records.support import SupportSets
+from meta_dx.review.desk import Desk
 from meta_dx.review.forms import diagnosis_of, label
 from meta_dx.review.rendering import page
 from meta_dx.review.security import desk_of, from_our_pages, having
@@ -36,11 +38,17 @@ def teach(
     new_meaning: Annotated[str, Form(max_length=200)] = "",
     basis: Annotated[str, Form(max_length=40)] = "",
     study: Annotated[list[str] | None, Form()] = None,
+    search: Annotated[str, Form(max_length=100)] = "",
+    searched: Annotated[str, Form(max_length=100)] = "",
+    previewed: Annotated[str, Form(max_length=64)] = "",
     action: Annotated[str, Form()] = "preview",
 ) -> Response:
-    """Show what a lesson would change, or teach it."""
+    """Look for cases, show what a lesson would change, or teach it; nothing is taught that was not shown before."""
     desk, chosen = desk_of(request), (study or [])[:_MOST]
     typed = {"disease": disease, "new_scheme": new_scheme, "new_meaning": new_meaning, "basis": basis}
+    if action == "search" or (action == "enter" and search != searched):
+        return _show(request, session, chosen, typed, search)
+    message = ""
     try:
         # Whoever spells a disease out may be mending how a reader has spelt it.
         known = desk.diseases() if new_meaning.strip() else desk.decided_diseases()
@@ -48,7 +56,9 @@ def teach(
         if found is None:
             raise MetaDxError("unknown_disease", "Say which disease the cases show.")
         lesson = desk.lesson(found, chosen, basis)
-        if action == "teach":
+        if action == "teach" and previewed != _mark(desk, lesson):
+            message = "This is not what was shown: here is what it would change now."
+        elif action == "teach":
             version = desk.teach(session.account, lesson)
             off = desk.mode == "off"
             told = "the model is off, and open cases wait" if off else "open cases are answered with it"
@@ -57,8 +67,18 @@ def teach(
         reviewed = sorted(desk.cases.decided()) if desk.mode == "on" else []
         preview = desk.teacher.preview(lesson, reviewed)
     except MetaDxError as fault:
-        return _show(request, session, chosen, typed, message=str(fault), status=400)
-    return _show(request, session, chosen, typed, preview=(lesson, preview))
+        return _show(request, session, chosen, typed, search, message=str(fault), status=400)
+    status = 409 if message else 200
+    return _show(
+        request, session, chosen, typed, search, preview=(lesson, preview), message=message, status=status
+    )
+
+
+def _mark(desk: Desk, lesson: Lesson) -> str:
+    """Return what tells a lesson, and the support set that it comes to, from every other."""
+    live = SupportSets(desk.records).current()
+    told = (live and live.version, lesson.disease, sorted((case.study, case.basis) for case in lesson.cases))
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _show(
@@ -66,6 +86,7 @@ def _show(
     session: SignIn,
     chosen: list[str] | None = None,
     typed: dict[str, str] | None = None,
+    search: str = "",
     *,
     preview: tuple[Lesson, Preview] | None = None,
     message: str = "",
@@ -87,8 +108,17 @@ def _show(
         }
         for study, outcome in desk.cases.decided().items()
     ]
-    # What is left to teach comes first: of many, the list shows a part.
-    rows.sort(key=lambda row: (bool(row["confirmed"]) and not row["other"], row["outcome"], row["study"]))
+    picked, part = set(chosen or ()), search.strip().lower()
+    rows = [row for row in rows if row["study"] in picked or _holds(row, part)]
+    # What is chosen stays in view; then comes what is left to teach: of many, the list shows a part.
+    rows.sort(
+        key=lambda row: (
+            row["study"] not in picked,
+            bool(row["confirmed"]) and not row["other"],
+            row["outcome"],
+            row["study"],
+        )
+    )
     return page(
         request,
         "teach",
@@ -96,14 +126,20 @@ def _show(
         status,
         rows=rows[:_MOST],
         total=len(rows),
-        chosen=set(chosen or ()),
+        chosen=picked,
+        search=search,
         typed=typed or {"disease": "", "new_scheme": "", "new_meaning": "", "basis": ""},
         bases=BASES,
         diseases=[label(disease) for disease in diseases],
         preview=None if preview is None else _told(*preview, names),
+        mark="" if preview is None else _mark(desk, preview[0]),
         message=message,
         told=told,
     )
+
+
+def _holds(row: dict[str, Any], part: str) -> bool:
+    return any(part in str(row[name]).lower() for name in ("number", "study", "outcome", "confirmed"))
 
 
 def _told(lesson: Lesson, preview: Preview, names: dict[str, str]) -> dict[str, Any]:
