@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +24,9 @@ from meta_dx.cli import (
     support,
     volumes,
 )
+from meta_dx.cli.common import home_root
 from meta_dx.errors import MetaDxError
+from meta_dx.faults import told
 
 log = logging.getLogger("meta_dx")
 
@@ -93,22 +95,22 @@ def run(arguments: list[str]) -> int:
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             return _refuse(f"Cannot write {fault.filename or 'a file'}: {os.strerror(fault.errno).lower()}.")
-        return _fault_of_ours()
+        return _fault_of_ours(fault, arguments)
     except KeyboardInterrupt:
         return _refuse("Stopped. Nothing is half written; run the same command again to go on.", status=130)
     except Exception as fault:
-        return _usage(fault)
+        return _usage(fault, arguments)
     return result if isinstance(result, int) else 0
 
 
-def _usage(fault: Exception) -> int:
+def _usage(fault: Exception, arguments: list[str]) -> int:
     # Typer vendors its own click from 0.20 on: recognise its errors by what they offer, not by class.
     if hasattr(fault, "format_message") and hasattr(fault, "exit_code"):
-        told = fault.format_message() or "Name a command."  # click says nothing where none is given
-        return _refuse(f"{told} ('meta-dx --help' lists what there is.)")
+        sentence = fault.format_message() or "Name a command."  # click says nothing where none is given
+        return _refuse(f"{sentence} ('meta-dx --help' lists what there is.)")
     if type(fault).__name__ in ("Abort", "Exit"):
         return int(getattr(fault, "exit_code", 1))
-    return _fault_of_ours()
+    return _fault_of_ours(fault, arguments)
 
 
 def _refuse(sentence: str, status: int = 2) -> int:
@@ -116,7 +118,15 @@ def _refuse(sentence: str, status: int = 2) -> int:
     return status
 
 
-def _fault_of_ours() -> int:
-    log.error("%s", traceback.format_exc())
-    log.error("meta-dx: this is a fault of ours; the lines above say where. Nothing is half written.")
+def _fault_of_ours(fault: Exception, arguments: list[str]) -> int:
+    log.error("meta-dx: %s", told(fault, _home_in(arguments)))
+    log.error("meta-dx: the lines above say where. Nothing is half written.")
     return 1
+
+
+def _home_in(arguments: list[str]) -> Path:
+    """Return the home that a command was given, which may have failed before it looked."""
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option == "--home" or option.startswith("--home="):
+            return Path(option.partition("=")[2] or value)
+    return home_root(None)

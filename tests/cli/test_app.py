@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meta_dx.cli import app as cli
+from meta_dx.home import Home
 
 
 def test_wrong_use_is_one_line_and_status_2(caplog: pytest.LogCaptureFixture) -> None:
@@ -21,12 +22,22 @@ def test_wrong_use_is_one_line_and_status_2(caplog: pytest.LogCaptureFixture) ->
         assert "\n" not in record.getMessage()
 
 
-def test_a_fault_of_ours_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", ["--home HOME", "--home=HOME", "in the environment"])
+def test_a_fault_of_ours_is_status_1_and_quotes_no_library(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Home.open(tmp_path)
+
     def explode(*_args: object, **_kwargs: object) -> None:
-        raise RuntimeError("bug")
+        raise RuntimeError("no number: Smith^John")
 
     monkeypatch.setattr("meta_dx.home.Home.open", explode)
-    assert cli.run(["ingest", "."]) == 1
+    monkeypatch.setenv("META_DX_HOME", str(tmp_path if named == "in the environment" else tmp_path / "other"))
+    options = named.replace("HOME", str(tmp_path)).split(" ") if named.startswith("--") else []
+    assert cli.run(["ingest", ".", *options]) == 1
+    assert "RuntimeError" in caplog.text and "explode" in caplog.text and "Smith" not in caplog.text
+    (kept,) = (home.private / "faults").iterdir()
+    assert str(kept) in caplog.text and "Smith^John" in kept.read_text()
 
 
 def test_a_full_disk_anywhere_is_the_users_to_mend(
