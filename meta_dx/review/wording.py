@@ -112,9 +112,14 @@ def _distance(remoteness: float | None) -> str:
 
 
 def evidence(answer: Answer, names: Mapping[str, str], most: int = 6) -> list[Evidence]:
-    """Return the confirmed cases that carried the answer, heaviest first; empty where the head weighs none."""
+    """Return the confirmed cases that carried the answer, heaviest first; empty where the head weighs none.
+
+    What weighs 0.00 is left out where anything weighs more.
+    """
     found = []
-    for case in (answer.answer.evidence or ())[:most]:
+    told = answer.answer.evidence or ()
+    carried = [case for case in told if round(case.weight, 2) > 0] or told
+    for case in carried[:most]:
         known = answer.cases.get(case.study)
         found.append(
             Evidence(

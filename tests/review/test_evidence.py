@@ -44,6 +44,27 @@ def test_the_picture_is_the_frame_that_the_answer_names(
     assert person.get(addresses[0].replace("frame=7", "frame=0")).status_code == 404
 
 
+@pytest.mark.parametrize(("weights", "shown"), [([0.5, 0.004], 1), ([0.004, 0.003], 2), ([0.5, 0.006], 2)])
+def test_a_case_that_weighs_nothing_is_not_among_those_that_it_rests_on(
+    desk: Desk, browser: Callable[..., Browser], weights: list[float], shown: int
+) -> None:
+    (run,) = latest_predictions(desk.records)
+    weighed = [
+        replace(
+            one,
+            evidence=tuple(
+                replace(case, weight=weight) for case, weight in zip(one.evidence or (), weights, strict=True)
+            ),
+        )
+        for one in run.studies
+    ]
+    save_prediction_run(desk.records, run.run, weighed)
+    person = browser()
+    study = person.cases()[0]
+    person.read(study)
+    assert person.get(f"/cases/{study}").text.count("evidence__case") == shown
+
+
 def test_an_answer_from_before_frames_were_kept_shows_the_first(
     desk: Desk, browser: Callable[..., Browser]
 ) -> None:

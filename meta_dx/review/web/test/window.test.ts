@@ -71,7 +71,7 @@ describe("the window of the first picture", () => {
   it("is not decided by a few bright pixels or an even background", () => {
     const pixels = Float32Array.from({ length: 40_000 }, (_, i) => (i % 2 === 0 ? 0 : 1 + (i % 1000) / 1000));
     for (let i = 0; i < 4; i++) pixels[i * 17] = 500;
-    const found = autoWindow(pixels, 1, 0);
+    const found = autoWindow({ pixels, slope: 1, intercept: 0 }, "MR");
     const { lower, upper } = toBounds(found ?? { center: 0, width: 0 });
     expect(lower).toBeGreaterThan(0.9);
     expect(upper).toBeLessThan(2.1);
@@ -79,18 +79,27 @@ describe("the window of the first picture", () => {
 
   it("is in physical units, also with a falling slope", () => {
     const pixels = Uint16Array.from({ length: 20_000 }, (_, i) => i % 1000);
-    const { lower, upper } = toBounds(autoWindow(pixels, -2, 100) ?? { center: 0, width: 0 });
+    const { lower, upper } = toBounds(autoWindow({ pixels, slope: -2, intercept: 100 }, "MR") ?? { center: 0, width: 0 });
     expect(lower).toBeGreaterThan(-1900);
     expect(lower).toBeLessThan(-1850);
     expect(upper).toBeGreaterThan(60);
   });
 
-  it("leaves 8-bit pictures, CT and given windows alone, and an even picture", () => {
+  it("is found for CT only where the soft tissue window would show next to nothing", () => {
+    const lungs = Int16Array.from({ length: 20_000 }, (_, i) => (i % 10 === 0 ? 50 : -850) + (i % 37));
+    expect(autoWindow({ pixels: lungs, slope: 1, intercept: 0 }, "CT")).toBeNull();
+    expect(autoWindow({ pixels: lungs, slope: 1, intercept: 0 }, "MR")).not.toBeNull();
+    const found = toBounds(autoWindow({ pixels: lungs, slope: 1, intercept: 2000 }, "CT") ?? { center: 0, width: 1 });
+    expect(found.lower).toBeGreaterThan(1100);
+    expect(found.upper).toBeLessThan(2100);
+  });
+
+  it("leaves 8-bit pictures and given windows alone, and an even picture", () => {
     expect(wantsAutoWindow(series({ modality: "MR", range: [0, 255] }), false)).toBe(false);
-    expect(wantsAutoWindow(series(), false)).toBe(false);
+    expect(wantsAutoWindow(series(), false)).toBe(true);
     expect(wantsAutoWindow(series({ modality: "MR", window: { center: 1, width: 2 } }), true)).toBe(false);
     expect(wantsAutoWindow(series({ modality: "MR" }), false)).toBe(true);
-    expect(autoWindow(new Uint16Array(5000), 1, 0)).toBeNull();
+    expect(autoWindow({ pixels: new Uint16Array(5000), slope: 1, intercept: 0 }, "MR")).toBeNull();
   });
 });
 

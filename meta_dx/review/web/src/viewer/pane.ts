@@ -197,7 +197,7 @@ export class Pane {
     if (this.measured) return;
     this.measured = true;
     if (!wantsAutoWindow(this.series, frame.pixels instanceof Float32Array)) return;
-    const found = autoWindow(frame.pixels, frame.slope, frame.intercept);
+    const found = autoWindow(frame, this.series.modality);
     if (found !== null) this.own = this.window = found;
   }
 

@@ -1,5 +1,6 @@
 // Grey-level windows: presets by modality and the arithmetic of dragging.
 
+import type { Frame } from "./frame";
 import type { Series, Window } from "./study";
 
 export interface Preset {
@@ -7,15 +8,21 @@ export interface Preset {
   window: Window;
 }
 
+const SOFT_TISSUE: Window = { center: 40, width: 400 };
 const CT: readonly Preset[] = [
   { name: "Brain", window: { center: 40, width: 80 } },
   { name: "Subdural", window: { center: 75, width: 215 } },
   { name: "Stroke", window: { center: 32, width: 8 } },
   { name: "Lung", window: { center: -600, width: 1500 } },
   { name: "Mediastinum", window: { center: 50, width: 350 } },
-  { name: "Soft tissue", window: { center: 40, width: 400 } },
+  { name: "Soft tissue", window: SOFT_TISSUE },
   { name: "Bone", window: { center: 480, width: 2500 } },
 ];
+/** Share of the values that the soft tissue window has to show; of a slice through lungs and air around it shows a fifth. */
+const LEAST_SHOWN = 0.05;
+
+/** Stored pixels and what makes them physical. */
+type Values = Pick<Frame, "slope" | "intercept"> & { pixels: ArrayLike<number> };
 
 /** The window that shows every value of the series. */
 export function fullRange(range: readonly [number, number]): Window {
@@ -30,30 +37,38 @@ export function fullRange(range: readonly [number, number]): Window {
 export function defaultWindow(series: Series): Window {
   if (series.color) return { center: 127.5, width: 255 };
   if (series.window !== null) return series.window;
-  if (series.modality === "CT") return { center: 40, width: 400 };
+  if (series.modality === "CT") return SOFT_TISSUE;
   return fullRange(series.range ?? [0, 255]);
 }
 
 /** Whether the first picture decides about the window: not 8 bits, and nobody has said how to show them. */
 export function wantsAutoWindow(series: Series, fractions: boolean): boolean {
   const [low, high] = series.range ?? [0, 255];
-  return !series.color && series.window === null && series.modality !== "CT" && (fractions || high - low > 255);
+  return !series.color && series.window === null && (fractions || high - low > 255);
+}
+
+/** Some of the values above the smallest one, sorted: every 17th pixel is enough, and the even background is no tissue. */
+function sampled({ pixels, slope, intercept }: Values): number[] {
+  const sample: number[] = [];
+  for (let i = 0; i < pixels.length; i += 17) sample.push((pixels[i] as number) * slope + intercept);
+  sample.sort((a, b) => a - b);
+  return sample.filter((value) => value > (sample[0] as number));
 }
 
 /**
- * The window from the 0.5th to the 99.5th percentile of the values above the smallest one.
+ * The window from the 0.5th to the 99.5th percentile.
  *
- * A few very bright pixels (a marker, fat beside the coil) would otherwise darken the whole picture, and the even
- * background would count as tissue. Every 17th pixel is enough for that.
+ * A few very bright pixels (a marker, fat beside the coil) would otherwise darken the whole picture. Of CT, where
+ * windows have names, only if the soft tissue window would show next to nothing: a scout, a phantom, values without
+ * their rescale.
  */
-export function autoWindow(pixels: ArrayLike<number>, slope: number, intercept: number): Window | null {
-  const sample: number[] = [];
-  for (let i = 0; i < pixels.length; i += 17) sample.push(pixels[i] as number);
-  sample.sort((a, b) => a - b);
-  const above = sample.filter((value) => value > (sample[0] as number));
+export function autoWindow(values: Values, modality: string): Window | null {
+  const above = sampled(values);
   if (above.length < 20) return null;
-  const at = (share: number): number => (above[Math.round(share * (above.length - 1))] as number) * slope + intercept;
-  const [low, high] = [Math.min(at(0.005), at(0.995)), Math.max(at(0.005), at(0.995))];
+  const inside = above.filter((value) => Math.abs(value - SOFT_TISSUE.center) < SOFT_TISSUE.width / 2);
+  if (modality === "CT" && inside.length >= LEAST_SHOWN * above.length) return null;
+  const at = (share: number): number => above[Math.round(share * (above.length - 1))] as number;
+  const [low, high] = [at(0.005), at(0.995)];
   return high > low ? fullRange([low, high]) : null;
 }
 
