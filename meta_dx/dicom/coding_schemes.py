@@ -43,7 +43,7 @@ def designator_of(scheme: str) -> str:
 def uri_of(scheme: str) -> str:
     """Return how FHIR calls a coding scheme; one that it does not know has a URN of ours, so that it is not lost."""
     _, known = _of(scheme)
-    return known or f"urn:meta_dx:scheme:{quote(scheme.strip() or SCHEME, safe='')}"
+    return known or f"urn:meta-dx:scheme:{quote(scheme.strip() or SCHEME, safe='')}"
 
 
 def printable(text: str) -> str:

@@ -88,6 +88,7 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
     """
     settled = settled_of(desk, study)
     case = _reviewed(desk, study, settled)
+    readers = [{"display": one.reader} for one in case.decisions]
     concluded = list(dict.fromkeys(one for said in case.decisions for one in said.diagnoses))
     report = {
         "resourceType": "DiagnosticReport",
@@ -100,12 +101,13 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
             {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{case.study}"}},
         ],
         "issued": case.decisions[-1].decided_at,
-        "performer": [{"display": one.reader} for one in case.decisions],
+        "performer": readers,
+        "resultsInterpreter": readers,
         "conclusion": _conclusion(case.decisions),
         "conclusionCode": [_coding(one) for one in concluded],
         "extension": [
             {
-                "url": "urn:meta_dx:answer",
+                "url": "urn:meta-dx:answer",
                 "extension": [
                     {"url": "diagnosis", "valueCodeableConcept": _coding(one)},
                     {"url": "probability", "valueDecimal": one.probability},
