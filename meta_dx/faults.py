@@ -49,7 +49,11 @@ def told(fault: BaseException, root: Path) -> str:
     if isinstance(fault, UnexpectedError):
         return str(fault)
     kept = _keep(fault, root)
-    where = f"what it said, which may quote a patient, is in {kept}" if kept else "what it said is kept in a home only"
+    where = (
+        f"what it said, which may quote a patient, is in {kept}"
+        if kept
+        else "what it said is lost without a home"
+    )
     return f"A fault of ours; {where}.\n" + "\n".join(line for one in causes(fault) for line in _places(one))
 
 
