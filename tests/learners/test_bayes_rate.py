@@ -1,6 +1,7 @@
 """Heads without meta-training reach the accuracy of Bayes' rule where that rule is known and they can express it.
 
-The rule knows the true centres; a head sees 200 cases of each class. Both answer the same queries.
+The rule knows the true centres; a head sees 200 cases of each class. Both answer the same queries. MANN and Meta-LSTM
+have families of tasks of their own (``test_bayes_rate_learned.py``).
 """
 
 from __future__ import annotations
