@@ -6,13 +6,17 @@ wrong is told by classes, files and lines alone; the messages go to the owner's 
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import meta_dx.home as homes
+from meta_dx.errors import MetaDxError
+
+log = logging.getLogger("meta_dx")
 
 _FOLDER = "faults"
 _KEPT = 20  # newest files
@@ -55,6 +59,24 @@ def told(fault: BaseException, root: Path) -> str:
         else "what it said is lost without a home"
     )
     return f"A fault of ours; {where}.\n" + "\n".join(line for one in causes(fault) for line in _places(one))
+
+
+def quietly(work: Callable[[], object], root: Path) -> None:
+    """Do something that nobody waits for; what fails is logged as :func:`told`, and nothing is raised.
+
+    Parameters
+    ----------
+    work : callable
+        Without arguments.
+    root : Path
+        The home.
+    """
+    try:
+        work()
+    except MetaDxError as fault:
+        log.error("meta-dx: %s", fault)
+    except Exception as fault:
+        log.error("meta-dx: %s", told(fault, root))
 
 
 def _places(fault: BaseException) -> Iterator[str]:

@@ -15,7 +15,7 @@ from meta_dx.errors import MetaDxError
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from meta_dx.review.desk import Desk
 
@@ -48,8 +48,9 @@ def serve(
 
     import uvicorn
 
+    from meta_dx.faults import quietly
     from meta_dx.records.subjects import unbound_accounts
-    from meta_dx.review.app import LOOPBACK, create_app
+    from meta_dx.review.app import LOOPBACK, create_app, without_quotes
     from meta_dx.review.rendering import built_files
     from meta_dx.steps.review import keep_current, open_desk
 
@@ -68,10 +69,10 @@ def serve(
             f"{desk.options.openid.issuer} calls the same people by these subjects: meta-dx review bind-subjects"
         )
     hosts = {*LOOPBACK, host, *(name or ())}
-    config = server_config(create_app(desk, hosts), host, port, proxy or ())
+    config = server_config(without_quotes(create_app(desk, hosts), desk.home.root), host, port, proxy or ())
     stop = threading.Event()
     for work in (desk.catch_up, partial(keep_current, project, desk, stop)):
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=quietly, args=(work, project.home.root), daemon=True).start()
     server = uvicorn.Server(config)
     say(f"Review pages on http://{host}:{port}/ (Ctrl-C ends them)")
     try:
@@ -80,7 +81,7 @@ def serve(
         stop.set()
 
 
-def server_config(served: FastAPI, host: str, port: int, proxies: Iterable[str] = ()) -> uvicorn.Config:
+def server_config(served: ASGIApp, host: str, port: int, proxies: Iterable[str] = ()) -> uvicorn.Config:
     """Return how the pages are served; proxies on this machine are believed without being named.
 
     Raises

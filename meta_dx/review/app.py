@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException
@@ -11,8 +13,10 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from meta_dx.errors import MetaDxError
+from meta_dx.faults import told
 from meta_dx.review.desk import Desk
 from meta_dx.review.openid import OpenIdProvider
 from meta_dx.review.rendering import STATIC, Pages, page
@@ -28,6 +32,8 @@ from meta_dx.review.routes import (
     worklist,
 )
 from meta_dx.review.security import NewPasswordNeededError, SignInNeededError, careful, with_headers
+
+log = logging.getLogger("meta_dx")
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _STATUS = {
@@ -98,6 +104,28 @@ def create_app(desk: Desk, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_faults(app)
     return app
+
+
+def without_quotes(app: FastAPI, root: Path) -> ASGIApp:
+    """Keep what libraries say in a fault of ours out of the server's log, where it may name a patient.
+
+    Parameters
+    ----------
+    app : FastAPI
+        From :func:`create_app`; it has answered before a fault comes here.
+    root : Path
+        The home, whose owner's folder gets what was said (:func:`meta_dx.faults.told`).
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as fault:
+            if scope["type"] != "http":
+                raise
+            log.error("meta-dx: %s", told(fault, root))
+
+    return served
 
 
 def _answer_faults(app: FastAPI) -> None:

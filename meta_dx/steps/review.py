@@ -10,6 +10,7 @@ import pandas as pd
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import active_diagnoses
 from meta_dx.cohort.splits import current_split
+from meta_dx.faults import quietly
 from meta_dx.inference.saliency import require_captum
 from meta_dx.records.cases import NewCase
 from meta_dx.review.desk import Desk
@@ -77,13 +78,18 @@ def add_cases(project: Project, desk: Desk) -> int:
 
 
 def keep_current(project: Project, desk: Desk, stop: threading.Event) -> None:
-    """Add new studies to the cases as they come in, until told to stop."""
+    """Add new studies to the cases as they come in, until told to stop; what fails is tried again."""
     seen = Catalog(project.home).version
-    while not stop.wait(_SECONDS):
+
+    def look() -> None:
+        nonlocal seen
         version = Catalog(project.home).version
         if version != seen:
             add_cases(project, desk)
             seen = version
+
+    while not stop.wait(_SECONDS):
+        quietly(look, project.home.root)
 
 
 def case_of(row: dict[Any, Any]) -> NewCase:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from fastapi.testclient import TestClient
 
+from meta_dx.review.app import create_app, without_quotes
 from meta_dx.review.desk import Desk
 from tests.review.conftest import SECRET, Browser
 
@@ -28,6 +30,31 @@ def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_wo
     other = person.get("/worklist").headers
     careful = ("content-security-policy", "cache-control", "x-content-type-options", "x-frame-options")
     assert {name: answer.headers.get(name) for name in careful} == {name: other[name] for name in careful}
+
+
+def test_the_log_tells_where_and_the_owner_what_was_said(
+    desk: Desk,
+    browser: Callable[..., Browser],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(study: str) -> None:
+        raise RuntimeError(SECRET)
+
+    person = browser()
+    study = person.cases()[0]
+    person.get(f"/cases/{study}")
+    monkeypatch.setattr(desk.images, "manifest", fails)
+    served = TestClient(without_quotes(create_app(desk, {"testserver"}), desk.home.root))
+    served.cookies = person.client.cookies
+    assert (
+        served.get(f"/cases/{study}/images").status_code == 500
+    )  # and nothing comes to the server that would log it
+    assert "RuntimeError" in caplog.text
+    assert "test_faults.py" in caplog.text
+    assert SECRET not in caplog.text
+    (kept,) = (desk.home.private / "faults").iterdir()
+    assert SECRET in kept.read_text()
 
 
 def test_another_name_for_the_server_is_refused_with_them_too(browser: Callable[..., Browser]) -> None:
