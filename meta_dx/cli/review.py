@@ -113,7 +113,7 @@ def add_user(
     role: Annotated[str, typer.Option(help="reader, adjudicator, lead or administrator.")] = "reader",
     subject: Annotated[
         str | None,
-        typer.Option(help="Subject at the provider of [review.openid]; then there is no password."),
+        typer.Option(help="Subject at the provider of OpenID Connect; then there is no password."),
     ] = None,
     cohort: CohortOption = None,
     home: HomeOption = None,
@@ -145,7 +145,7 @@ def bind_subjects(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bind subjects of OpenID Connect to the provider of [review.openid]: it calls the same people by them."""
+    """Bind subjects of OpenID Connect to the provider in section review.openid, which calls the same people by them."""
     from meta_dx.records import subjects
 
     desk, issuer = _desk(home), _issuer(cohort, home)

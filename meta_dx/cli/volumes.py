@@ -14,7 +14,10 @@ from meta_dx.cli.output import emit_json, say, table
 def volumes(
     reason: Annotated[str | None, typer.Option(help="Only what was left out under this code.")] = None,
     allow_tilt: Annotated[
-        bool, typer.Option("--allow-tilt", help="As with [images] tilt = 'straighten'.")
+        bool,
+        typer.Option(
+            "--allow-tilt", help="As with tilt = 'straighten' in section images of the cohort file."
+        ),
     ] = False,
     home: HomeOption = None,
     json: JsonOption = False,

@@ -6,7 +6,9 @@ import errno
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +94,19 @@ def test_support_needs_an_existing_home(tmp_path: Path, caplog: pytest.LogCaptur
 def test_without_a_command_it_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     assert cli.run([]) == 2
     assert caplog.messages[-1] == "meta-dx: Name a command. ('meta-dx --help' lists what there is.)"
+
+
+def test_no_help_loses_a_word_in_brackets_to_markup() -> None:
+    from rich.text import Text
+    from typer.main import get_command
+
+    def texts(command: Any, path: str) -> Iterator[tuple[str, str]]:
+        yield path, command.help or ""
+        for parameter in command.params:
+            yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from texts(inner, f"{path} {name}")
+
+    told = dict(texts(get_command(cli.app), "meta-dx"))
+    assert len(told) > 100
+    assert {name: text for name, text in told.items() if Text.from_markup(text).plain != text} == {}
