@@ -9,7 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from meta_dx.learners.body_options import AnilOptions, MamlOptions, MetaLstmOptions, ReptileOptions
+from meta_dx.learners.body_options import (
+    AnilOptions,
+    MamlOptions,
+    MetaLstmOptions,
+    ProtoMamlOptions,
+    ReptileOptions,
+)
 from meta_dx.learners.options import LearnerOptions, MannOptions, NeuralProcessOptions
 from meta_dx.progress import silent
 from meta_dx.training import processes, stage
@@ -25,7 +31,7 @@ LEARNERS = LearnerOptions(
     anp=NeuralProcessOptions(hidden=16, heads=2, latent_size=4, decoder=8),
     maml=replace(MAML, batch_norm="per_step"),
     anil=AnilOptions(steps=2, test_steps=2),
-    proto_maml=MAML,
+    proto_maml=ProtoMamlOptions(steps=2, test_steps=2, batch_norm="support", learned_rates=True),
     reptile=ReptileOptions(steps=3, test_steps=3),
     mann=MannOptions(controller=16, rows=8, width=8, heads=2),
     meta_lstm=MetaLstmOptions(steps=2),
