@@ -63,16 +63,22 @@ def bar(title: str) -> Iterator[Progress]:
 
 
 def _lines(title: str) -> Progress:
-    started = time.monotonic()
-    last = started
+    last = time.monotonic()
+    first: tuple[float, int] | None = None
+    before = 0
 
     def report(done: int, total: int, message: str = "") -> None:
-        nonlocal last
+        nonlocal last, first, before
         now = time.monotonic()
+        # A step that is resumed does not begin at 0, and what comes before its first unit says nothing of its speed.
+        # Where the count falls, another part has begun.
+        first = (now, done) if first is None or done < before else first
+        before = done
         if now - last < _LINE_EVERY:
             return
         last = now
-        left = (now - started) / max(done, 1) * (total - done)
-        log.info("%s: %d of %d, %.0f s left %s", title, done, total, left, message)
+        since, ahead = now - first[0], done - first[1]
+        left = f"{since / ahead * (total - done):.0f} s left" if ahead > 0 else ""
+        log.info("%s: %s", title, ", ".join(filter(None, (f"{done} of {total}", left, message))))
 
     return report

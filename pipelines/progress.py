@@ -18,6 +18,7 @@ class _StepLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._started: dict[str, float] = {}
+        self._idle: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
@@ -30,10 +31,14 @@ class _StepLines(logging.Handler):
         if event.event_type_value == "STEP_START":
             self._started[step] = time.monotonic()
             self._write(f"  ▸ {step.replace('__', '/')}")
+        elif event.event_type_value == "ASSET_MATERIALIZATION":
+            trained = event.materialization.metadata.get("trained")
+            if trained is not None and str(trained.value).startswith("no: "):
+                self._idle[step] = f"not trained: {str(trained.value)[4:]}"
         elif event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
             seconds = time.monotonic() - self._started.pop(step, time.monotonic())
             word = "done" if event.event_type_value == "STEP_SUCCESS" else "FAILED"
-            self._write(f"    {word} in {seconds:.1f} s")
+            self._write(f"    {self._idle.pop(step, f'{word} in {seconds:.1f} s')}")
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.event_specific_data
             if not check.passed:

@@ -228,7 +228,7 @@ def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> Stag
     fabric : Fabric
         Device and arithmetic.
     progress : Progress
-        Called with steps done, steps in all, and loss, validation accuracy and time left.
+        Called with steps done, steps in all, and loss and validation accuracy.
 
     Returns
     -------
@@ -252,8 +252,6 @@ def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> Stag
 def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progress: Progress) -> None:
     parameters = stage.parameters()
     began, saved, told = time.monotonic() - state.seconds, time.monotonic(), 0.0
-    first = state.step
-    started = time.monotonic()
     leading = processes.rank() == 0
 
     def gradients_of(shard: Shard) -> tuple[Grads, Metrics]:
@@ -276,8 +274,7 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
         state.seconds = now - began
         if leading and (now - told > _TELL_EVERY or state.step == stage.steps):
             told = now
-            left = (now - started) / (state.step - first) * (stage.steps - state.step)
-            progress(state.step, stage.steps, _message(state, float(metrics["loss"]), left))
+            progress(state.step, stage.steps, _message(state, float(metrics["loss"])))
         if leading and now - saved > stage.checkpoint_seconds:
             _save(stage, optimizer, state)
             saved = time.monotonic()
@@ -352,11 +349,11 @@ def _stale(stage: Stage, state: _State) -> bool:
     return bool(stage.patience) and state.stale >= stage.patience
 
 
-def _message(state: _State, loss: float, left: float) -> str:
+def _message(state: _State, loss: float) -> str:
     text = f"loss {loss:.3f}"
     if state.history:
         text += f", validation {state.history[-1]['accuracy']:.1%} (kept {state.best_accuracy:.1%})"
-    return f"{text}, {left:.0f} s left"
+    return text
 
 
 def _save(stage: Stage, optimizer: torch.optim.Optimizer, state: _State) -> None:

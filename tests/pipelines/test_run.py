@@ -22,7 +22,7 @@ from meta_dx.steps import open_project
 from meta_dx.steps.cohort import usable_catalog
 from meta_dx.steps.incoming import usable_batches
 from pipelines.guard import guarded, require_room
-from pipelines.progress import failed_check_line
+from pipelines.progress import failed_check_line, step_lines
 from tests.dicom.builders import write_instance
 from tests.pipelines.conftest import ROOT
 
@@ -231,3 +231,22 @@ def test_a_run_that_is_told_to_stop_says_so_in_one_sentence(
     monkeypatch.setenv("META_DX_HOME", "")
     assert pipelines.run.main() == 130
     assert caplog.messages[-1].startswith("meta_dx: stopped. Nothing is half written")
+
+
+def test_a_step_that_the_cohort_did_not_ask_for_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    @dg.asset
+    def maml_learner() -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata={"trained": "no: cohort.toml does not ask for 'maml'"})
+
+    @dg.asset
+    def anp_learner() -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata={"trained": "yes"})
+
+    job = dg.define_asset_job("job", [maml_learner, anp_learner])
+    resolved = dg.Definitions([maml_learner, anp_learner], jobs=[job], loggers={"console": step_lines})
+    resolved.resolve_job_def("job").execute_in_process(run_config={"loggers": {"console": {}}})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[lines.index("  ▸ maml_learner") + 1] == (
+        "    not trained: cohort.toml does not ask for 'maml'"
+    )
+    assert lines[lines.index("  ▸ anp_learner") + 1].startswith("    done in ")

@@ -196,13 +196,13 @@ def test_without_epochs_and_episodes_the_users_own_weights_are_used_as_they_are(
     assert result.stage == "pretrain"
 
 
-def test_progress_tells_stage_steps_loss_accuracy_and_time_left(tmp_path: Path) -> None:
+def test_progress_tells_stage_steps_loss_and_accuracy(tmp_path: Path) -> None:
     told: list[tuple[str, int, int, str]] = []
     train(tiny_task(tmp_path, episodes=10), progress=lambda *what: told.append(what))
     last = {stage: (done, total, message) for stage, done, total, message in told}
     assert last["pretrain"][:2] == (20, 20)
     assert last["prototypical"][:2] == (10, 10)
-    for word in ("loss", "validation", "kept", "s left"):
+    for word in ("loss", "validation", "kept"):
         assert word in last["pretrain"][2]
     assert last["select"][0] == last["select"][1]
 
