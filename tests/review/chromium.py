@@ -85,7 +85,7 @@ def watched_pages(browser: Browser, address: str) -> Iterator[Callable[..., Any]
     finally:
         for page in pages:
             page.context.close()
-    assert complaints == []
+    assert not complaints, complaints
 
 
 @contextmanager
