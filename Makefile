@@ -71,10 +71,10 @@ web: $(WEB_BUILT) ## the scripts and the style sheet of the review pages
 
 web-check: $(WEB)/node_modules/.checked ## their types and tests
 
-review: $(STAMP) web ## the clinician's review pages on this machine's loopback, for the home of the last run
+review: $(STAMP) web ## the clinician's review pages on this machine's loopback (COHORT=... as for run)
 	@$(BIN)/meta-dx review serve --port $(REVIEW_PORT)
 
-dagster: $(STAMP) ## the Dagster UI on this machine's loopback
+dagster: $(STAMP) ## the Dagster UI on this machine's loopback (COHORT=... as for run)
 	@$(BIN)/python -m pipelines.ui --port $(PORT)
 
 doctor: $(STAMP) ## what this machine can do, and what to do about what is missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def accuracy_bars(panels: Sequence[Panel]) -> str:
     str
         SVG.
     """
-    figure = _figure(10.4, 0.42 * len(panels[0].bars) + 1.05)
+    figure = _figure(10.4, 0.42 * len(panels[0].bars) + 1.25)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, axis in zip(panels, axes, strict=True):
         for at, bar in enumerate(panel.bars):
@@ -66,7 +67,7 @@ def accuracy_bars(panels: Sequence[Panel]) -> str:
                 axis.plot([end, end], [at - 0.12, at + 0.12], color=INK, linewidth=1.3, zorder=4)
             axis.text(102, at, f"{100 * bar.accuracy:.1f}", va="center", fontsize=9.5, color=INK)
         axis.axvline(100 * panel.chance, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), zorder=3)
-        axis.set_title(panel.title, loc="left", fontsize=10, color=INK, pad=9)
+        axis.set_title(_narrow(panel.title), loc="left", fontsize=10, color=INK, pad=9)
         axis.set_xlim(0, 100)
         axis.set_xticks([0, 25, 50, 75, 100])
         axis.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
@@ -102,7 +103,7 @@ def write_reliability(results: Sequence[tuple[str, MethodResult]], path: Path) -
 
 
 def _reliability(results: Sequence[tuple[str, MethodResult]]) -> Figure:
-    figure = _figure(3.3 * len(results) + 0.5, 3.2)
+    figure = _figure(3.3 * len(results) + 0.5, 3.4)
     axes = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for (title, found), axis in zip(results, axes, strict=True):
         confidence, accuracy, weight = zip(*found.reliability, strict=True)
@@ -114,7 +115,7 @@ def _reliability(results: Sequence[tuple[str, MethodResult]]) -> Figure:
         axis.scatter(
             sure, right, s=[14 + 420 * w for w in weight], color=SERVED, alpha=0.85, zorder=4, linewidths=0
         )
-        axis.set_title(title, loc="left", fontsize=10, color=INK, pad=8)
+        axis.set_title(_narrow(title), loc="left", fontsize=10, color=INK, pad=8)
         axis.set_xlim(0, 103)
         axis.set_ylim(0, 103)
         axis.set_xticks([0, 25, 50, 75, 100])
@@ -134,6 +135,11 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _narrow(title: str) -> str:
+    # The reader's font may be wider than the one that is measured here.
+    return "\n".join(textwrap.wrap(title, 24))
 
 
 def _quiet(axis: Any) -> None:

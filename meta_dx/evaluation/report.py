@@ -171,7 +171,7 @@ def _cards(report: ReportInput) -> list[dict[str, Any]]:
     if hidden and hidden.studies:
         cards.append(
             {
-                "what": f"{hidden.studies} cases hidden from the pipeline, disease named first",
+                "what": f"{hidden.studies} hidden cases, true disease named first",
                 "value": percent(hidden.top1),
                 "range": interval(hidden.top1_ci95),
                 "more": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,8 +115,7 @@ def data_summary(project: Project, data: CohortData) -> DataSummary:
 
 
 def _training_summary(project: Project, chosen: TrainingResult) -> TrainingSummary:
-    settings = project.settings
-    columns = list(chosen.rows[0])
+    settings, one = project.settings, chosen.rows[0]
     return TrainingSummary(
         facts=(
             ("backbone", settings.backbone.name),
@@ -128,10 +128,11 @@ def _training_summary(project: Project, chosen: TrainingResult) -> TrainingSumma
             ("seed", str(settings.cohort.seed)),
         ),
         how_chosen=(
-            f"Checkpoint and head were chosen by mean accuracy on the validation diseases alone: the {chosen.stage} "
-            f"weights with the {chosen.head} head."
+            f"Weights and head were chosen by mean accuracy on the validation diseases alone: the {chosen.stage} "
+            f"weights with the {chosen.head} head. {one['episodes']} episodes of {one['ways']} of the "
+            f"{one['diseases']} diseases for each number of confirmed cases; 95 % intervals in brackets."
         ),
-        candidates=(tuple(columns), *(tuple(_text(row[name]) for name in columns) for row in chosen.rows)),
+        candidates=_candidates(chosen.rows),
         curves=chosen.curves.read_bytes(),
     )
 
@@ -151,5 +152,27 @@ def _limits(project: Project, data: CohortData) -> tuple[str, ...]:
     return tuple(limits)
 
 
-def _text(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _candidates(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """Return the table of the choice: a head, then one row for each head on each weights, the chosen one first."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["checkpoint"], row["head"]), []).append(row)
+    shots = sorted({row["shots"] for row in rows})
+    ordered = sorted(found.items(), key=lambda one: (not one[1][0]["chosen"], -one[1][0]["mean"]))
+    table = [("Candidate", *(f"{k} case{'s' * (k != 1)}, %" for k in shots), "Mean, %", "Can be served")]
+    for (checkpoint, head), scores in ordered:
+        by_shots = {
+            row["shots"]: f"{100 * row['accuracy']:.1f} ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
+            for row in scores
+        }
+        table.append(
+            (
+                head
+                if head == checkpoint and not scores[0]["serves"]
+                else f"{head} on the {checkpoint} weights",
+                *(by_shots.get(k, "–") for k in shots),
+                f"{100 * scores[0]['mean']:.1f}",
+                "yes" if scores[0]["serves"] else "no",
+            )
+        )
+    return tuple(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from meta_dx.evaluation.figures import MethodResult
@@ -10,7 +11,7 @@ from meta_dx.inference.bundle import latest_bundle
 from meta_dx.records.database import Records
 from meta_dx.records.predictions import latest_predictions
 from meta_dx.records.switch import model_mode
-from meta_dx.steps import Project
+from meta_dx.steps import Project, cohort_file_of
 from meta_dx.steps.cohort import assemble
 from meta_dx.steps.evaluation import evaluate_rare
 from meta_dx.steps.predictions import OFF
@@ -82,17 +83,41 @@ def summary_lines(project: Project, seconds: float) -> list[str]:
 
 def _method(name: str, found: MethodResult, serving: str) -> str:
     low, high = found.ci95
-    mark = "  ← served" if name == serving else ""
+    mark = "  ← served" if name == serving else "  border and header only" if name == "shortcut" else ""
     return f"    {name:<14}{found.accuracy:6.1%}  ({low:.1%} – {high:.1%}){mark}"
+
+
+def make_line(home: Path) -> str:
+    """Return the line that makes a target for this home, with ``{}`` for the target.
+
+    Parameters
+    ----------
+    home : Path
+        Root of the home.
+    """
+    cohort = cohort_file_of(home)
+    demo = cohort is None or cohort.resolve() == Path("examples/demo.toml").resolve()
+    # As in the Makefile: the home bears the name of the cohort file unless META_DX_HOME says otherwise.
+    usual = Path(".meta_dx") / ("demo" if demo or cohort is None else cohort.stem)
+    named = "" if home.resolve() == usual.resolve() else f"META_DX_HOME={shlex.quote(os.path.relpath(home))} "
+    file = "" if demo or cohort is None else f" COHORT={shlex.quote(os.path.relpath(cohort))}"
+    return f"{named}make {{}}{file}"
 
 
 def _next(project: Project, bundle: Path) -> list[str]:
     home = os.path.relpath(project.home.root)
+    here = f".venv/bin/meta-dx {{}} --home {home}"
+    make = make_line(project.home.root)
+    commands = [
+        (make.format("review"), "the clinician's pages: read cases blind, see the answers, decide, teach"),
+        (make.format("dagster"), "lineage, runs and checks in the browser"),
+        (here.format("predictions"), "who was predicted what, and on which cases it rests"),
+        (here.format("support list"), "the confirmed cases; add a disease without training"),
+    ]
+    width = max(len(command) for command, _ in commands)
     return [
         "Next",
-        "  make dagster                                     lineage, runs and checks in the browser",
-        f"  .venv/bin/meta-dx predictions --home {home}    who was predicted what, and on which cases it rests",
-        f"  .venv/bin/meta-dx support list --home {home}   the confirmed cases; add a disease without training",
+        *(f"  {command.ljust(width)}  {what}" for command, what in commands),
         f"  .venv/bin/meta-dx predict --bundle {os.path.relpath(bundle)} --support cases.csv --studies FOLDER",
         "  .venv/bin/meta-dx init my-cohort.toml; make run COHORT=my-cohort.toml",
     ]
