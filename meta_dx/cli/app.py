@@ -93,9 +93,8 @@ def run(arguments: list[str]) -> int:
         # Where torchrun's first process has stopped, that one says why.
         return 1 if fault.code == "first_process_stopped" else _refuse(str(fault))
     except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-            return _refuse(f"Cannot write {fault.filename or 'a file'}: {os.strerror(fault.errno).lower()}.")
-        return _fault_of_ours(fault, arguments)
+        sentence = _of_disk(fault)
+        return _refuse(sentence) if sentence else _fault_of_ours(fault, arguments)
     except KeyboardInterrupt:
         return _refuse("Stopped. Nothing is half written; run the same command again to go on.", status=130)
     except Exception as fault:
@@ -103,14 +102,34 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _of_disk(fault: OSError) -> str:
+    """Say what the disk did, where that is the user's to mend."""
+    where = fault.filename or "a file"
+    if fault.errno == errno.EACCES:
+        return f"No permission for {where}: ask for the right to read or write there, or name another place."
+    if fault.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return f"Cannot write {where}: {os.strerror(fault.errno).lower()}."
+    return ""
+
+
 def _usage(fault: Exception, arguments: list[str]) -> int:
     # Typer vendors its own click from 0.20 on: recognise its errors by what they offer, not by class.
     if hasattr(fault, "format_message") and hasattr(fault, "exit_code"):
         sentence = fault.format_message() or "Name a command."  # click says nothing where none is given
-        return _refuse(f"{sentence} ('meta-dx --help' lists what there is.)")
+        return _refuse(f"{sentence} ('{_command_of(fault)} --help' lists what there is.)")
     if type(fault).__name__ in ("Abort", "Exit"):
         return int(getattr(fault, "exit_code", 1))
     return _fault_of_ours(fault, arguments)
+
+
+def _command_of(fault: Exception) -> str:
+    """Return the command, as typed, that click found wanting."""
+    names: list[str] = []
+    context = getattr(fault, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["meta-dx", *names])
 
 
 def _refuse(sentence: str, status: int = 2) -> int:

@@ -13,6 +13,7 @@ from meta_dx.errors import MetaDxError
 
 if TYPE_CHECKING:
     from meta_dx.cohort.ingest_options import IngestOptions
+    from meta_dx.home import Home
     from meta_dx.settings import Settings
     from meta_dx.steps import Project
 
@@ -57,10 +58,33 @@ def existing_home(home: Path | None) -> Path:
     root = home_root(home)
     if not (root / "home.json").exists():
         refuse_adapted(root)
+        inside = sorted(str(home.parent) for home in root.glob("*/home.json"))
         raise MetaDxError(
-            "no_home", f"There is no home at {root}: name it with --home, or create one with 'make run'."
+            "no_home",
+            f"There is no home at {root}, but at {', '.join(inside)}: name it with --home."
+            if inside
+            else f"There is no home at {root}: name it with --home, or create one with 'make run'.",
         )
     return root
+
+
+def require_batch(home: Home, batch: str) -> None:
+    """Refuse a batch that a home has never planned.
+
+    Raises
+    ------
+    MetaDxError
+        ``unknown_batch``.
+    """
+    from contextlib import closing
+
+    from meta_dx.records.vault import Vault
+
+    with closing(Vault.open(home)) as vault:
+        known = [one.id for one in vault.batches()]
+    if batch not in known:
+        there = f"it has {', '.join(known)}" if known else "it has none yet"
+        raise MetaDxError("unknown_batch", f"The home {home.root} has no batch '{batch}': {there}.")
 
 
 def project_of(cohort: Path | None, home: Path | None) -> Project:

@@ -195,7 +195,9 @@ def split_show(home: HomeOption = None, json: JsonOption = False) -> None:
     opened = Home.open(existing_home(home))
     split = current_split(opened)
     if split is None:
-        raise MetaDxError("no_split", f"The home {opened.root} has no frozen split yet: run 'make run'.")
+        raise MetaDxError(
+            "no_split", f"The home {opened.root} has no frozen split yet: run 'make run' or 'meta-dx train'."
+        )
     if json:
         emit_json({"version": split.version, "lineage": split.lineage, "diseases": split.diseases})
         return

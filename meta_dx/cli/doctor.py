@@ -104,7 +104,7 @@ def _decoders() -> list[Finding]:
                 "decoders",
                 "note",
                 f"missing: {', '.join(unable)}",
-                "such files are rejected as pixel_decode_failed",
+                "such files are rejected as unsupported_transfer_syntax",
             )
         )
     return findings
@@ -151,7 +151,8 @@ def _home(root: Path) -> list[Finding]:
         ]
     opened = Home.open(root)
     size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1024**2
-    findings = [Finding("home", "ok", f"{root}, cohort '{opened.cohort}', {size:.0f} MiB")]
+    cohort = f"cohort '{opened.cohort}'" if opened.cohort else "of no cohort yet"
+    findings = [Finding("home", "ok", f"{root}, {cohort}, {size:.0f} MiB")]
     mode = opened.private.stat().st_mode & 0o077
     if mode:
         findings.append(

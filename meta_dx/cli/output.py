@@ -20,6 +20,11 @@ def say(line: str = "") -> None:
     sys.stdout.write(line + "\n")
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with the word that fits it."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def table(headings: list[str], rows: list[list[Any]]) -> None:
     """Write an aligned table to stdout; numbers to the right."""
     cells = [headings, *[[_cell(value) for value in row] for row in rows]]

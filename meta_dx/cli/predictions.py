@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from meta_dx.cli.common import HomeOption, JsonOption, existing_home
-from meta_dx.cli.output import emit_json, say, table
+from meta_dx.cli.common import HomeOption, JsonOption, existing_home, require_batch
+from meta_dx.cli.output import counted, emit_json, say, table
 
 
 def predictions(
@@ -23,6 +23,8 @@ def predictions(
     from meta_dx.steps.answering import as_contract
 
     opened = Home.open(existing_home(home))
+    if batch is not None:
+        require_batch(opened, batch)
     saved = latest_predictions(Records.open(opened), batch)
     studies = [study for run in saved for study in run.studies]
     named = {study.study for study in studies} | {near.study for one in studies for near in one.nearest}
@@ -48,7 +50,9 @@ def predictions(
     table(
         ["study", "first", "second", "entropy (nats)", "nearest confirmed case"], [_row(one) for one in found]
     )
-    say(f"{len(found)} studies; --json has all probabilities and the versions that they come from")
+    say(
+        f"{counted(len(found), 'study', 'studies')}; --json has all probabilities and the versions that they come from"
+    )
 
 
 def _row(one: dict[str, Any]) -> list[Any]:

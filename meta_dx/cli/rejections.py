@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meta_dx.cli.common import HomeOption, JsonOption, existing_home
-from meta_dx.cli.output import emit_json, say, table
+from meta_dx.cli.common import HomeOption, JsonOption, existing_home, require_batch
+from meta_dx.cli.output import counted, emit_json, say, table
 
 if TYPE_CHECKING:
     from meta_dx.home import Home
@@ -37,13 +37,12 @@ def rejections(
     from meta_dx.dicom.rejections import RejectionCode
     from meta_dx.home import Home
 
+    opened = Home.open(existing_home(home))
     wanted = _known("code", [str(one) for one in RejectionCode], code or [])
     outcomes = _known("outcome", ["rejected", "not_dicom", "duplicate"], [outcome] if outcome else [])
-    found = [
-        row
-        for row in _listed(Home.open(existing_home(home)), batch)
-        if row["code"] in wanted and row["outcome"] in outcomes
-    ]
+    if batch is not None:
+        require_batch(opened, batch)
+    found = [row for row in _listed(opened, batch) if row["code"] in wanted and row["outcome"] in outcomes]
     if csv_file is not None:
         _write(csv_file, found)
     if json:
@@ -52,7 +51,8 @@ def rejections(
     if csv_file is None:
         table(["file", "batch", "outcome", "code", "what is wrong"], [list(row.values()) for row in found])
     where = "" if csv_file is None else f" (listed in {csv_file})"
-    say(f"{len(found)} files were not taken{where}; mend or replace them where they lie and ingest again")
+    advice = "; mend or replace them where they lie and ingest again" if found else ""
+    say(f"{counted(len(found), 'file was', 'files were')} not taken{where}{advice}")
 
 
 def _listed(home: Home, batch: str | None) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meta_dx.cli.common import HomeOption, JsonOption, existing_home
-from meta_dx.cli.output import emit_json, say, table
+from meta_dx.cli.output import counted, emit_json, say, table
 
 
 def volumes(
@@ -56,7 +56,9 @@ def volumes(
     titles = ["series", "modality", "volume, or why none", "phase", "spacing, or what is wrong", "frames"]
     table(titles, lines)
     left = sum(n for code, n in counts.items() if code not in ("volumes", "frames_in_volumes"))
-    say(f"{counts['volumes']} volumes of {counts['frames_in_volumes']} frames; {left} frames are in none")
+    volumes_found = counted(counts["volumes"], "volume", "volumes")
+    within = counted(counts["frames_in_volumes"], "frame", "frames")
+    say(f"{volumes_found} of {within}; {counted(left, 'frame is', 'frames are')} in none")
 
 
 def _plain(row: dict[Any, Any], originals: Mapping[str, str]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def without_dicom(folder: Path, files: int) -> MetaDxError:
     """Return what is said of a source in which no file is DICOM."""
     return MetaDxError(
         "source_without_dicom",
-        f"The folder {folder} holds no DICOM file ({files} files of other kinds): "
-        "name the folder with DICOM files.",
+        f"The {'archive' if folder.is_file() else 'folder'} {folder} holds no DICOM file "
+        f"({files} {'file' if files == 1 else 'files'} of other kinds): name the one with DICOM files.",
     )
 
 

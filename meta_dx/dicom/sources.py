@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -209,8 +210,8 @@ def _walk(folder: str, source: str, left_out: str | None) -> Iterator[FoundFile]
 def _unreadable(source: str, fault: OSError) -> MetaDxError:
     return MetaDxError(
         "source_unreadable",
-        f"A folder in {source} cannot be listed ({type(fault).__name__}): "
-        "make all of its folders readable, or name a source without it.",
+        f"A folder in {source} cannot be listed ({type(fault).__name__}): make all of its folders readable "
+        f"('find {shlex.quote(source)} -type d ! -readable' names them), or name a source without it.",
     )
 
 

@@ -96,6 +96,57 @@ def test_without_a_command_it_says_what_to_do(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages[-1] == "meta-dx: Name a command. ('meta-dx --help' lists what there is.)"
 
 
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["ingest"], "meta-dx ingest"),
+        (["support", "add", "--code", "X"], "meta-dx support add"),
+        (["support", "ad"], "meta-dx support"),
+        (["ingets"], "meta-dx"),
+    ],
+)
+def test_wrong_use_points_to_the_help_of_the_command(
+    typed: list[str], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cli.run(typed) == 2
+    assert f"('{named} --help' lists what there is.)" in caplog.messages[-1]
+
+
+def test_a_home_inside_of_the_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Home.open(tmp_path / "demo")
+    assert cli.run(["support", "list", "--home", str(tmp_path)]) == 2
+    assert caplog.messages[-1] == (
+        f"meta-dx: There is no home at {tmp_path}, but at {tmp_path / 'demo'}: name it with --home."
+    )
+
+
+@pytest.mark.parametrize("command", ["rejections", "predictions"])
+def test_a_batch_that_was_never_planned_is_no_empty_list(
+    command: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Home.open(tmp_path)
+    assert cli.run([command, "--home", str(tmp_path), "--batch", "b9"]) == 2
+    assert caplog.messages[-1] == f"meta-dx: The home {tmp_path} has no batch 'b9': it has none yet."
+
+
+def test_a_folder_that_may_not_be_read_is_not_said_to_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/locked/x")
+
+    monkeypatch.setattr("meta_dx.home.Home.open", closed)
+    assert cli.run(["ingest", "."]) == 2
+    assert caplog.messages[-1].startswith("meta-dx: No permission for /locked/x: ask")
+
+
+def test_doctor_tells_a_home_of_no_cohort(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Home.open(tmp_path)
+    assert cli.run(["doctor", "--home", str(tmp_path), "--json"]) == 0
+    home = next(f for f in json.loads(capsys.readouterr().out)["findings"] if f["what"] == "home")
+    assert "None" not in str(home.values()) and "of no cohort yet" in str(home.values())
+
+
 def test_no_help_loses_a_word_in_brackets_to_markup() -> None:
     from rich.text import Text
     from typer.main import get_command

@@ -39,7 +39,7 @@ def test_people_read_a_table(taken: str, capsys: pytest.CaptureFixture[str]) -> 
     assert meta_dx(["volumes", "--home", taken, "--reason", "gap"]) == 0
     out = capsys.readouterr().out
     assert "1 missing, the first after" in " ".join(out.split()) and "4 x 5 x 6" not in out
-    assert "1 volumes of 4 frames; 4 frames are in none" in out
+    assert "1 volume of 4 frames; 4 frames are in none" in out
 
 
 def test_a_code_that_is_none_is_refused(taken: str, caplog: pytest.LogCaptureFixture) -> None:
