@@ -19,7 +19,7 @@ from meta_dx.errors import MetaDxError
 log = logging.getLogger("meta_dx")
 
 _FOLDER = "faults"
-_KEPT = 20  # newest files
+_KEPT = 20  # newest files, all different
 
 
 class UnexpectedError(Exception):
@@ -43,7 +43,8 @@ def told(fault: BaseException, root: Path) -> str:
     fault : BaseException
         Any exception.
     root : Path
-        The home. Where there is one, the whole traceback is written into its ``private/faults``.
+        The home. Where there is one, the whole traceback is written into its ``private/faults``, once if it comes
+        again.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def told(fault: BaseException, root: Path) -> str:
     where = (
         f"what it said, which may quote a patient, is in {kept}"
         if kept
-        else "what it said is lost without a home"
+        else "there was no home that could keep what it said"
     )
     return f"A fault of ours; {where}.\n" + "\n".join(line for one in causes(fault) for line in _places(one))
 
@@ -87,17 +88,39 @@ def _places(fault: BaseException) -> Iterator[str]:
 
 
 def _keep(fault: BaseException, root: Path) -> Path | None:
-    if not (root / "home.json").exists():
-        return None
+    # Each by itself: a chain leaves out what was raised ``from None``, whose place is told all the same.
+    lines = (line for one in causes(fault) for line in traceback.format_exception(one, chain=False))
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     try:
+        if not (root / "home.json").exists():
+            return None
+        said = "".join(lines).encode(errors="backslashreplace")  # names of files need not be valid text
         folder = homes.Home(root).private / _FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
+        kept = sorted(folder.iterdir())
+        for old in kept:  # one that comes back every half minute must not push out all others
+            if _content(old) == said:
+                return old
         path = folder / f"{now}-{os.getpid()}.txt"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.writelines(traceback.format_exception(fault))
-        for old in sorted(folder.iterdir())[:-_KEPT]:
+        _write(path, said)
+        for old in [*kept, path][:-_KEPT]:
             old.unlink(missing_ok=True)
     except Exception:  # a full disk must not hide the fault
         return None
     return path
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # another process has just made room
+        return None
+
+
+def _write(path: Path, said: bytes) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(said)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise

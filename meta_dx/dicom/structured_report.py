@@ -356,10 +356,7 @@ def _settle_times(made: Dataset, decided_at: str) -> None:
     day, clock = _day_and_clock(decided_at)
     made.ContentDate = made.InstanceCreationDate = day
     made.ContentTime = made.InstanceCreationTime = clock
-    for keyword in (
-        "SeriesDate",
-        "SeriesTime",
-    ):  # one series holds the reports of every decision about a case
+    for keyword in ("SeriesDate", "SeriesTime"):  # a series holds the reports of every decision about a case
         made.pop(keyword, None)
     for item in made.get("ContributingEquipmentSequence", ()):
         item.ContributionDateTime = f"{day}{clock}{_UTC}"

@@ -242,10 +242,11 @@ class Desk:
     def decided_diseases(self) -> list[Diagnosis]:
         """Return the diseases as :meth:`diseases`, with those that decisions about cases that are done have named.
 
-        They may depend on predictions: only for those who may see what done cases came to.
+        Of several names of one of these, the newest counts: the others may be how it was misspelt. They may depend on
+        predictions: only for those who may see what done cases came to.
         """
         done = self.cases.done()
-        said = (one.content for one in self.cases.everything() if one.study in done)
+        said = (one.content for one in reversed(self.cases.everything()) if one.study in done)
         return self.diseases(one.diagnosis for one in said if isinstance(one, Decision) and one.diagnosis)
 
     @property

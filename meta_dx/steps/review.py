@@ -79,7 +79,7 @@ def add_cases(project: Project, desk: Desk) -> int:
 
 def keep_current(project: Project, desk: Desk, stop: threading.Event) -> None:
     """Add new studies to the cases as they come in, until told to stop; what fails is tried again."""
-    seen = Catalog(project.home).version
+    seen: str | None = None  # what came in since the desk was opened has not been looked at
 
     def look() -> None:
         nonlocal seen

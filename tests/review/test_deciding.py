@@ -170,6 +170,10 @@ def test_a_new_disease_of_the_blind_read_is_in_the_list_of_its_reader_and_its_sp
     contents = [one.content for one in desk.cases.opinions(first)]
     said = [content.diagnosis for content in contents if isinstance(content, Decision)]
     assert said == [Diagnosis("T1", "99T", "Drfiting"), Diagnosis("T1", "99T", "Drifting")]
+    page = person.get(f"/cases/{first}").text
+    assert "Drifting (T1)" in page
+    assert "Drfiting (T1)" not in page
+    assert person.post(f"/cases/{first}/decide", diagnosis="Drifting (T1)", **form).status_code == 303
 
 
 def test_diseases_that_are_too_improbable_to_be_listed_are_counted(desk: Desk, browser: Browsers) -> None:

@@ -257,6 +257,21 @@ def test_a_disease_that_a_decision_has_named_is_called_and_offered_by_its_name(
     assert taught.taught[0].disease == Diagnosis("Q1", "99T", "A new disease")
 
 
+def test_a_disease_whose_name_was_mended_is_offered_and_taught_by_the_mended_one(
+    browser: Browsers, taught: FakeTeacher
+) -> None:
+    reader = browser()
+    study = reader.cases()[0]
+    reader.read(study)
+    form = {"verdict": "override", "reason": "not_offered", "diagnosis": "Q1", "new_scheme": "99T"}
+    for meaning in ("A nwe disease", "A new disease"):
+        reader.post(f"/cases/{study}/decide", **form, new_meaning=meaning)
+    teacher = browser("lead")
+    assert "A nwe disease" not in teacher.get("/teach").text
+    teach(teacher, disease="Q1", basis="pathology", study=study)
+    assert taught.taught[0].disease == Diagnosis("Q1", "99T", "A new disease")
+
+
 @pytest.mark.parametrize("changed", ["choice", "grounds", "disease", "support set", "nothing was shown"])
 def test_nothing_is_taught_but_what_was_shown(
     desk: Desk, browser: Browsers, taught: FakeTeacher, changed: str

@@ -31,3 +31,21 @@ def test_a_look_that_fails_is_told_without_its_words_and_made_again(
     assert looked == ["desk", "desk"]
     assert "OSError" in caplog.text
     assert "Doe" not in caplog.text
+
+
+def test_a_home_that_cannot_be_read_at_first_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, looked = threading.Event(), []
+
+    def catalog(_: Any) -> Any:
+        looked.append("version")
+        if len(looked) == 1:
+            raise OSError("stale file handle")
+        return SimpleNamespace(version="1")
+
+    monkeypatch.setattr(review, "Catalog", catalog)
+    monkeypatch.setattr(review, "add_cases", lambda *_: stop.set())
+    monkeypatch.setattr(review, "_SECONDS", 0.001)
+    review.keep_current(cast(Any, SimpleNamespace(home=Home.open(tmp_path))), cast(Any, "desk"), stop)
+    assert looked == ["version", "version"]

@@ -246,10 +246,10 @@ def _mark(answer: Answer | None) -> str:
 
 
 def own_diseases(desk: Desk, account: Account, study: str) -> list[Diagnosis]:
-    """Return the diseases that somebody has named in a case; a new one need not be spelt out twice."""
+    """Return the diseases that somebody has named in a case, the newest first; none need be spelt out twice."""
     said = [one.content for one in desk.cases.opinions(study) if one.account == account.name]
-    decided = [one.diagnosis for one in said if isinstance(one, Decision) and one.diagnosis is not None]
-    return [*(disease for one in said if isinstance(one, BlindOpinion) for disease in one.ranked), *decided]
+    named_in = [one.ranked if isinstance(one, BlindOpinion) else (one.diagnosis,) for one in reversed(said)]
+    return [disease for some in named_in for disease in some if disease is not None]
 
 
 def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
