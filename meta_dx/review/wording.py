@@ -29,6 +29,25 @@ class Bar:
     low: float | None
     high: float | None
 
+    @property
+    def value(self) -> str:
+        """The probability in percent; what is possible is never called 0, what is not certain never 100."""
+        if 0 < self.probability < 0.005:
+            return "< 1 %"
+        if 0.995 <= self.probability < 1:
+            return "> 99 %"
+        return f"{100 * self.probability:.0f} %"
+
+    @property
+    def ends(self) -> str:
+        """The interval in percent, in tenths where its ends would read the same; empty without one."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = 100 * self.low, 100 * self.high
+        if round(low) != round(high):
+            return f"{low:.0f} to {high:.0f}"
+        return "under 0.1" if high < 0.05 else f"{low:.1f} to {high:.1f}"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -107,7 +126,7 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
 def _distance(remoteness: float | None) -> str:
     if remoteness is None:
         return ""
-    share = f"{100 * remoteness:.0f} % of the confirmed cases lie nearer to another one than this case does to any"
+    share = f"{100 * remoteness:.0f} % of the confirmed cases have a nearer neighbour among them than this case has"
     return f"Far from every confirmed case: {share}." if remoteness >= _FAR else f"{share}."
 
 

@@ -53,7 +53,9 @@ def read_blind(page: Any, disease: str, **new: str) -> None:
 def look_at_answer(page: Any) -> list[str]:
     """See probabilities with intervals, and pictures of the confirmed cases; return the diseases."""
     values = page.locator(".bar__value").all_inner_texts()
-    assert all(re.fullmatch(r"\d+ %\s+\(\d+ to \d+\)", value) for value in values), values
+    assert all(
+        re.fullmatch(r"[<>]?\s?\d+ %\s+\((under 0\.1|[\d.]+ to [\d.]+)\)", value) for value in values
+    ), values
     pictures = page.locator(".evidence img")
     assert pictures.count() >= 2
     for picture in pictures.all():

@@ -31,6 +31,8 @@ def test_a_reader_signs_in_reads_blind_sees_the_answer_and_decides(desk: Desk, o
     page.click("#blind button[type=submit]")
     page.wait_for_selector(".bars")
     assert "80 %" in page.inner_text(".bars")
+    # However long the panel is, the page itself does not scroll away from the pictures.
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
     picture = page.locator(".evidence img").first
     picture.scroll_into_view_if_needed()
     expect(picture).to_have_js_property("naturalWidth", 24)
