@@ -32,7 +32,10 @@ def test_a_reader_signs_in_reads_blind_sees_the_answer_and_decides(desk: Desk, o
     page.wait_for_selector(".bars")
     assert "80 %" in page.inner_text(".bars")
     # However long the panel is, the page itself does not scroll away from the pictures.
+    wide = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 400})
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    page.set_viewport_size(wide)
     picture = page.locator(".evidence img").first
     picture.scroll_into_view_if_needed()
     expect(picture).to_have_js_property("naturalWidth", 24)
