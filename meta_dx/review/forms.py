@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
+from meta_dx.dicom.coding_schemes import one_line
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 
@@ -50,7 +51,7 @@ def diagnosis_of(
         ``unknown_disease``.
     """
     words = typed.strip()
-    if not words:
+    if not one_line(words):  # nor would a report have a code
         return None
     wanted = words.casefold()
     for disease in known:

@@ -29,3 +29,7 @@ def test_what_is_neither_known_nor_named_is_refused() -> None:
     with pytest.raises(MetaDxError, match="not among the diseases"):
         diagnosis_of("Q9", KNOWN, "I10", " ")
     assert diagnosis_of("  ", KNOWN) is None
+
+
+def test_a_code_of_no_letter_that_can_be_seen_is_no_code() -> None:
+    assert diagnosis_of("\x07\u200b ", KNOWN, "I10", "New disease") is None
