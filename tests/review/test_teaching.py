@@ -301,6 +301,25 @@ def test_nothing_is_taught_but_what_was_shown(
     assert len(taught.taught) == before + 1
 
 
+def test_what_others_teach_while_a_preview_is_made_is_shown_before_it_is_taught(
+    browser: Browsers, taught: FakeTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, study = decided(browser)
+    other = reader.cases()[0]
+    reader.read(other, "D0")
+    reader.post(f"/cases/{other}/decide", verdict="accept")
+    lead, adjudicator, preview = browser("lead"), browser("adjudicator"), taught.preview
+
+    def slowly(lesson: Lesson, reviewed: Sequence[str]) -> Preview:
+        monkeypatch.setattr(taught, "preview", preview)
+        teach(adjudicator, disease="D0", basis="pathology", study=other)
+        return preview(lesson, reviewed)
+
+    monkeypatch.setattr(taught, "preview", slowly)
+    assert teach(lead, disease="D0", basis="pathology", study=study).status_code == 409
+    assert [lesson.cases[0].study for lesson in taught.taught] == [other]
+
+
 def test_a_search_keeps_what_is_chosen_and_typed_and_enter_teaches_nothing(
     browser: Browsers, taught: FakeTeacher
 ) -> None:

@@ -56,7 +56,8 @@ def teach(
         if found is None:
             raise MetaDxError("unknown_disease", "Say which disease the cases show.")
         lesson = desk.lesson(found, chosen, basis)
-        if action == "teach" and previewed != _mark(desk, lesson):
+        mark = _mark(desk, lesson)  # before the preview is made: meanwhile others may teach
+        if action == "teach" and previewed != mark:
             message = "This is not what was shown: here is what it would change now."
         elif action == "teach":
             version = desk.teach(session.account, lesson)
@@ -69,9 +70,8 @@ def teach(
     except MetaDxError as fault:
         return _show(request, session, chosen, typed, search, message=str(fault), status=400)
     status = 409 if message else 200
-    return _show(
-        request, session, chosen, typed, search, preview=(lesson, preview), message=message, status=status
-    )
+    shown = (lesson, preview, mark)
+    return _show(request, session, chosen, typed, search, preview=shown, message=message, status=status)
 
 
 def _mark(desk: Desk, lesson: Lesson) -> str:
@@ -88,7 +88,7 @@ def _show(
     typed: dict[str, str] | None = None,
     search: str = "",
     *,
-    preview: tuple[Lesson, Preview] | None = None,
+    preview: tuple[Lesson, Preview, str] | None = None,
     message: str = "",
     told: str = "",
     status: int = 200,
@@ -131,8 +131,8 @@ def _show(
         typed=typed or {"disease": "", "new_scheme": "", "new_meaning": "", "basis": ""},
         bases=BASES,
         diseases=[label(disease) for disease in diseases],
-        preview=None if preview is None else _told(*preview, names),
-        mark="" if preview is None else _mark(desk, preview[0]),
+        preview=None if preview is None else _told(*preview[:2], names),
+        mark="" if preview is None else preview[2],
         message=message,
         told=told,
     )
