@@ -289,7 +289,8 @@ def _sentence(judged: Sequence[tuple[Comparison, Verdict]]) -> str:
     if not compared:
         return f"Too few patients to tell: a comparison takes {FEWEST_TO_COMPARE} on each side."
     if not changed:
-        return f"Nothing has changed beyond chance in {len(compared)} comparison(s): nothing to do."
+        looks = "one comparison" if len(compared) == 1 else f"{len(compared)} comparisons"
+        return f"Nothing has changed beyond chance in {looks}: nothing to do."
     if "inputs" in changed:
         return (
             "The pictures come in otherwise than those that the model was made for, and its answers may not hold: see "

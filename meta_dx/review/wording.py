@@ -40,13 +40,14 @@ class Bar:
 
     @property
     def ends(self) -> str:
-        """The interval in percent, in tenths where its ends would read the same; empty without one."""
+        """The interval in percent, with as many digits (two at most) as tell its ends apart; empty without one."""
         if self.low is None or self.high is None:
             return ""
         low, high = 100 * self.low, 100 * self.high
-        if round(low) != round(high):
-            return f"{low:.0f} to {high:.0f}"
-        return "under 0.1" if high < 0.05 else f"{low:.1f} to {high:.1f}"
+        if high < 0.05:
+            return "under 0.1"
+        digits = next((d for d in range(2) if round(low, d) != round(high, d)), 2)
+        return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 @dataclass(frozen=True)
