@@ -34,6 +34,10 @@ _KNOWN = {
 }
 
 
+# No control characters, though they cannot be seen: Persian, Indic scripts and emoji are spelt with them.
+_JOINERS = "\u200c\u200d"
+
+
 def designator_of(scheme: str) -> str:
     """Return how DICOM calls a coding scheme; one that it does not know keeps its name."""
     known, _ = _of(scheme)
@@ -48,7 +52,8 @@ def uri_of(scheme: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text of which no character controls a program that reads it; neither DICOM nor FHIR allows those."""
-    return "".join(c if c.isprintable() or c in "\r\n\t" else " " for c in text).strip()
+    kept = "".join(c if c.isprintable() or c in f"\r\n\t{_JOINERS}" else " " for c in text)
+    return kept.strip(f" \r\n\t{_JOINERS}")
 
 
 def one_line(text: str) -> str:

@@ -91,6 +91,7 @@ DIAGNOSIS, OBSERVER_TYPE = "439401001", "121005"
             ("A/B-longer-than-16-characters", "99METADX", "T1/T2 of ours"),
         ),
         (Diagnosis("X2", "99OURS", "\x07"), ("X2", "99OURS", "X2")),
+        (Diagnosis("X3", "99OURS", "می\u200cخواهم\u200c"), ("X3", "99OURS", "می\u200cخواهم")),
     ],
 )
 def test_a_new_disease_is_coded_as_dicom_codes_it(

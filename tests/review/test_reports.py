@@ -278,7 +278,7 @@ def test_the_report_names_every_reader_whose_decision_stands(
     assert diagnostic_report(two, study)["performer"] == [{"display": "settler"}]
 
 
-REMARKS = "Größer als zuvor;\r\nsonst wie 一月\\."
+REMARKS = "Größer als zuvor;\r\nsonst wie 一月, می\u200cخواهم\\."
 
 
 def test_a_supplement_states_the_disease_that_it_affirms_before_the_one_that_it_adds(
