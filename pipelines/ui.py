@@ -43,6 +43,8 @@ def _open(port: int) -> int:
     # A shell that starts this in the background ignores INT and TERM for it; dagster dev would never end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
+    # That 'dagster dev' has a successor is no news for whoever opens the UI.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:Function `dev_command` is superseded")
     dagster = str(Path(sys.executable).with_name("dagster"))
     command = [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(dagster, command)  # noqa: S606 - no shell is wanted

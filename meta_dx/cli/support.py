@@ -48,6 +48,10 @@ def show(
     desk = _desk(home)
     shown = desk.version(version)
     cases = [case for case in shown.cases if code in (None, case.code)]
+    if code is not None and not cases:
+        raise MetaDxError(
+            "unknown_disease", f"Version {shown.version} of the support set holds no disease '{code}'."
+        )
     originals = desk.original_studies([case.study for case in cases])
     if json:
         emit_json(_as_json(desk, shown, cases, originals))

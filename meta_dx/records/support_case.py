@@ -140,6 +140,6 @@ def refuse_second_disease(case: SupportCase, other: SupportCase | None) -> None:
     if other is not None and other.code != case.code:
         raise MetaDxError(
             "study_in_two_diseases",
-            f"Study {case.study} stands for disease {other.code} and cannot stand for {case.code} "
-            "in the same support set: correct its disease, or remove it first.",
+            f"A study stands for disease {other.code} already and cannot stand for {case.code} in the same support "
+            f"set (its surrogate is {case.study}): correct its disease, or remove it first.",
         )

@@ -262,7 +262,10 @@ def read_support(path: Path) -> dict[str, str]:
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
         )
     except (OSError, ValueError) as fault:
-        raise MetaDxError("support_unreadable", f"Cannot read the support table {path}: {fault}.") from fault
+        why = (
+            str(fault) if isinstance(fault, ValueError) else (fault.strerror or type(fault).__name__).lower()
+        )
+        raise MetaDxError("support_unreadable", f"Cannot read the support table {path}: {why}.") from fault
     absent = [name for name in ("study_instance_uid", "code") if name not in table.columns]
     if absent:
         raise MetaDxError(
@@ -274,12 +277,14 @@ def read_support(path: Path) -> dict[str, str]:
     twice = int(table["study_instance_uid"].duplicated().sum())
     if twice:
         raise MetaDxError(
-            "support_contradiction", f"{twice} studies stand in {path} with two codes: keep one each."
+            "support_contradiction",
+            f"{'One study stands' if twice == 1 else f'{twice} studies stand'} in {path} with two codes: "
+            "keep one each.",
         )
     if table["code"].nunique() < 2:
         raise MetaDxError(
             "too_few_diseases",
-            f"{path} names {table['code'].nunique()} disease(s): a diagnosis needs at least 2 to choose between.",
+            f"{path} names {'one' if len(table) else 'no'} disease: a diagnosis needs at least 2 to choose between.",
         )
     return dict(zip(table["study_instance_uid"], table["code"], strict=True))
 

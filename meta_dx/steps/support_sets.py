@@ -126,12 +126,13 @@ class SupportDesk:
         studies = Catalog(self.home).studies()
         patient_of = dict(zip(studies["study"], studies["patient"], strict=True))
         found = {}
-        for original in originals:
+        for place, original in enumerate(originals, 1):
             study = surrogates.uid(original)
             if study not in patient_of:
                 raise MetaDxError(
                     "unknown_study",
-                    f"One of the {len(originals)} studies named with --study is not in {self.home.root}: "
+                    f"{f'Study {place} of the {len(originals)}' if len(originals) > 1 else 'The study'} named with "
+                    f"--study is not in {self.home.root}: "
                     "take it in first with 'meta-dx ingest'.",
                 )
             found[study] = patient_of[study]

@@ -14,6 +14,9 @@ import pytest
 
 from meta_dx.cli import app as cli
 from meta_dx.home import Home
+from meta_dx.records.database import Records
+from meta_dx.records.support import SupportSets
+from meta_dx.records.support_case import SupportCase
 
 
 def test_wrong_use_is_one_line_and_status_2(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,6 +130,16 @@ def test_a_batch_that_was_never_planned_is_no_empty_list(
     Home.open(tmp_path)
     assert cli.run([command, "--home", str(tmp_path), "--batch", "b9"]) == 2
     assert caplog.messages[-1] == f"meta-dx: The home {tmp_path} has no batch 'b9': it has none yet."
+
+
+def test_a_disease_that_the_support_set_does_not_hold_is_no_empty_list(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    SupportSets(Records.open(Home.open(tmp_path))).add(
+        [SupportCase(code="X", scheme="99X", study="s", patient="p", meaning="Ex")], author="a", reason="r"
+    )
+    assert cli.run(["support", "show", "--home", str(tmp_path), "--code", "Y"]) == 2
+    assert caplog.messages[-1] == "meta-dx: Version 1 of the support set holds no disease 'Y'."
 
 
 def test_a_folder_that_may_not_be_read_is_not_said_to_be_written(

@@ -121,3 +121,24 @@ def test_a_bundle_on_a_folder_keeps_to_the_limits_of_the_cohort_file(
     table = {"evaluate": "--diagnoses", "predict": "--support"}[command]
     meta_dx([command, "--bundle", str(tmp_path), "--studies", str(tmp_path), table, str(file)])
     assert [limits.max_seconds for limits in given] == [77]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "Cannot read the support table {path}: no such file or directory."),
+        ("study,code\n", "The support table {path} lacks the column study_instance_uid"),
+        ("study_instance_uid,code\n", "{path} names no disease:"),
+        ("study_instance_uid,code\n1.2,A\n1.3,A\n", "{path} names one disease:"),
+        ("study_instance_uid,code\n1.2,A\n1.2,B\n", "One study stands in {path} with two codes"),
+    ],
+)
+def test_a_support_table_that_cannot_be_used_is_told_in_a_sentence(
+    content: str | None, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(MetaDxError) as fault:
+        external.read_support(path)
+    assert str(fault.value).startswith(said.format(path=path))
