@@ -334,3 +334,8 @@ def test_a_back_up_made_while_open_is_complete(home: Home, tmp_path: Path) -> No
 def _opening_row() -> dict[str, object]:
     names = ("bundle", "split_version", "protocol", "first_at", "first_by", "last_at", "last_by")
     return {**dict.fromkeys(names, "x"), "times": 1}
+
+
+def test_every_table_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+    assert [name for name in Base.metadata.tables if f"`{name}`" not in page] == []
