@@ -92,6 +92,9 @@ describe("the window of the first picture", () => {
     const found = toBounds(autoWindow({ pixels: lungs, slope: 1, intercept: 2000 }, "CT") ?? { center: 0, width: 1 });
     expect(found.lower).toBeGreaterThan(1100);
     expect(found.upper).toBeLessThan(2100);
+    const hard = (white: number): Int16Array => Int16Array.from({ length: 20_000 }, (_, i) => (i % 10 < white ? 900 : 0) + (i % 37));
+    expect(autoWindow({ pixels: hard(2), slope: 1, intercept: 0 }, "CT")).toBeNull();
+    expect(autoWindow({ pixels: hard(4), slope: 1, intercept: 0 }, "CT")).not.toBeNull();
   });
 
   it("leaves 8-bit pictures and given windows alone, and an even picture", () => {

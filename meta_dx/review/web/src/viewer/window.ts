@@ -18,8 +18,12 @@ const CT: readonly Preset[] = [
   { name: "Soft tissue", window: SOFT_TISSUE },
   { name: "Bone", window: { center: 480, width: 2500 } },
 ];
-/** Share of the values that the soft tissue window has to show; of a slice through lungs and air around it shows a fifth. */
+/**
+ * Shares of the values that the soft tissue window has to show, and may show white. Of a slice through lungs and air
+ * around it shows a fifth; of a slice through the head a sixth is bone.
+ */
 const LEAST_SHOWN = 0.05;
+const MOST_WHITE = 0.3;
 
 /** Stored pixels and what makes them physical. */
 type Values = Pick<Frame, "slope" | "intercept"> & { pixels: ArrayLike<number> };
@@ -59,15 +63,16 @@ function sampled({ pixels, slope, intercept }: Values): number[] {
  * The window from the 0.5th to the 99.5th percentile.
  *
  * A few very bright pixels (a marker, fat beside the coil) would otherwise darken the whole picture. Of CT, where
- * windows have names, only if the soft tissue window would show next to nothing: a scout, a phantom, values without
- * their rescale.
+ * windows have names, only if the soft tissue window would show next to nothing or much of it white: a phantom, a
+ * specimen, values without their rescale.
  */
 export function autoWindow(values: Values, modality: string): Window | null {
   const above = sampled(values);
   if (above.length < 20) return null;
-  const inside = above.filter((value) => Math.abs(value - SOFT_TISSUE.center) < SOFT_TISSUE.width / 2);
-  if (modality === "CT" && inside.length >= LEAST_SHOWN * above.length) return null;
-  const at = (share: number): number => above[Math.round(share * (above.length - 1))] as number;
+  const { lower, upper } = toBounds(SOFT_TISSUE);
+  const share = (least: number, most: number): number => above.filter((value) => value >= least && value < most).length / above.length;
+  if (modality === "CT" && share(lower, upper) >= LEAST_SHOWN && share(upper, Infinity) <= MOST_WHITE) return null;
+  const at = (rank: number): number => above[Math.round(rank * (above.length - 1))] as number;
   const [low, high] = [at(0.005), at(0.995)];
   return high > low ? fullRange([low, high]) : null;
 }
