@@ -53,12 +53,19 @@ def _run() -> int:
     require_room(home_root())
     from meta_dx.errors import MetaDxError
     from meta_dx.progress import bar
-    from meta_dx.steps.incoming import idle_sources, require_batch, require_usable, usable_batches
+    from meta_dx.steps.incoming import (
+        idle_sources,
+        require_batch,
+        require_diagnoses_table,
+        require_usable,
+        usable_batches,
+    )
     from meta_dx.steps.pacs import fetch_new
     from pipelines.batches import register_new_batches
     from pipelines.resources import meta_dx_resource
     from pipelines.working import end_dead_runs
 
+    require_diagnoses_table(project)
     # The runner works in its own process, where no daemon and no UI listens: quiet, the instance keeps everything.
     logging.getLogger("dagster").setLevel(logging.ERROR)
     with open_instance() as instance:

@@ -61,6 +61,7 @@ def _ready_to_train(cohort: Path | None, home: Path | None) -> Project:
 
     project = project_of(cohort, home)
     require_whole_shards(project.settings.training.shards)
+    incoming.require_diagnoses_table(project)
     take_in_new(project)
     refused = []
     for waiting in incoming.waiting_batches(project):

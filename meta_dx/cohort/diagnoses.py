@@ -119,6 +119,17 @@ def import_diagnoses(home: Home, csv_file: Path | str) -> DiagnosisSummary:
     )
 
 
+def require_table(csv_file: Path | str) -> None:
+    """Refuse a table that :func:`import_diagnoses` could not read, before hours of other work.
+
+    Raises
+    ------
+    MetaDxError
+        ``diagnoses_missing``, ``diagnoses_unreadable``, ``diagnoses_columns`` or ``diagnoses_empty``.
+    """
+    _records(Path(csv_file), Counter())
+
+
 def active_diagnoses(home: Home) -> pd.DataFrame:
     """Return the diagnoses that hold: the current table without what has been superseded.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses
+from meta_dx.cohort.diagnoses import DiagnosisSummary, all_diagnoses, import_diagnoses, require_table
 from meta_dx.cohort.ingest import (
     Batch,
     IngestSummary,
@@ -284,6 +284,12 @@ def require_images(project: Project) -> None:
             f"No file under {', '.join(source_folders(project))} could be taken in "
             f"({', '.join(codes)}): export the studies again (docs/rejections.md says what each code means).",
         )
+
+
+def require_diagnoses_table(project: Project) -> None:
+    """Refuse a table of diagnoses that cannot be read, before any file is taken in; none yet is no fault here."""
+    if table := project.settings.cohort.diagnoses:
+        require_table(table)
 
 
 def take_in_diagnoses(project: Project) -> DiagnosisSummary:

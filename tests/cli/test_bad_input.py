@@ -123,6 +123,7 @@ def test_diagnoses_with_missing_columns_name_the_columns(tmp_path: Path, told) -
     sentence = told("train", "--cohort", cohort_file(tmp_path), "--home", tmp_path / "h")
     assert "code" in sentence
     assert "diagnoses.csv" in sentence
+    assert not Catalog(Home.open(tmp_path / "h")).batches(), "told before anything is taken in"
 
 
 def test_diagnoses_of_other_studies_are_refused(tmp_path: Path, told) -> None:  # type: ignore[no-untyped-def]
@@ -143,6 +144,7 @@ def test_a_disease_with_one_patient_cannot_be_split_and_the_counts_are_told(tmp_
 def test_a_missing_diagnosis_table_is_named(tmp_path: Path, told) -> None:  # type: ignore[no-untyped-def]
     some_studies(tmp_path / "studies")
     assert "diagnoses.csv" in told("train", "--cohort", cohort_file(tmp_path), "--home", tmp_path / "h")
+    assert not Catalog(Home.open(tmp_path / "h")).batches()
 
 
 def test_a_corrupt_picture_is_rejected_with_a_code_and_the_rest_goes_on(

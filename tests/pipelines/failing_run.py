@@ -96,7 +96,7 @@ FAULTS = {
         "builtins.RuntimeError",
         ("validation",),
     ),
-    "diagnoses": Fault("train_job", "meta_dx.cohort.diagnoses.csv.reader", _raise, anew=("diagnoses",)),
+    "diagnoses": Fault("train_job", "meta_dx.cohort.diagnoses._translated", _raise, anew=("diagnoses",)),
     "pictures": Fault("train_job", "meta_dx.dicom.sandbox.Reader.ask", _raise, anew=("images",)),
     "training": Fault("train_job", "torch.nn.functional.cross_entropy", _raise, anew=("checkpoints",)),
     "prediction": Fault(

@@ -213,6 +213,14 @@ def test_a_refused_label_table_is_to_be_mended(tmp_path: Path) -> None:
     assert "--accept" not in sentence
 
 
+def test_a_label_table_that_cannot_be_read_is_told_before_any_file_is_taken_in(tmp_path: Path) -> None:
+    some_studies(tmp_path / "studies")
+    (tmp_path / "d.csv").write_text("study,disease\n1.2.1,D1\n")
+    sentence = refused(cohort(tmp_path, "d.csv"), tmp_path / "home")
+    assert f"{tmp_path / 'd.csv'} has no column" in sentence
+    assert Catalog(Home.open(tmp_path / "home")).batches() == []
+
+
 def test_a_run_that_is_told_to_stop_says_so_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
