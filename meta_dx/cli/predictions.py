@@ -19,13 +19,15 @@ def predictions(
     from meta_dx.home import Home
     from meta_dx.records.database import Records
     from meta_dx.records.predictions import latest_predictions
+    from meta_dx.records.support import SupportSets
     from meta_dx.records.vault import Vault
     from meta_dx.steps.answering import as_contract
 
     opened = Home.open(existing_home(home))
     if batch is not None:
         require_batch(opened, batch)
-    saved = latest_predictions(Records.open(opened), batch)
+    records = Records.open(opened)
+    saved = latest_predictions(records, batch)
     studies = [study for run in saved for study in run.studies]
     named = {study.study for study in studies} | {near.study for one in studies for near in one.nearest}
     weighed = [case for one in studies for case in one.evidence or ()]
@@ -47,22 +49,29 @@ def predictions(
     if json:
         emit_json(found)
         return
+    sets = SupportSets(records)
+    names = {
+        version: {case.code: case.meaning for case in sets.get(version).cases}
+        for version in {run.run.support_version for run in saved}
+    }
     table(
-        ["study", "first", "second", "entropy (nats)", "nearest confirmed case"], [_row(one) for one in found]
+        ["study", "first", "second", "entropy (nats)", "nearest confirmed case", "end of its UID"],
+        [_row(one, names[one["support_version"]]) for one in found],
     )
     say(
         f"{counted(len(found), 'study', 'studies')}; --json has all probabilities and the versions that they come from"
     )
 
 
-def _row(one: dict[str, Any]) -> list[Any]:
+def _row(one: dict[str, Any], names: dict[str, str]) -> list[Any]:
     from meta_dx.records.predictions import ranked
 
     best = ranked(one["probabilities"])[:2]
     near = one["nearest_support"][0]
     return [
         one["study_instance_uid"],
-        *(f"{code} {p:.2f}" for code, p in best),
+        *(f"{p:.2f} {names.get(code) or code}" for code, p in best),
         one["entropy"],
-        f"{near['code']} ({near['study_instance_uid'][-12:]})",
+        names.get(near["code"]) or near["code"],
+        near["study_instance_uid"][-12:],
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -34,7 +35,7 @@ def home(tmp_path: Path) -> Home:
         vault.remember("study", {f"2.25.{n}": f"1.2.{n}" for n in range(3)})
         vault.remember("instance", {"2.25.77": "1.2.0.7"})
     records = Records.open(home)
-    SupportSets(records).add([SupportCase("X", "SCT", "x", "2.25.0", "P")], "Dr A", "test")
+    SupportSets(records).add([SupportCase("X", "SCT", "Disease X", "2.25.0", "P")], "Dr A", "test")
     nearest = (NearestCase("2.25.0", "X", 0.9),)
     rows = [
         PredictedStudy(
@@ -67,3 +68,13 @@ def test_answers_have_their_uncertainty_and_evidence_under_original_identifiers(
     ]
     assert [plain[name] for name in ("epistemic", "aleatoric", "interval", "evidence")] == [None] * 4
     assert "2.25." not in done.stdout
+
+
+def test_the_table_for_people_calls_diseases_by_their_names(home: Home) -> None:
+    done = CliRunner().invoke(app, ["predictions", "--home", str(home.root)])
+    assert done.exit_code == 0, done.output
+    row = next(line for line in done.stdout.splitlines() if line.startswith("1.2.1 "))
+    assert re.split("  +", row) == ["1.2.1", "0.75 Y", "0.25 Disease X", "0.560", "Disease X", "1.2.0"], (
+        "a code where no name is known"
+    )
+    assert "2 studies" in done.stdout
