@@ -41,6 +41,7 @@ def deidentify(
     json: JsonOption = False,
 ) -> None:
     """Write de-identified copies of the pictures of a folder (PS3.15 Annex E; docs/deidentification.md)."""
+    from meta_dx.cohort.scans import without_dicom
     from meta_dx.dicom.deidentified_folder import deidentify_folder
     from meta_dx.dicom.profile import ProfileOptions
     from meta_dx.home import Home
@@ -63,6 +64,8 @@ def deidentify(
             workers=workers or kept.workers,
             progress=progress,
         )
+    if made.found == made.not_dicom:
+        raise without_dicom(source, made.found)
     if vault:
         with vault.transaction():
             for kind, pairs in made.identities.items():

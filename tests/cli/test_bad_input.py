@@ -61,6 +61,9 @@ def test_an_empty_or_missing_folder_and_one_without_dicom(tmp_path: Path, told) 
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("not a picture")
     assert "DICOM" in told("ingest", tmp_path / "letters", "--home", tmp_path / "h")
+    for folder in ("empty", "letters"):
+        sentence = told("deidentify", tmp_path / folder, tmp_path / "out", "--key", tmp_path / "key")
+        assert f"{folder} holds no DICOM" in sentence
 
 
 @pytest.mark.parametrize("command", ["train", "validate"])
