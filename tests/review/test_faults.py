@@ -12,10 +12,12 @@ from meta_dx.review.desk import Desk
 from tests.review.conftest import SECRET, Browser
 
 
-@pytest.mark.parametrize("accept", ["text/html", "*/*"])
-def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_words(
-    desk: Desk, browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch, accept: str
-) -> None:
+@pytest.fixture
+def faulty(
+    desk: Desk, browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Browser, str]:
+    """A reader who has opened a case, and the address of it that fails."""
+
     def fails(study: str) -> None:
         raise RuntimeError(SECRET)
 
@@ -23,7 +25,15 @@ def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_wo
     study = person.cases()[0]
     person.get(f"/cases/{study}")
     monkeypatch.setattr(desk.images, "manifest", fails)
-    answer = person.get(f"/cases/{study}/images", headers={"accept": accept})
+    return person, f"/cases/{study}/images"
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_words(
+    faulty: tuple[Browser, str], accept: str
+) -> None:
+    person, address = faulty
+    answer = person.get(address, headers={"accept": accept})
     assert answer.status_code == 500
     assert "Something went wrong on the server" in answer.text
     assert SECRET not in answer.text
@@ -33,23 +43,12 @@ def test_an_unforeseen_fault_is_told_with_the_careful_headers_and_without_its_wo
 
 
 def test_the_log_tells_where_and_the_owner_what_was_said(
-    desk: Desk,
-    browser: Callable[..., Browser],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    desk: Desk, faulty: tuple[Browser, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(study: str) -> None:
-        raise RuntimeError(SECRET)
-
-    person = browser()
-    study = person.cases()[0]
-    person.get(f"/cases/{study}")
-    monkeypatch.setattr(desk.images, "manifest", fails)
+    person, address = faulty
     served = TestClient(without_quotes(create_app(desk, {"testserver"}), desk.home.root))
     served.cookies = person.client.cookies
-    assert (
-        served.get(f"/cases/{study}/images").status_code == 500
-    )  # and nothing comes to the server that would log it
+    assert served.get(address).status_code == 500  # and nothing comes to the server, which would log it
     assert "RuntimeError" in caplog.text
     assert "test_faults.py" in caplog.text
     assert SECRET not in caplog.text
