@@ -357,7 +357,7 @@ class Accounts:
         """Count a try; return whose password it is about, None where nobody's, and whether the account is locked."""
 
         def work(session: Session, write: Write) -> tuple[AccountRow | None, bool]:
-            row = session.scalar(select(AccountRow).where(AccountRow.name == name).with_for_update())
+            row = session.scalar(select(AccountRow).where(AccountRow.name == name))
             if row is None or not row.enabled or row.password_hash is None:
                 # Takes as long as counting: how long a sign-in takes does not tell whose account there is.
                 session.execute(

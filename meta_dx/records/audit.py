@@ -119,8 +119,7 @@ class AuditTrail:
         Parameters
         ----------
         work : callable
-            Takes the session and a function that adds a line; must be repeatable, like that of
-            :meth:`~meta_dx.records.database.Records.write`.
+            Takes the session and a function that adds a line.
 
         Returns
         -------

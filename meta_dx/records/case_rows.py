@@ -23,18 +23,17 @@ from meta_dx.records.schema import (
 )
 
 
-def case(session: Session, study: str, lock: bool = False) -> CaseRow:
-    """Return one case, locked against other writers where asked; ``unknown_case`` where there is none."""
-    row = session.get(CaseRow, study, with_for_update=True if lock else None)
+def case(session: Session, study: str) -> CaseRow:
+    """Return one case; ``unknown_case`` where there is none."""
+    row = session.get(CaseRow, study)
     if row is None:
         raise MetaDxError("unknown_case", "There is no such case.")
     return row
 
 
 def reading(session: Session, account: Account, study: str) -> ReadingRow:
-    """Return a reading that has begun, its case locked; ``unknown_case`` or ``not_opened``."""
-    # Whoever says something about a case does it alone: a second click must find what the first has kept.
-    case(session, study, lock=True)
+    """Return a reading that has begun; ``unknown_case`` or ``not_opened``."""
+    case(session, study)
     row = session.get(ReadingRow, (study, account.id))
     if row is None:
         raise MetaDxError("not_opened", "Open the case first.")

@@ -199,7 +199,7 @@ class Cases:
             row = case_rows.reading(session, account, study)
             if row.stage == "started":
                 raise MetaDxError("not_read_yet", "Give your own opinion first.")
-            case = case_rows.case(session, study, lock=True)
+            case = case_rows.case(session, study)
             if case_rows.latest(session, study, "adjudication"):
                 raise MetaDxError(
                     "already_adjudicated", "This case has been adjudicated: its decision stands."
@@ -274,7 +274,7 @@ class Cases:
         account : Account
             A lead.
         draw : callable
-            Chooses among the cases that nobody has opened, sorted; called again where another writer was faster.
+            Chooses among the cases that nobody has opened, sorted.
 
         Returns
         -------

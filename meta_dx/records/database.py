@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.schema import OwnerRow
-from meta_dx.records.sqlite import connect_for_reading, is_read_only, prepare, storage_error
+from meta_dx.records.sqlite import BUSY_SECONDS, connect_for_reading, is_read_only, prepare, storage_error
 
 URL_VARIABLE = "META_DX_DATABASE_URL"
 HEAD = "0008"
@@ -30,8 +30,12 @@ HEAD = "0008"
 VERSION_TABLE = "meta_dx_revision"  # not Alembic's default name, which Dagster uses in its own database
 MIGRATIONS = Path(__file__).with_name("migrations")
 
-_ATTEMPTS = 50
-_ADVISORY_LOCK = 7_303_014_116  # any number that no other program locks
+_ADVISORY_LOCK = 7_303_014_116  # any number that no other program locks; a database has locks of its own
+_POSTGRESQL_FAULTS = {
+    "55P03": ("database_busy", "another process keeps it locked: wait until it ends, then run again"),
+    "53100": ("disk_full", "its disk is full: free some space there and run the same command again"),
+    "25006": ("read_only", "it is read-only: name a database that may be written to"),
+}
 _MIGRATING = threading.Lock()  # Alembic keeps its context in globals
 
 T = TypeVar("T")
@@ -94,34 +98,24 @@ class Records:
     def transaction(self) -> Iterator[Session]:
         """Write: all of the block, or nothing when it raises or the process dies.
 
-        In SQLite the only write lock is taken at the start, so what the block reads cannot change under it.
-        PostgreSQL lets writers run side by side and refuses the second with an ``IntegrityError``:
-        :meth:`write` runs such a block again.
+        One block writes at a time, in SQLite as in PostgreSQL, and every other one waits for it: what the block reads
+        cannot change under it, so it may look before it writes. Readers do not wait.
+
+        Raises
+        ------
+        MetaDxError
+            ``database_busy`` when another one writes for longer than ``BUSY_SECONDS``, or another storage fault.
         """
         with self._faults(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            connection = session.connection()  # SQLite locks here
+            if not self._sqlite:
+                _lock(connection)
             yield session
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """Run ``work`` in one transaction, and again from its start when another writer was faster.
-
-        Parameters
-        ----------
-        work : callable
-            Takes the session; reads what it needs, writes, returns a value. Must be repeatable.
-
-        Returns
-        -------
-        T
-            What ``work`` returned in the transaction that was committed.
-        """
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with self.transaction() as session:
-                    return work(session)
-            except IntegrityError:
-                if attempt == _ATTEMPTS:
-                    raise
-        raise RuntimeError("unreachable")
+        """Run ``work``, which takes the session, in one :meth:`transaction`, and return what it returns."""
+        with self.transaction() as session:
+            return work(session)
 
     def close(self) -> None:
         """Give pooled connections back."""
@@ -137,7 +131,7 @@ class Records:
                     connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
                 with connection.begin():
                     if not self._sqlite:
-                        connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                        _lock(connection)
                     _migrate(connection, self.where)
 
     def _claim(self, cohort: str | None) -> None:
@@ -158,7 +152,7 @@ class Records:
         try:
             yield
         except DBAPIError as fault:
-            error = storage_error(fault.orig, self.where)
+            error = storage_error(fault.orig, self.where) or _postgresql_error(fault.orig, self.where)
             if error is None and isinstance(fault, OperationalError) and not self._sqlite:
                 error = MetaDxError(
                     "records_unreachable",
@@ -219,6 +213,18 @@ def _engine(address: URL) -> Engine:
             event.listen(engine, "connect", lambda connection, _: prepare(connection))
         event.listen(engine, "begin", _begin)
     return engine
+
+
+def _lock(connection: Connection) -> None:
+    # Statements of their own, so that the next one sees all that was committed while this one waited.
+    wait = f"{round(BUSY_SECONDS * 1000)}ms"
+    connection.execute(select(func.set_config("lock_timeout", wait, True)))
+    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+
+
+def _postgresql_error(fault: BaseException | None, where: str) -> MetaDxError | None:
+    known = _POSTGRESQL_FAULTS.get(getattr(fault, "sqlstate", None) or "")
+    return None if known is None else MetaDxError(known[0], f"Cannot use {where}: {known[1]}.")
 
 
 def _begin(connection: Connection) -> None:

@@ -78,7 +78,7 @@ class Lengths:
         """
 
         def work(session: Session) -> None:
-            row = _reading(session, account, study, lock=True)
+            row = _reading(session, account, study)
             if row is None:
                 raise MetaDxError("not_opened", "Open the case first.")
             wanted = {**_held(row), **changes}
@@ -90,10 +90,9 @@ class Lengths:
         self._records.write(work)
 
 
-def _reading(session: Session, account: Account, study: str, lock: bool = False) -> ReadingRow | None:
+def _reading(session: Session, account: Account, study: str) -> ReadingRow | None:
     query = select(ReadingRow).where(ReadingRow.study == study, ReadingRow.account == account.id)
-    query = query.options(undefer(ReadingRow.lengths))
-    return session.scalar(query.with_for_update() if lock else query)
+    return session.scalar(query.options(undefer(ReadingRow.lengths)))
 
 
 def _held(row: ReadingRow) -> dict[str, Length]:

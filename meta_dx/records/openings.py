@@ -92,7 +92,7 @@ def record_opening(records: Records, *, bundle: str, split_version: str, protoco
             OpeningRow.split_version == split_version,
             OpeningRow.protocol == protocol,
         )
-        opening = session.scalar(select(OpeningRow).where(*same).with_for_update())
+        opening = session.scalar(select(OpeningRow).where(*same))
         moment = now()
         if opening is None:
             opening = OpeningRow(
@@ -150,7 +150,7 @@ def save_evaluation(records: Records, evaluation: Evaluation) -> int:
             EvaluationRow.split_version == evaluation.split_version,
             EvaluationRow.data_version == evaluation.data_version,
         )
-        row = session.scalar(select(EvaluationRow).where(*same).with_for_update())
+        row = session.scalar(select(EvaluationRow).where(*same))
         if row is None:
             row = EvaluationRow(**vars(evaluation))
             session.add(row)

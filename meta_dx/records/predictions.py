@@ -198,7 +198,7 @@ def save_prediction_run(
                 "support_changed",
                 f"The support set was changed while its version {run.support_version} was answering: predict again.",
             )
-        saved = session.scalar(select(PredictionRunRow).where(*_same(run)).with_for_update())
+        saved = session.scalar(select(PredictionRunRow).where(*_same(run)))
         if saved is None:
             saved = PredictionRunRow(**vars(run))
             session.add(saved)

@@ -341,7 +341,7 @@ def _write(
         case_count=len(cases),
     )
     session.add(row)
-    session.flush()  # the number is unique: here the slower of two writers learns that it must start again
+    session.flush()
     changes = []
     for key in sorted(before.keys() | after.keys()):
         if key in before and key in after and before[key] == after[key]:

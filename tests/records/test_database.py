@@ -13,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
 from meta_dx.errors import MetaDxError
@@ -235,23 +236,37 @@ def test_a_reader_is_not_held_up_by_a_writer_and_sees_only_what_is_committed(rec
     assert count_openings(records) == 1
 
 
-def test_work_that_another_writer_overtook_runs_again(records: Records) -> None:
-    attempts = []
+def test_a_writer_begins_when_the_one_before_it_has_ended_and_sees_what_that_one_wrote(
+    records: Records,
+) -> None:
+    began, seen = threading.Event(), []
 
-    def work(session) -> int:
-        attempts.append(1)
-        if len(attempts) < 3:
-            session.add_all([OpeningRow(**_opening_row()), OpeningRow(**_opening_row())])
-        session.flush()
-        return len(attempts)
+    def look(session: Session) -> None:
+        began.set()
+        seen.append(session.scalar(select(func.count()).select_from(OpeningRow)))
 
-    assert records.write(work) == 3
-    assert count_openings(records) == 0
+    second = threading.Thread(target=records.write, args=(look,))
+    with records.transaction() as session:
+        session.add(OpeningRow(**_opening_row()))
+        second.start()
+        assert not began.wait(0.5)
+    second.join()
+    assert seen == [1]
 
 
-def test_work_that_never_fits_raises_instead_of_running_for_ever(records: Records) -> None:
+def test_a_transaction_that_is_never_ended_is_one_clear_sentence(records: Records, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    with records.transaction(), pytest.raises(MetaDxError, match="another process keeps it locked") as fault:
+        record_opening(records, **OPENING)
+    assert fault.value.code == "database_busy"
+    assert record_opening(records, **OPENING) == 1
+
+
+def test_what_does_not_fit_is_an_error_and_leaves_nothing(records: Records) -> None:
     with pytest.raises(IntegrityError):
         records.write(lambda session: session.add_all([OpeningRow(**_opening_row()) for _ in range(2)]))
+    assert count_openings(records) == 0
 
 
 def test_a_lock_that_is_never_released_is_one_clear_sentence(home: Home, monkeypatch) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
-from meta_dx.records import support
 from meta_dx.records.database import Records
 from meta_dx.records.support import SupportCase, SupportSets
 
@@ -308,20 +307,16 @@ def test_any_history_gives_what_the_model_gives_and_never_touches_the_past(
 # Two writers
 
 
-def test_an_update_made_on_a_stale_version_is_worked_out_again(sets: SupportSets, monkeypatch) -> None:
-    sets.import_table(table(a="X"), **WHO)
-    with sets._records.reading() as session:
-        stale = support._head(session)
-    sets.add([case("b", "X")], **WHO)
-    newest, asked = support._head, []
-
-    def first_time_stale(session):
-        asked.append(1)
-        return stale if len(asked) == 1 else newest(session)
-
-    monkeypatch.setattr(support, "_head", first_time_stale)
-    assert set(content(sets.add([case("c", "Y")], **WHO))) == {"a", "b", "c"}
-    assert len(asked) == 2
+def test_an_update_that_waited_for_another_is_worked_out_on_what_that_one_left(sets: SupportSets) -> None:
+    second = threading.Thread(target=sets.add, args=([case("c", "Y")],), kwargs=WHO)
+    with sets._records.transaction() as session:
+        sets.add([case("b", "X")], **WHO, within=session)
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+    second.join(60)
+    assert set(content(sets.current())) == {"b", "c"}
+    assert [version.case_count for version in sets.versions()] == [1, 2]
 
 
 def test_threads_that_add_at_once_lose_nothing(sets: SupportSets) -> None:
