@@ -83,7 +83,12 @@ class SupportSets:
             return [SupportSetSummary(**{name: getattr(row, name) for name in names}) for row in rows]
 
     def add(
-        self, cases: Iterable[SupportCase], author: str, reason: str, within: Session | None = None
+        self,
+        cases: Iterable[SupportCase],
+        author: str,
+        reason: str,
+        within: Session | None = None,
+        upon: int | None = None,
     ) -> SupportSetVersion:
         """Add cases that a person vouches for; a case already there takes over the new particulars.
 
@@ -97,6 +102,8 @@ class SupportSets:
             Kept with the version.
         within : sqlalchemy.orm.Session, optional
             A transaction to be part of: the version is there if, and only if, all else of it is.
+        upon : int, optional
+            The version (0 before the first) that they are to be added to, and to no other.
 
         Returns
         -------
@@ -106,7 +113,8 @@ class SupportSets:
         Raises
         ------
         MetaDxError
-            ``study_in_two_diseases``, ``support_case_incomplete`` or ``support_reason_missing``.
+            ``study_in_two_diseases``, ``support_case_incomplete``, ``support_reason_missing``, or ``support_changed``
+            where another version than ``upon`` is in force.
         """
         wanted = checked(cases, "person")
 
@@ -116,7 +124,7 @@ class SupportSets:
                 refuse_second_disease(case, held.get(case.study))
                 _put(book, case)
 
-        return self._change(change, author, reason, within)
+        return self._change(change, author, reason, within, upon)
 
     def remove(
         self, *, code: str | None = None, study: str | None = None, author: str, reason: str
@@ -269,7 +277,12 @@ class SupportSets:
         return self._change(change, author, reason)
 
     def _change(
-        self, change: Callable[[_Book], None], author: str, reason: str, within: Session | None = None
+        self,
+        change: Callable[[_Book], None],
+        author: str,
+        reason: str,
+        within: Session | None = None,
+        upon: int | None = None,
     ) -> SupportSetVersion:
         if not author.strip() or not reason.strip():
             raise MetaDxError(
@@ -278,6 +291,10 @@ class SupportSets:
 
         def work(session: Session) -> SupportSetVersion:
             head = _head(session)
+            if upon is not None and upon != (head.version if head else 0):
+                raise MetaDxError(
+                    "support_changed", f"Version {upon} of the support set is no longer in force."
+                )
             before: _Book = {} if head is None else _book(session, head.version)
             after = dict(before)
             change(after)

@@ -284,13 +284,14 @@ class Desk:
         ]
         return Lesson(disease, tuple(cases))
 
-    def teach(self, account: Account, lesson: Lesson) -> int:
+    def teach(self, account: Account, lesson: Lesson, upon: int | None = None) -> int:
         """Make cases support, answer open cases anew, and write it down; return the support set's version.
 
         Raises
         ------
         MetaDxError
-            ``not_allowed``, or from the teacher.
+            ``not_allowed``, ``support_changed`` where the support set in force is not version ``upon``, or from the
+            teacher.
         """
         if not account.may("teach"):
             raise MetaDxError("not_allowed", "You have no right to confirm cases.")
@@ -299,7 +300,7 @@ class Desk:
 
         # One transaction: no version without its lines, no line without its version, whenever the process dies.
         def work(session: Session, write: Write) -> int:
-            made = SupportSets(self.records).add(cases, account.name, reason, within=session).version
+            made = SupportSets(self.records).add(cases, account.name, reason, session, upon).version
             for case in lesson.cases:
                 details = {"code": code, "basis": case.basis}
                 write(AuditLine(account.name, "teach", case.study, support_version=made, details=details))

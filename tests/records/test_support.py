@@ -319,6 +319,14 @@ def test_an_update_that_waited_for_another_is_worked_out_on_what_that_one_left(s
     assert [version.case_count for version in sets.versions()] == [1, 2]
 
 
+def test_an_update_meant_for_one_version_is_refused_upon_another(sets: SupportSets) -> None:
+    assert sets.add([case("a", "X")], **WHO, upon=0).version == 1
+    with pytest.raises(MetaDxError, match="no longer in force") as fault:
+        sets.add([case("b", "X")], **WHO, upon=0)
+    assert fault.value.code == "support_changed"
+    assert sets.add([case("b", "X")], **WHO, upon=1).version == 2
+
+
 def test_threads_that_add_at_once_lose_nothing(sets: SupportSets) -> None:
     start, faults = threading.Barrier(4), []
 

@@ -301,6 +301,31 @@ def test_nothing_is_taught_but_what_was_shown(
     assert len(taught.taught) == before + 1
 
 
+def test_what_others_teach_in_the_moment_of_the_click_is_shown_before_it_is_taught(
+    desk: Desk, browser: Browsers, taught: FakeTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, study = decided(browser)
+    lead = browser("lead")
+    form = {"disease": "D0", "basis": "pathology", "study": study}
+    (mark,) = re.findall(r'name="previewed" value="(\w+)"', lead.post("/teach", **form).text)
+    cases = taught.cases
+
+    def late(lesson: Lesson, by: str) -> list[SupportCase]:
+        other = SupportCase("D1", "99T", "Disease 1", "other", "P")
+        SupportSets(desk.records).add([other], "adjudicator", "at the same time")
+        return cases(lesson, by)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(taught, "cases", late)
+        answer = lead.post("/teach", **form, action="teach", previewed=mark)
+    assert answer.status_code == 409
+    assert "This is not what was shown" in answer.text
+    assert versions(desk) == lessons(desk) == []
+    (mark,) = re.findall(r'name="previewed" value="(\w+)"', answer.text)
+    assert lead.post("/teach", **form, action="teach", previewed=mark).status_code == 200
+    assert lessons(desk) == versions(desk) != []
+
+
 def test_what_others_teach_while_a_preview_is_made_is_shown_before_it_is_taught(
     browser: Browsers, taught: FakeTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,28 +56,40 @@ def teach(
         if found is None:
             raise MetaDxError("unknown_disease", "Say which disease the cases show.")
         lesson = desk.lesson(found, chosen, basis)
-        mark = _mark(desk, lesson)  # before the preview is made: meanwhile others may teach
-        if action == "teach" and previewed != mark:
+        live = _live(desk)  # before the preview is made: meanwhile others may teach
+        if action == "teach" and previewed == _mark(live, lesson):
+            try:
+                return _show(request, session, told=_taught(desk, desk.teach(session.account, lesson, live)))
+            except MetaDxError as fault:
+                if fault.code != "support_changed":
+                    raise
+                live = _live(desk)
+        if action == "teach":
             message = "This is not what was shown: here is what it would change now."
-        elif action == "teach":
-            version = desk.teach(session.account, lesson)
-            off = desk.mode == "off"
-            told = "the model is off, and open cases wait" if off else "open cases are answered with it"
-            return _show(request, session, told=f"Support set {version} is live: {told}.")
         # Which answers would change tells what they are: not where they may not be shown.
         reviewed = sorted(desk.cases.decided()) if desk.mode == "on" else []
         preview = desk.teacher.preview(lesson, reviewed)
     except MetaDxError as fault:
         return _show(request, session, chosen, typed, search, message=str(fault), status=400)
     status = 409 if message else 200
-    shown = (lesson, preview, mark)
+    shown = (lesson, preview, _mark(live, lesson))
     return _show(request, session, chosen, typed, search, preview=shown, message=message, status=status)
 
 
-def _mark(desk: Desk, lesson: Lesson) -> str:
+def _live(desk: Desk) -> int:
+    current = SupportSets(desk.records).current()
+    return current.version if current else 0
+
+
+def _taught(desk: Desk, version: int) -> str:
+    off = desk.mode == "off"
+    told = "the model is off, and open cases wait" if off else "open cases are answered with it"
+    return f"Support set {version} is live: {told}."
+
+
+def _mark(live: int, lesson: Lesson) -> str:
     """Return what tells a lesson, and the support set that it comes to, from every other."""
-    live = SupportSets(desk.records).current()
-    told = (live and live.version, lesson.disease, sorted((case.study, case.basis) for case in lesson.cases))
+    told = (live, lesson.disease, sorted((case.study, case.basis) for case in lesson.cases))
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
