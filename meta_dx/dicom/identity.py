@@ -101,6 +101,10 @@ class Surrogates:
         except OverflowError:
             return None
 
+    def shifted_back(self, day: date, patient: str) -> date:
+        """Return the day that :meth:`shift` has moved."""
+        return day + timedelta(days=self.shift_days(patient))
+
     def _base32(self, kind: str, *parts: str, length: int) -> str:
         return base64.b32encode(self._mac(kind, *parts)).decode("ascii")[:length]
 

@@ -72,6 +72,8 @@ class ReportedDecision:
         Free text, as it was typed.
     beside : int, optional
         Place in :attr:`ReviewedCase.answers` of what the model had said; None without an answer.
+    adjudicated : bool
+        It has settled a dispute between others.
     """
 
     reader: str
@@ -81,6 +83,7 @@ class ReportedDecision:
     reason: tuple[str, str] | None = None
     remarks: str = ""
     beside: int | None = None
+    adjudicated: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ class ReviewedCase:
     answers : tuple of ReportedAnswer
         Beside which was decided, oldest first; empty where none was shown. Several where the model was taught between
         two readers.
+    study_date : str
+        The day of the study, ISO 8601; may be empty.
+    organisation : str
+        For whom the readers decide; may be empty.
     """
 
     patient_id: str
@@ -115,6 +122,8 @@ class ReviewedCase:
     images: tuple[SourceImage, ...]
     decisions: tuple[ReportedDecision, ...]
     answers: tuple[ReportedAnswer, ...] = ()
+    study_date: str = ""
+    organisation: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,12 +171,12 @@ def structured_report(case: ReviewedCase, identity: ReportIdentity, version: str
         sop_instance_uid=identity.instance,
         instance_number=identity.number,
         manufacturer="meta_dx",
-        institution_name=None,
+        institution_name=_organisation(case) or None,
         is_complete=True,
         is_final=True,
         is_verified=True,
         verifying_observer_name=_person(case.decisions[0].reader),
-        verifying_organization=RESEARCH,
+        verifying_organization=_organisation(case) or RESEARCH,  # it may not be empty
         previous_versions=[_previous(case, identity.series, uid) for uid in identity.supersedes] or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
@@ -256,7 +265,9 @@ def _decided(decision: ReportedDecision, tracked: Any, sources: list[Any], sever
         stated.append(QualitativeEvaluation(_concept("reason", "Reason"), _concept(*decision.reason)))
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracked,
-        finding_type=_concept("decision", "Decision of the reader"),
+        finding_type=_concept("adjudication", "Decision that has settled a dispute")
+        if decision.adjudicated
+        else _concept("decision", "Decision of the reader"),
         qualitative_evaluations=stated,
         source_images=sources,
     )
@@ -325,9 +336,10 @@ def _evidence(case: ReviewedCase, image: SourceImage) -> Dataset:
     dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class, image.instance
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = case.study, image.series
     dataset.PatientID, dataset.AccessionNumber = case.patient_id, case.accession
-    # The vault keeps no more than this; an archive joins the report to its study by the UID.
-    for keyword in ("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"):
+    # The vault keeps no more than this, and the day; an archive joins the report to its study by the UID.
+    for keyword in ("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyTime"):
         setattr(dataset, keyword, "")
+    dataset.StudyDate = case.study_date.replace("-", "")
     dataset.ReferringPhysicianName = ""
     return dataset
 
@@ -382,6 +394,10 @@ def _coded(named: ReportedDiagnosis) -> Any:
         one_line(part).replace("\\", "/") for part in (named.code, designator_of(named.scheme), named.meaning)
     )
     return CodedConcept(code, scheme[:16], (meaning or code)[:64])
+
+
+def _organisation(case: ReviewedCase) -> str:
+    return one_line(case.organisation).replace("\\", "/")[:64]
 
 
 def _person(login: str) -> str:

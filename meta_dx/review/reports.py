@@ -8,11 +8,13 @@ import hmac
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import date
 from typing import Any
 
 import meta_dx
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.dicom.coding_schemes import one_line, printable, uri_of
+from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.structured_report import (
     RESEARCH,
     VERDICTS,
@@ -101,7 +103,8 @@ def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
             {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{case.study}"}},
         ],
         "issued": case.decisions[-1].decided_at,
-        "performer": readers,
+        "effectiveDateTime": case.study_date,
+        "performer": [*readers, *({"display": name} for name in [case.organisation] if name)],
         "resultsInterpreter": readers,
         "conclusion": _conclusion(case.decisions),
         "conclusionCode": [_coding(one) for one in concluded],
@@ -209,7 +212,16 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
     standing, names = _standing(settled), {d.code: d for d in desk.diseases()}
     runs, answers = _answers(desk, standing, names)
     instances = Catalog(desk.home).instances(
-        columns=["study", "series", "instance_number", "instance", "sop_class", "patient", "accession"]
+        columns=[
+            "study",
+            "series",
+            "instance_number",
+            "instance",
+            "sop_class",
+            "patient",
+            "accession",
+            "study_date",
+        ]
     )
     rows = instances[instances["study"] == study].sort_values(["series", "instance_number", "instance"])
     with closing(Vault.open(desk.home)) as vault:
@@ -220,6 +232,7 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
             "instance": vault.originals("instance", rows["instance"]),
             "accession": vault.originals("accession", rows["accession"].dropna().unique()),
         }
+        surrogates = Surrogates(vault.key)
     if study not in known["study"] or rows.empty:
         raise MetaDxError("original_unknown", "The vault does not know whose study this is.")
     wanted = {kind: set(rows[kind].dropna()) for kind in ("patient", "series", "instance", "accession")}
@@ -231,7 +244,8 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
             "report of it: bring back the vault that it was taken in with.",
         )
     first = rows.iloc[0]
-    accession = next(iter(rows["accession"].dropna()), "")  # not every image of a study need carry it
+    accession = next(iter(rows["accession"].dropna()), "")  # not every image of a study need carry them
+    days = sorted(date.fromisoformat(day) for day in rows["study_date"].dropna())
     return ReviewedCase(
         patient_id=known["patient"][first["patient"]],
         study=known["study"][study],
@@ -244,6 +258,8 @@ def _reviewed(desk: Desk, study: str, settled: Sequence[Opinion]) -> ReviewedCas
         ),
         decisions=tuple(_decision(desk, one, settled, names, runs) for one in standing),
         answers=answers,
+        study_date=surrogates.shifted_back(days[0], first["patient"]).isoformat() if days else "",
+        organisation=desk.options.organisation,
     )
 
 
@@ -297,6 +313,7 @@ def _decision(
         (decision.reason, REASONS[decision.reason]) if decision.reason else None,
         decision.text,
         runs.index(said.run) if said.run in runs else None,
+        said.kind == "adjudication",
     )
 
 
@@ -307,10 +324,11 @@ def _conclusion(decisions: Sequence[ReportedDecision]) -> str:
 
 
 def _words(decision: ReportedDecision) -> str:
+    settled = "Decision that has settled a dispute: " if decision.adjudicated else ""
     reason = f" Reason: {decision.reason[1]}." if decision.reason else ""
     typed = printable(decision.remarks)
     remarks = f"\nRemarks: {typed}" if typed else ""
-    return f"{VERDICTS[decision.verdict][1]}.{reason} {RESEARCH}.{remarks}"
+    return f"{settled}{VERDICTS[decision.verdict][1]}.{reason} {RESEARCH}.{remarks}"
 
 
 def _reported(disease: Diagnosis, probability: float | None = None) -> ReportedDiagnosis:

@@ -7,10 +7,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from highdicom.sr import srread
 from pydicom import Dataset, dcmread
@@ -297,3 +299,33 @@ def test_who_could_not_tell_has_no_confidence_in_the_table(desk: Desk, browser: 
     decide(desk, reader, study, Decision("own", desk.diseases()[0]))
     blind, _ = csv.DictReader(io.StringIO(decisions_table(desk)))
     assert (blind["kind"], blind["code"], blind["confidence"]) == ("blind", "", "")
+
+
+@pytest.mark.parametrize("name", ["", "Clinic of Radiology\\Basel"])
+def test_reports_carry_the_real_day_of_the_study_and_for_whom_readers_decide(
+    desk: Desk, reader: Browser, study: str, tmp_path: Path, name: str
+) -> None:
+    decide(desk, reader, study, Decision("own", desk.diseases()[0]))
+    desk.options = replace(desk.options, organisation=name)
+    report = written(desk, study, tmp_path / "sr.dcm")
+    kept = Catalog(desk.home).studies().set_index("study").loc[study, "study_date"]
+    assert (report.StudyDate, kept < "2024-02-29") == ("20240229", True)  # the store's is shifted
+    (verified,) = report.VerifyingObserverSequence
+    assert verified.VerifyingOrganization == (name.replace("\\", "/") or "Research use only")
+    assert report.get("InstitutionName", "") == name.replace("\\", "/")
+    assert "Research use only" in report.SeriesDescription
+    fhir = diagnostic_report(desk, study)
+    assert fhir["effectiveDateTime"] == "2024-02-29"
+    assert [one["display"] for one in fhir["performer"]] == [reader.name, *([name] if name else [])]
+    assert [one["display"] for one in fhir["resultsInterpreter"]] == [reader.name]
+
+
+def test_reports_of_a_study_without_a_day_have_none(
+    desk: Desk, reader: Browser, study: str, tmp_path: Path
+) -> None:
+    decide(desk, reader, study, Decision("own", desk.diseases()[0]))
+    for file in desk.home.root.rglob("instances*.parquet"):
+        table = pd.read_parquet(file)
+        table.assign(study_date=None).to_parquet(file)
+    assert written(desk, study, tmp_path / "sr.dcm").StudyDate == ""
+    assert "effectiveDateTime" not in diagnostic_report(desk, study)

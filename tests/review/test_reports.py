@@ -208,6 +208,8 @@ def test_the_report_of_an_adjudication_says_whether_the_models_answer_could_be_k
     assert verdict.value == ("informed" if knew else "own")
     assert ("Given without" in diagnostic_report(two, study)["conclusion"]) == (not knew)
     assert len(answers) == (2 if knew else 0)
+    assert decision.finding_type.value == "adjudication"
+    assert "Decision that has settled a dispute: " in diagnostic_report(two, study)["conclusion"]
 
 
 def test_who_decided_beside_an_answer_before_has_not_decided_without_one(
