@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
@@ -20,6 +21,7 @@ from meta_dx.records.schema import CaseRow, ReadingRow
 
 View = Literal["unread", "mine", "disputed", "done"]
 VIEWS: tuple[View, ...] = ("unread", "mine", "disputed", "done")
+_BEING_READ = timedelta(minutes=30)  # after which a reading that was begun holds nobody up
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,40 @@ class Worklist:
             query = select(func.count()).select_from(CaseRow).outerjoin(mine, joined)
             return query.where(*conditions)
 
-        multiplier, offset = _own_order(account)
-        own = (cast(CaseRow.mix, BigInteger) * multiplier + offset) % MIXES
         listed = select(CaseRow, mine).outerjoin(mine, joined).where(*narrowed)
-        listed = listed.order_by(CaseRow.band, own, CaseRow.study).offset(start).limit(most)
+        listed = listed.order_by(CaseRow.band, _own_order(account), CaseRow.study).offset(start).limit(most)
         with self._records.reading() as session:
             counts = {name: session.scalar(counted(condition)) or 0 for name, condition in views.items()}
             total = counts[view] if len(narrowed) == 1 else session.scalar(counted(*narrowed)) or 0
             return CasePage([(row[0], row[1]) for row in session.execute(listed)], total, counts)
+
+    def next(self, account: Account, readers: int) -> str | None:
+        """Return the case that a reader is to open next: the first unread one that others are not reading just now.
+
+        Parameters
+        ----------
+        account : Account
+            The reader.
+        readers : int
+            How many decide about a case: it is left to others where as many have decided, or have opened it within
+            the last half hour.
+
+        Returns
+        -------
+        str or None
+            The first unread one where others are reading all of them; None where none is unread.
+        """
+        mine, others = aliased(ReadingRow), aliased(ReadingRow)
+        since = (datetime.now(UTC) - _BEING_READ).isoformat(timespec="microseconds")
+        held = or_(others.stage == "decided", others.started_at > since)
+        taken = select(func.count()).where(others.study == CaseRow.study, held).scalar_subquery()
+        query = select(CaseRow.study).outerjoin(
+            mine, and_(mine.study == CaseRow.study, mine.account == account.id)
+        )
+        query = query.where(_view("unread", mine, account))
+        query = query.order_by(taken >= readers, CaseRow.band, _own_order(account), CaseRow.study)
+        with self._records.reading() as session:
+            return session.scalar(query.limit(1))
 
     def modalities(self) -> list[str]:
         """Return the modalities that there are."""
@@ -117,10 +145,10 @@ def _view(view: View, mine: type[ReadingRow], account: Account) -> ColumnElement
     return or_(CaseRow.state == "done", and_(decided, CaseRow.state == "open"))
 
 
-def _own_order(account: Account) -> tuple[int, int]:
+def _own_order(account: Account) -> ColumnElement[int]:
     digest = hashlib.sha256(f"order/{account.id}/{account.name}".encode()).digest()
     multiplier, offset = (int.from_bytes(digest[at : at + 8], "big") % (MIXES - 1) for at in (0, 8))
-    return 1 + multiplier, offset
+    return (cast(CaseRow.mix, BigInteger) * (1 + multiplier) + offset) % MIXES
 
 
 def _narrowed(search: str, modality: str) -> list[ColumnElement[bool]]:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
@@ -15,7 +15,7 @@ from meta_dx.records.audit import AuditTrail
 from meta_dx.records.cases import Cases, NewCase
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Shown
-from meta_dx.records.schema import AuditRow, OpinionRow
+from meta_dx.records.schema import AuditRow, OpinionRow, ReadingRow
 from meta_dx.records.worklist import VIEWS, Worklist
 
 X, Y = Diagnosis("X", "SCT", "disease x"), Diagnosis("Y", "SCT", "disease y")
@@ -227,6 +227,41 @@ def test_every_reader_has_an_order_of_their_own_that_stays(desk: Desk) -> None:
     assert sorted(first) == sorted(second)
     assert first != second
     assert first == desk.seen(desk.anna, "unread")
+
+
+def test_the_next_case_is_one_that_others_are_not_reading_just_now(desk: Desk) -> None:
+    order = desk.seen(desk.anna, "unread")
+    assert desk.list.next(desk.anna, 1) == order[0]
+    desk.cases.open(desk.bert, order[0])
+    assert desk.list.next(desk.anna, 1) == order[1]
+    assert desk.list.next(desk.anna, 2) == order[0], "two are to read it"
+    desk.cases.put_first(desk.lena, lambda _: [order[5]])
+    assert desk.list.next(desk.anna, 1) == order[5]
+    assert desk.seen(desk.anna, "unread") == [order[5], *order[:5], *order[6:]], (
+        "the list shows nothing of it"
+    )
+    for study in order:
+        desk.cases.open(desk.bert, study)
+    assert desk.list.next(desk.anna, 1) == order[5], "where all are being read, the first"
+    with desk.records.transaction() as session:
+        session.execute(
+            update(ReadingRow)
+            .where(ReadingRow.study == order[7])
+            .values(started_at="2026-01-01T00:00:00+00:00")
+        )
+    assert desk.list.next(desk.anna, 1) == order[7], "whoever has gone home holds nobody up"
+
+
+def test_the_next_case_of_two_readers_is_one_that_not_two_others_have(double: Desk) -> None:
+    order = double.seen(double.anna, "unread")
+    double.read(double.bert, order[0])
+    double.decide(double.bert, X, order[0])
+    assert double.list.next(double.anna, 2) == order[0]
+    double.cases.open(double.carl, order[0])
+    assert double.list.next(double.anna, 2) == order[1]
+    for study in order:
+        double.cases.open(double.anna, study)
+    assert double.list.next(double.anna, 2) is None
 
 
 def test_urgent_cases_come_first_whatever_the_order(desk: Desk) -> None:
