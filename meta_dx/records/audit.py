@@ -149,13 +149,51 @@ class AuditTrail:
         text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hmac.new(self._key, f"{_SEAL}{text}".encode(), "sha256").hexdigest()
 
-    def lines(self, study: str | None = None, most: int = 1000) -> list[AuditRow]:
-        """Return the newest lines, newest first; of one case if its UID, or the end of it, is named."""
+    def lines(
+        self,
+        study: str | None = None,
+        most: int = 1000,
+        *,
+        account: str = "",
+        action: str = "",
+        before: int | None = None,
+    ) -> list[AuditRow]:
+        """Return the newest lines, newest first.
+
+        Parameters
+        ----------
+        study : str, optional
+            Only of this case: its UID, or the end of it.
+        most : int
+            How many.
+        account, action : str
+            Only of this account; only of this kind.
+        before : int, optional
+            Only lines before this one.
+
+        Returns
+        -------
+        list of AuditRow
+        """
         query = select(AuditRow).order_by(AuditRow.seq.desc()).limit(most)
         if study:
             query = query.where(AuditRow.study.endswith(study, autoescape=True))
+        if account:
+            query = query.where(AuditRow.account == account)
+        if action:
+            query = query.where(AuditRow.action == action)
+        if before is not None:
+            query = query.where(AuditRow.seq < before)
         with self._records.reading() as session:
             return list(session.scalars(query))
+
+    def said(self) -> tuple[list[str], list[str]]:
+        """Return the accounts that lines name, and the kinds of lines that there are, both sorted."""
+        with self._records.reading() as session:
+            accounts, actions = (
+                sorted(session.scalars(select(one).distinct())) for one in (AuditRow.account, AuditRow.action)
+            )
+        return accounts, actions
 
     def verify(self) -> AuditVerdict:
         """Compute the whole chain anew, and hold against it the anchors and every opinion that a line has sealed.

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -150,3 +151,21 @@ def test_the_key_lies_outside_the_database_and_belongs_to_its_owner(trail: Audit
     if database.exists():
         assert key.read_text().encode() not in Path(database).read_bytes()
         assert sqlite3.connect(database)
+
+
+def test_lines_are_found_by_case_account_and_action_and_older_ones_by_the_last_one_seen(
+    trail: AuditTrail,
+) -> None:
+    trail.add(AuditLine("lena", "switch_model", details={"mode": "off"}))
+    trail.add(AuditLine("lena", "view_case", "study3"))
+
+    def found(study: str = "", most: int = 10, **asked: Any) -> list[int]:
+        return [line.seq for line in trail.lines(study, most, **asked)]
+
+    assert found(most=3) == [7, 6, 5]
+    assert found(most=3, before=5) == [4, 3, 2]
+    assert found(account="lena") == [7, 6]
+    assert found(action="view_case") == [7, 5, 4, 3, 2, 1]
+    assert found("study3", account="reader") == [4]
+    assert found(account="nobody") == []
+    assert trail.said() == (["lena", "reader"], ["switch_model", "view_case"])

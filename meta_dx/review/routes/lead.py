@@ -20,6 +20,7 @@ from meta_dx.review.reports import decisions_table
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.wording import named
 
+LINES = 200  # of the audit trail on a page
 router = APIRouter()
 log = logging.getLogger("meta_dx")
 Lead = Annotated[SignIn, Depends(having("lead"))]
@@ -88,7 +89,10 @@ def decisions(request: Request, session: Lead) -> Response:
 def audit(
     request: Request,
     session: Annotated[SignIn, Depends(having("audit"))],
-    study: Annotated[str | None, Query(max_length=64)] = None,
+    study: Annotated[str, Query(max_length=64)] = "",
+    account: Annotated[str, Query(max_length=64)] = "",
+    action: Annotated[str, Query(max_length=64)] = "",
+    before: Annotated[int | None, Query(ge=1, le=1 << 62)] = None,
 ) -> HTMLResponse:
     """Show the newest lines of the audit trail, and whether it is whole.
 
@@ -96,7 +100,10 @@ def audit(
     """
     desk = desk_of(request)
     done = desk.cases.done()
-    lines = desk.trail.lines((study or "").replace(" ", ""), 200)  # as a page groups its digits
+    case = study.replace(" ", "")  # as a page groups its digits
+    lines = desk.trail.lines(case, LINES + 1, account=account, action=action, before=before)
+    older = lines[LINES - 1].seq if len(lines) > LINES else None
+    lines, (accounts, actions) = lines[:LINES], desk.trail.said()
     named = {line.study for line in lines if line.study is not None}
     return page(
         request,
@@ -105,5 +112,9 @@ def audit(
         lines=lines,
         withheld=named - done if session.account.may("read") else set(),
         verdict=desk.trail.verify(),
-        study=study or "",
+        asked={"study": study, "account": account, "action": action},
+        accounts=accounts,
+        actions=actions,
+        before=before,
+        older=older,
     )
