@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 #: Learners that are trained here.
 NETWORK_LEARNERS = ("maml", "anil", "proto_maml", "reptile", "fine_tuning")
-_IMAGES_AT_ONCE = 128  # of queries
+_IMAGES_AT_ONCE = 128  # of queries that do not influence one another
 
 
 def build_on_images(
@@ -86,7 +86,7 @@ def train_on_images(
         ``no_cuda`` or ``too_few_diseases``.
     """
     options, folder = task.options, task.folder / name
-    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task))
+    key = task.key(stage=task.learner.own(name), start=start.version, options=_deciding(task, name))
     if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
@@ -222,17 +222,22 @@ def _probabilities(
     learner: BodyLearner, state: dict[str, Tensor], pictures: Pictures, rows: np.ndarray
 ) -> Floats:
     found = []
-    for start in range(0, len(rows), _IMAGES_AT_ONCE):
-        x = pictures.take(rows[start : start + _IMAGES_AT_ONCE]).float().unsqueeze(0)
+    # The rows lie in the order of the classes: a part of them would show batch norm which class it is of.
+    step = len(rows) if learner.capabilities.transductive else _IMAGES_AT_ONCE
+    for start in range(0, len(rows), step):
+        x = pictures.take(rows[start : start + step]).float().unsqueeze(0)
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         found.append(learner.predict(state, Query(x, mask)).probabilities()[0].double().cpu().numpy())
     return np.concatenate(found)
 
 
-def _deciding(task: TrainingTask) -> dict[str, object]:
+def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     names = (
         "flip rotate shift zoom gain cutout episodes episodes_per_step ways shots queries"
         " episode_learning_rate validate_every patience validation_ways validation_shots validation_queries"
         " validation_episodes body_validation_episodes"
     )
-    return task.deciding(names)
+    own = getattr(task.learner, name)
+    transductive = getattr(own, "batch_norm", "") == "batch" or getattr(own, "transductive", False)
+    # Weights of transductive learners that were chosen from answers in parts are trained anew.
+    return {**task.deciding(names), **({"queries_answered": "together"} if transductive else {})}
