@@ -59,7 +59,9 @@ def learners_own(
 def compare(project: Project, data: CohortData, name: str, shots: int) -> str:
     """Return one line of figures."""
     task, images = training_task(project, data), data.store.images
-    confirmed, rows = drawn(data.by_role["rare"], common_ways(task.validation, task.options), shots)
+    confirmed, rows = drawn(
+        data.by_role["rare"], common_ways(task.validation, task.options, task.ancestors), shots
+    )
     x = np.asarray(images[rows])
     stage = trained_learner(task, name, project.home.features)
     start = time.process_time()

@@ -118,7 +118,7 @@ class _Twin:
 
 def build_twin(size: int, task: TrainingTask, steps: int) -> BodyLearner:
     """Make the learner of plain gradient steps, untrained."""
-    ways = common_ways(task.validation, task.options)
+    ways = common_ways(task.validation, task.options, task.ancestors)
     with seeded(step_seed(task.seed, "sgd", 0)):
         return sgd_twin(Classifier(nn.Identity(), size, ways), MetaLstmOptions(steps=steps))
 

@@ -109,6 +109,23 @@ def eligible_diseases(examples: Examples, shots: int) -> tuple[list[str], dict[s
     return eligible, {code: patients for code, patients in counts.items() if patients < shots + 2}
 
 
+def most_ways(examples: Examples, shots: int, ancestors: Mapping[str, Collection[str]] | None = None) -> int:
+    """Return how many classes every episode of this many shots can have, as far as patients are not shared.
+
+    Parameters
+    ----------
+    examples, shots
+        As in :func:`eligible_diseases`.
+    ancestors : mapping of str to collection of str, optional
+        Diseases above each code: those with an eligible disease below them do not count, as they never meet it.
+
+    Returns
+    -------
+    int
+    """
+    return len(_narrowest(eligible_diseases(examples, shots)[0], ancestors or {}))
+
+
 class EpisodeSampler:
     """Draws the episodes of one seed from labelled examples; any episode can be asked for directly.
 
@@ -157,7 +174,7 @@ class EpisodeSampler:
         self._studies = _studies_by_class(examples, classes)
         #: Number of patients of each disease.
         self.patients = {code: len(by_patient) for code, by_patient in sorted(self._studies.items())}
-        if len(self._eligible(self.shots[1])) < self.ways[0]:
+        if len(_narrowest(self._eligible(self.shots[1]), self._ancestors)) < self.ways[0]:
             raise self._too_few(self.ways[0], self.shots[1])
 
     @property
@@ -188,12 +205,34 @@ class EpisodeSampler:
             ``too_few_diseases`` when patients shared between diseases leave too few classes.
         """
         ways, shots = self._draw(index, "ways", self.ways), self._draw(index, "shots", self.shots)
+        order = in_order(self.seed, index, "class", self._eligible(shots))
+        while True:
+            plan, skipped = self._taken(index, order, ways, shots)
+            if len(plan.classes) >= min(ways, self.ways[0]):
+                return plan
+            blocking = self._blocking(plan.classes, skipped)
+            if blocking is None:
+                raise self._too_few(self.ways[0], shots)
+            order.remove(blocking)
+
+    def plans(self, count: int, start: int = 0) -> Iterator[EpisodePlan]:
+        """Draw the episodes ``start`` to ``start + count - 1``."""
+        return (self.plan(index) for index in range(start, start + count))
+
+    def _taken(
+        self, index: int, order: Sequence[str], ways: int, shots: int
+    ) -> tuple[EpisodePlan, list[str]]:
+        """Take diseases in this order; returns the episode, and the diseases skipped for one related to them."""
         taken: list[str] = []
+        skipped: list[str] = []
         used: set[str] = set()
         support: list[Rows] = []
         query: list[Rows] = []
-        for code in in_order(self.seed, index, "class", self._eligible(shots)):
+        for code in order:
+            if len(taken) == ways:
+                break
             if any(self._related(code, other) for other in taken):
+                skipped.append(code)
                 continue
             free = [patient for patient in self._studies[code] if patient not in used]
             if len(free) < shots + 1:
@@ -204,15 +243,12 @@ class EpisodeSampler:
             used.update(chosen)
             support.append(rows[:shots])
             query.append(rows[shots:])
-            if len(taken) == ways:
-                break
-        if len(taken) < min(ways, self.ways[0]):
-            raise self._too_few(self.ways[0], shots)
-        return EpisodePlan(index, tuple(taken), tuple(support), tuple(query))
+        return EpisodePlan(index, tuple(taken), tuple(support), tuple(query)), skipped
 
-    def plans(self, count: int, start: int = 0) -> Iterator[EpisodePlan]:
-        """Draw the episodes ``start`` to ``start + count - 1``."""
-        return (self.plan(index) for index in range(start, start + count))
+    def _blocking(self, taken: Sequence[str], skipped: Sequence[str]) -> str | None:
+        """Return the taken disease above most of the skipped ones, of several the first; None where there is none."""
+        below = [sum(code in self._ancestors.get(other, ()) for other in skipped) for code in taken]
+        return taken[below.index(max(below))] if any(below) else None
 
     def _eligible(self, shots: int) -> list[str]:
         return [code for code, count in self.patients.items() if count >= shots + 2]
@@ -231,13 +267,17 @@ class EpisodeSampler:
         return code in self._ancestors.get(other, ()) or other in self._ancestors.get(code, ())
 
     def _too_few(self, ways: int, shots: int) -> MetaDxError:
-        enough = [f"{code} ({self.patients[code]})" for code in self._eligible(shots)]
+        eligible = self._eligible(shots)
+        narrowest = _narrowest(eligible, self._ancestors)
+        enough = [f"{code} ({self.patients[code]})" for code in eligible]
+        above = [code for code in eligible if code not in narrowest]
+        related = f"; above others of them, which they never meet: {_listed(above)}" if above else ""
         short = [f"{code} ({count})" for code, count in self.patients.items() if count < shots + 2]
         return MetaDxError(
             "too_few_diseases",
-            f"A {ways}-way {shots}-shot episode needs {ways} diseases with at least {shots + 2} patients,"
-            f" shared with no other; {len(enough)} have that many: {_listed(enough)}; too few patients in"
-            f" {len(short)}: {_listed(short)}. Ask for fewer ways or shots, or add cases.",
+            f"A {ways}-way {shots}-shot episode needs {ways} diseases with at least {shots + 2} patients, shared with"
+            f" no other, none an ancestor of another; {len(enough)} have that many: {_listed(enough)}{related}; too"
+            f" few patients in {len(short)}: {_listed(short)}. Ask for fewer ways or shots, or add cases.",
         )
 
 
@@ -256,6 +296,12 @@ def plan_episode(
     return EpisodeSampler(examples, ways, shots, queries, seed, classes=classes, ancestors=ancestors).plan(
         index
     )
+
+
+def _narrowest(codes: Sequence[str], ancestors: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the codes that are no ancestor of another of them."""
+    above = {code for each in codes for code in ancestors.get(each, ())}
+    return [code for code in codes if code not in above]
 
 
 def _studies_by_class(

@@ -135,6 +135,34 @@ def draw_deployment(
     )
 
 
+def deployment_plans(
+    examples: Examples,
+    offered: Sequence[str],
+    cap: int,
+    seed: int,
+    repeats: int,
+    tested: Collection[str] | None = None,
+) -> list[EpisodePlan]:
+    """Draw the support ``repeats`` times, of the offered diseases that have examples.
+
+    Parameters and faults are those of :func:`evaluate_deployment`.
+    """
+    present = sorted(set(offered) & set(examples.diseases))
+    if len(present) < 2:
+        raise MetaDxError(
+            "too_few_diseases",
+            f"Of the {len(set(offered))} offered diseases {len(present)} have labelled studies here, and at"
+            " least 2 are needed to choose between: add cases, or change [serve] offer.",
+        )
+    plans = [draw_deployment(examples, present, cap, seed, index, tested) for index in range(repeats)]
+    if not all(sum(map(len, plan.query)) for plan in plans):
+        raise MetaDxError(
+            "no_queries",
+            "No offered disease has a second patient, so nobody is left to ask about: add cases first.",
+        )
+    return plans
+
+
 def evaluate_deployment(
     predictor: EpisodePredictor,
     embeddings: npt.NDArray[np.floating],
@@ -179,18 +207,7 @@ def evaluate_deployment(
         patient is left to ask about.
     """
     present = sorted(set(offered) & set(examples.diseases))
-    if len(present) < 2:
-        raise MetaDxError(
-            "too_few_diseases",
-            f"Of the {len(set(offered))} offered diseases {len(present)} have labelled studies here, and at"
-            " least 2 are needed to choose between: add cases, or change [serve] offer.",
-        )
-    plans = [draw_deployment(examples, present, cap, seed, index, tested) for index in range(repeats)]
-    if not all(sum(map(len, plan.query)) for plan in plans):
-        raise MetaDxError(
-            "no_queries",
-            "No offered disease has a second patient, so nobody is left to ask about: add cases first.",
-        )
+    plans = deployment_plans(examples, offered, cap, seed, repeats, tested)
     methods = methods_of(predictor, embeddings, heads, extra or {}, prior)
     answers: dict[str, Floats] = {}
     for at, (name, (method, vectors)) in enumerate(methods.items()):

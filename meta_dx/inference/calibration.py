@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from meta_dx.errors import MetaDxError
 from meta_dx.metrics.calibration import class_weights, expected_calibration_error, log_loss
 
 if TYPE_CHECKING:
@@ -151,6 +152,11 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
     Returns
     -------
     Calibration
+
+    Raises
+    ------
+    MetaDxError
+        ``too_few_diseases`` without episodes.
     """
     import torch
 
@@ -172,6 +178,12 @@ def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
                     size_of_each.cpu().numpy().astype(np.float64)[real],
                 )
             )
+    if not answers:
+        raise MetaDxError(
+            "too_few_diseases",
+            "No episode of validation diseases can be drawn to calibrate on: it takes two with at least 3 patients, "
+            "none an ancestor of the other; add cases, or lower the thresholds of [split].",
+        )
     widest = max(scores.shape[2] for scores, _, _ in answers)
     padded = [
         np.pad(scores, ((0, 0), (0, 0), (0, widest - scores.shape[2])), constant_values=-np.inf)

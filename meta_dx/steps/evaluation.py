@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.episodes.plan import eligible_diseases
+from meta_dx.episodes.plan import EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
-from meta_dx.evaluation.deployment import DeploymentResult, evaluate_deployment
+from meta_dx.evaluation.deployment import DeploymentResult, deployment_plans, evaluate_deployment
 from meta_dx.evaluation.episodic import EpisodicResult, evaluate_episodes
 from meta_dx.evaluation.options import EVALUATION_VERSION, EvaluationOptions
 from meta_dx.evaluation.record import from_json, to_json
@@ -95,7 +96,8 @@ def evaluate_rare(project: Project, progress: Progress = silent) -> RareEvaluati
     Raises
     ------
     MetaDxError
-        ``no_bundle``, or ``too_few_diseases`` for the configured ways and shots.
+        ``no_bundle``; ``too_few_diseases`` for the configured ways and shots, ``no_queries``, or from
+        :func:`~meta_dx.steps.predictions.serving_of`, before the look is counted as an opening.
     """
     data = assemble(project)
     bundle = latest_bundle(project.home)
@@ -112,11 +114,12 @@ def evaluate_rare(project: Project, progress: Progress = silent) -> RareEvaluati
     results = folder / "results.json"
     records = Records.open(project.home)
     if not results.exists():
+        asking = _asking(project, data)
         # Counted before any figure exists: a look that crashes is a look all the same.
         record_opening(
             records, bundle=bundle.id, split_version=data.split.lineage, protocol=protocol, by="meta_dx"
         )
-        episodic, deployment = _measure(project, data, bundle, progress)
+        episodic, deployment = _measure(project, data, bundle, asking, progress)
         found = {"episodic": [to_json(e) for e in episodic], "deployment": to_json(deployment)}
         record = {"protocol": protocol, "split_version": data.split.version, "data_version": data.version}
         # The row first: a run that is killed in between measures again and replaces it by the same figures.
@@ -132,8 +135,36 @@ def evaluate_rare(project: Project, progress: Progress = silent) -> RareEvaluati
     )
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """What the rare diseases are asked: ways and shots of the episodes, and who is offered whom at once."""
+
+    tasks: list[tuple[int, int]]
+    offered: tuple[str, ...]
+    tested: list[str]
+    everybody: Examples
+
+
+def _asking(project: Project, data: CohortData) -> _Asking:
+    """Draw everything that is going to be asked, so that what cannot be drawn is refused before anybody looks."""
+    options, seed = project.settings.evaluation, project.settings.cohort.seed
+    rare = data.by_role["rare"]
+    tasks = feasible_tasks(rare, options, data.ancestors)
+    for ways, shots in tasks:
+        sampler = EpisodeSampler(rare, ways, shots, options.queries, seed, ancestors=data.ancestors)
+        for _ in sampler.plans(options.episodes):
+            pass
+    offered = serving_of(project, data, table_cases(data)).codes
+    # Diseases that the bundle was trained or chosen on are among the answers, but nobody asks about them.
+    tested = [code for code in offered if code in set(rare.diseases)]
+    everybody = data.everybody().with_codes(set(offered))
+    cap = project.settings.serve.max_shots
+    deployment_plans(everybody, offered, cap, seed, options.repeats, tested)
+    return _Asking(tasks, offered, tested, everybody)
+
+
 def _measure(
-    project: Project, data: CohortData, bundle: Bundle, progress: Progress
+    project: Project, data: CohortData, bundle: Bundle, asking: _Asking, progress: Progress
 ) -> tuple[list[EpisodicResult], DeploymentResult]:
     options, seed = project.settings.evaluation, project.settings.cohort.seed
     predictor = Predictor(bundle, device=project.settings.cohort.device)
@@ -156,17 +187,15 @@ def _measure(
             ancestors=data.ancestors,
             progress=progress,
         )
-        for ways, shots in feasible_tasks(rare, options)
+        for ways, shots in asking.tasks
     ]
-    serving = serving_of(project, data, table_cases(data))
-    everybody = data.everybody().with_codes(set(serving.codes))
+    everybody = asking.everybody
     deployment = evaluate_deployment(
         predictor,
         predictor.embed_studies(data.store.images, everybody.images),
         everybody,
-        offered=serving.codes,
-        # Diseases that the bundle was trained or chosen on are among the answers, but nobody asks about them.
-        tested=[code for code in serving.codes if code in set(rare.diseases)],
+        offered=asking.offered,
+        tested=asking.tested,
         cap=project.settings.serve.max_shots,
         seed=seed,
         repeats=options.repeats,
@@ -178,8 +207,10 @@ def _measure(
     return episodic, deployment
 
 
-def feasible_tasks(rare: Examples, options: EvaluationOptions) -> list[tuple[int, int]]:
-    """Return the (ways, shots) that the rare diseases permit: fewer ways where fewer have enough patients.
+def feasible_tasks(
+    rare: Examples, options: EvaluationOptions, ancestors: Mapping[str, Collection[str]] | None = None
+) -> list[tuple[int, int]]:
+    """Return the (ways, shots) that the rare diseases permit: fewer ways where fewer can meet in one episode.
 
     Raises
     ------
@@ -188,13 +219,13 @@ def feasible_tasks(rare: Examples, options: EvaluationOptions) -> list[tuple[int
     """
     tasks = []
     for shots in sorted(options.shots):
-        enough = len(eligible_diseases(rare, shots)[0])
+        enough = most_ways(rare, shots, ancestors)
         if enough >= 2:
             tasks.append((min(options.ways, enough), shots))
     if not tasks:
         raise MetaDxError(
             "too_few_diseases",
-            f"No two rare diseases have the {min(options.shots) + 2} patients that {min(options.shots)}-shot episodes "
-            "need: lower [evaluation] shots, or change the thresholds of [split].",
+            f"No two rare diseases, none an ancestor of the other, have the {min(options.shots) + 2} patients that "
+            f"{min(options.shots)}-shot episodes need: lower [evaluation] shots, or change the thresholds of [split].",
         )
     return tasks

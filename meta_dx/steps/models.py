@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meta_dx.episodes.plan import EpisodeSampler, eligible_diseases
+from meta_dx.episodes.plan import EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
 from meta_dx.home import fingerprint_of, write_json
 from meta_dx.inference import EXPORT_VERSION
@@ -113,7 +113,7 @@ def calibration_episodes(data: CohortData, vectors: npt.NDArray, seed: int) -> I
 
     validation = data.by_role["validation"]
     for shots in _SHOTS:
-        most = len(eligible_diseases(validation, shots)[0])
+        most = most_ways(validation, shots, data.ancestors)
         for ways in sorted({min(ways, most) for ways in _WAYS} - {0, 1}):
             try:
                 sampler = EpisodeSampler(validation, ways, shots, _QUERIES, seed, ancestors=data.ancestors)

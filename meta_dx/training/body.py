@@ -55,7 +55,7 @@ def build_on_images(
     def changed(images: Tensor, generator: torch.Generator) -> Tensor:
         return augment(images, task.options, generator)
 
-    ways = common_ways(task.validation, task.options)
+    ways = common_ways(task.validation, task.options, task.ancestors)
     return build_body_learner(name, encoder, encoder.embedding_size, ways, task.learner, changed)
 
 

@@ -132,7 +132,7 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
     options = task.options
     fewest, most = (ways, ways) if ways else options.ways
     wanted = rows // 2 if rows else options.shots[1]
-    possible, shots = feasible(task.common, most, max(1, wanted))
+    possible, shots = feasible(task.common, most, max(1, wanted), task.ancestors)
     if ways and possible < ways:
         raise MetaDxError(
             "too_few_diseases",

@@ -39,7 +39,7 @@ def build_on_embeddings(
     """
     if name in LEARNERS:
         return build_head(name, embedding_size, base_mean=base_mean, options=task.learner)
-    ways = common_ways(task.validation, task.options)
+    ways = common_ways(task.validation, task.options, task.ancestors)
     if name == "mann":
         return build_mann(embedding_size, ways, task.learner)
     return build_body_learner(name, nn.Identity(), embedding_size, ways, task.learner)

@@ -97,6 +97,8 @@ class TrainingTask:
                 "weights": _file_digest(self.backbone.weights),
                 "seed": self.seed,
                 "ancestors": {code: sorted(above) for code, above in sorted(self.ancestors.items())},
+                # With ancestors other episodes are drawn than before short draws were made again.
+                **({"short_draws": "redrawn"} if self.ancestors else {}),
                 **more,
             }
         )

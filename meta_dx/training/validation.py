@@ -12,7 +12,7 @@ import torch
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.collate import collate
 from meta_dx.episodes.episode import Episode
-from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, eligible_diseases
+from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
@@ -107,9 +107,9 @@ class ValidationEpisodes:
         ancestors: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.plans: dict[int, list[EpisodePlan]] = {}
-        self.ways = common_ways(examples, options)
+        self.ways = common_ways(examples, options, ancestors)
         for wanted in options.validation_shots:
-            ways, shots = feasible(examples, self.ways, wanted)
+            ways, shots = feasible(examples, self.ways, wanted, ancestors)
             if shots in self.plans:
                 continue
             sampler = EpisodeSampler(
@@ -188,14 +188,16 @@ def _crowded(
 ) -> list[EpisodePlan]:
     """Return episodes of so many shots with more ways, up to all diseases that have the patients."""
     ways, shots = size
-    most = len(eligible_diseases(examples, shots)[0])
+    most = most_ways(examples, shots, ancestors)
     sampler = EpisodeSampler(
         examples, (ways, most), shots, options.validation_queries, seed, ancestors=ancestors
     )
     return list(sampler.plans(min(_CROWDED, options.validation_episodes)))
 
 
-def common_ways(examples: Examples, options: TrainingOptions) -> int:
+def common_ways(
+    examples: Examples, options: TrainingOptions, ancestors: Mapping[str, Collection[str]] | None = None
+) -> int:
     """Return the ways of all validation episodes: what is wanted, or fewer where some shots permit no more.
 
     One number for all shots, because some learners are built for one number of ways.
@@ -205,7 +207,9 @@ def common_ways(examples: Examples, options: TrainingOptions) -> int:
     MetaDxError
         ``too_few_diseases``.
     """
-    return min(feasible(examples, options.validation_ways, shots)[0] for shots in options.validation_shots)
+    return min(
+        feasible(examples, options.validation_ways, shots, ancestors)[0] for shots in options.validation_shots
+    )
 
 
 def paired_interval(first: Recalls, second: Recalls) -> tuple[float, float, float]:
@@ -226,7 +230,9 @@ def paired_interval(first: Recalls, second: Recalls) -> tuple[float, float, floa
     return float(gaps.mean()), float(low), float(high)
 
 
-def feasible(examples: Examples, ways: int, shots: int) -> tuple[int, int]:
+def feasible(
+    examples: Examples, ways: int, shots: int, ancestors: Mapping[str, Collection[str]] | None = None
+) -> tuple[int, int]:
     """Return the ways and shots nearest to what is wanted for which there are enough patients.
 
     Shots are lowered until two diseases at least have enough patients, then ways to the number of such
@@ -238,14 +244,15 @@ def feasible(examples: Examples, ways: int, shots: int) -> tuple[int, int]:
         ``too_few_diseases``.
     """
     for fewer in range(shots, 0, -1):
-        enough = len(eligible_diseases(examples, fewer)[0])
+        enough = most_ways(examples, fewer, ancestors)
         if enough >= 2:
             return min(ways, enough), fewer
     counts = examples.patients_per_disease()
     listed = ", ".join(f"{code} ({patients})" for code, patients in sorted(counts.items())[:10]) or "none"
     raise MetaDxError(
         "too_few_diseases",
-        f"Episodes need two diseases with at least 3 patients each; there are {len(counts)}: {listed}. "
+        "Episodes need two diseases with at least 3 patients each, none an ancestor of the other; there are "
+        f"{len(counts)}: {listed}. "
         "Add cases, or lower the thresholds of [split] so that more diseases come to this side.",
     )
 

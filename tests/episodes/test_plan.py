@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meta_dx.cohort.examples import Examples
-from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, eligible_diseases, ordering_key, plan_episode
+from meta_dx.episodes.plan import (
+    EpisodePlan,
+    EpisodeSampler,
+    eligible_diseases,
+    most_ways,
+    ordering_key,
+    plan_episode,
+)
 from meta_dx.errors import MetaDxError
 
 GOLDEN = Path(__file__).with_name("golden_episodes.json")
@@ -36,6 +43,34 @@ def tables(draw: st.DrawFn) -> Table:
     return [(f"S{n}", f"P{who}", f"D{what}" if what >= 0 else "") for n, (who, what) in enumerate(rows)]
 
 
+def one_pass(
+    table: Table, n: int, k: int, queries: int, order: list[str], key: Any, ancestors: dict[str, list[str]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Step 3 of the algorithm, and the diseases that it skipped as related."""
+    episode: dict[str, Any] = {"classes": [], "support": [], "query": []}
+    used: set[str] = set()
+    skipped: list[str] = []
+    for code in order:
+        if len(episode["classes"]) == n:
+            break
+        if any(t in ancestors.get(code, []) or code in ancestors.get(t, []) for t in episode["classes"]):
+            skipped.append(code)
+            continue
+        free = {p for _, p, c in table if c == code} - used
+        if len(free) < k + 1:
+            continue
+        drawn = sorted(free, key=lambda p: key("patient", p))[: k + queries]
+        studies = [
+            min((s for s, p, c in table if p == who and c == code), key=lambda s: key("study", s))
+            for who in drawn
+        ]
+        used.update(drawn)
+        episode["classes"].append(code)
+        episode["support"].append(studies[:k])
+        episode["query"].append(studies[k:])
+    return episode, skipped
+
+
 def by_the_book(
     table: Table, ways: Any, shots: Any, queries: int, seed: int, index: int, ancestors: dict[str, list[str]]
 ) -> dict[str, Any] | None:
@@ -50,29 +85,16 @@ def by_the_book(
         return int(value[0] + int(key("draw", name)[0], 16) % (value[1] - value[0] + 1))
 
     n, k = number("ways", ways), number("shots", shots)  # step 1
+    least = min(n, ways if isinstance(ways, int) else ways[0])
     codes = {c for _, _, c in table if c}
     eligible = [c for c in codes if len({p for _, p, d in table if d == c}) >= k + 2]  # step 2
-    episode: dict[str, Any] = {"index": index, "classes": [], "support": [], "query": []}
-    used: set[str] = set()
-    for code in sorted(eligible, key=lambda c: key("class", c)):  # step 3
-        if len(episode["classes"]) == n:
-            break
-        if any(t in ancestors.get(code, []) or code in ancestors.get(t, []) for t in episode["classes"]):
-            continue
-        free = {p for _, p, c in table if c == code} - used
-        if len(free) < k + 1:
-            continue
-        order = sorted(free, key=lambda p: key("patient", p))[: k + queries]
-        studies = [
-            min((s for s, p, c in table if p == who and c == code), key=lambda s: key("study", s))
-            for who in order
-        ]
-        used |= set(order)
-        episode["classes"].append(code)
-        episode["support"].append(studies[:k])
-        episode["query"].append(studies[k:])
-    least = ways if isinstance(ways, int) else ways[0]
-    return episode if len(episode["classes"]) >= min(n, least) else None
+    order = sorted(eligible, key=lambda c: key("class", c))  # step 3
+    while len((found := one_pass(table, n, k, queries, order, key, ancestors))[0]["classes"]) < least:
+        blocked = {t: sum(t in ancestors.get(s, []) for s in found[1]) for t in found[0]["classes"]}  # step 4
+        if not any(blocked.values()):
+            return None
+        order.remove(max(blocked, key=lambda t: blocked[t]))
+    return {"index": index, **found[0]}
 
 
 def as_studies(plan: EpisodePlan, examples: Examples) -> dict[str, Any]:
@@ -111,14 +133,17 @@ def test_the_library_agrees_with_the_written_algorithm_on_random_cohorts(
     ways = data.draw(numbers)
     shots = data.draw(st.one_of(st.integers(1, 5), st.tuples(st.integers(1, 2), st.integers(2, 5))))
     queries, seed, index = data.draw(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(0, 999)))
-    ancestors = data.draw(st.sampled_from([{}, {"D1": ["D0"], "D2": ["D0", "D1"]}]))
+    below = {f"D{n}": ["D0"] for n in (1, 2, 4)}
+    ancestors = data.draw(
+        st.sampled_from([{}, {"D1": ["D0"], "D2": ["D0", "D1"]}, {**below, "D3": ["D1", "D5"]}])
+    )
     examples = examples_of(table)
     try:
         sampler = EpisodeSampler(examples, ways, shots, queries, seed, ancestors=ancestors)
     except MetaDxError as fault:
         assert fault.code == "too_few_diseases"
         most = shots if isinstance(shots, int) else shots[1]
-        assert len(eligible_diseases(examples, most)[0]) < (ways if isinstance(ways, int) else ways[0])
+        assert most_ways(examples, most, ancestors) < (ways if isinstance(ways, int) else ways[0])
         return
     expected = by_the_book(table, ways, shots, queries, seed, index, ancestors)
     if expected is None:
@@ -209,6 +234,32 @@ def test_a_disease_never_meets_its_ancestor() -> None:
     plans = list(EpisodeSampler(examples, 2, 1, 1, 0, ancestors=ancestors).plans(100))
     assert all("other" in plan.classes for plan in plans)
     assert {code for plan in plans for code in plan.classes} == set(examples.diseases)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_ancestor_that_would_leave_an_episode_short_makes_room_for_those_below_it(seed: int) -> None:
+    examples = cohort({f"D{n}": 8 for n in range(7)})
+    ancestors = {f"D{n}": ["D0"] for n in (1, 2, 3, 4)}  # with D0 there are three diseases, without it six
+    plain = EpisodeSampler(examples, 3, 1, 2, seed, ancestors=ancestors)
+    assert sum("D0" in plan.classes for plan in plain.plans(200)) > 20
+    crowded = list(EpisodeSampler(examples, 5, 1, 2, seed, ancestors=ancestors).plans(400))
+    assert {code for plan in crowded for code in plan.classes} == set(examples.diseases) - {"D0"}
+    untouched = [
+        plan for plan in EpisodeSampler(examples, 5, 1, 2, seed).plans(400) if "D0" not in plan.classes
+    ]
+    of = {plan.index: plan.classes for plan in crowded}
+    assert all(of[plan.index] == plan.classes for plan in untouched)
+
+
+def test_a_disease_above_others_does_not_count_among_those_that_can_meet() -> None:
+    examples = cohort({"root": 8, "child": 8, "other": 8, "lonely": 3, "parent": 8})
+    ancestors = {"child": ["root"], "lonely": ["parent"]}
+    assert most_ways(examples, 1, ancestors) == 3
+    assert most_ways(examples, 5, ancestors) == 3  # nobody below 'parent' has seven patients
+    assert most_ways(examples, 5) == 4
+    with pytest.raises(MetaDxError, match="none an ancestor of another") as fault:
+        EpisodeSampler(examples, 4, 5, 1, 0, ancestors=ancestors)
+    assert "above others of them, which they never meet: root;" in str(fault.value)
 
 
 def test_only_the_classes_asked_for_take_part() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from meta_dx.episodes.episode import Episode
+from meta_dx.errors import MetaDxError
 from meta_dx.inference.calibration import Calibration, _loss, _prepared, calibrate, fit_temperature
 from meta_dx.learners.base import Head, State, mask_absent_classes
 
@@ -178,6 +179,11 @@ def test_a_head_is_calibrated_on_episodes_without_their_padding() -> None:
     assert found.ece_after < 0.4 * found.ece_before
     # Better centroids justify more confidence.
     assert found.temperature(5, 5) < found.temperature(1, 5)
+
+
+def test_without_any_episode_a_sentence_says_what_is_missing() -> None:
+    with pytest.raises(MetaDxError, match="No episode of validation diseases can be drawn"):
+        calibrate(Centroids(), [])
 
 
 # Heads that answer with samples

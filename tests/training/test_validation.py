@@ -35,6 +35,18 @@ def test_too_few_patients_are_refused_with_their_numbers() -> None:
         feasible(examples, 5, 1)
 
 
+def test_only_diseases_that_can_meet_are_counted() -> None:
+    _, examples = cohort(5, 8)
+    ancestors = {code: ["D00"] for code in examples.diseases[1:]}
+    assert feasible(examples, 5, 1, ancestors) == (4, 1)
+    options = replace(FAST, validation_ways=5, validation_episodes=40)
+    plans = ValidationEpisodes(examples, options, 0, ancestors).plans
+    assert {len(plan.classes) for each in plans.values() for plan in each} == {4}
+    every = {code: examples.diseases[:n] for n, code in enumerate(examples.diseases)}  # one above the other
+    with pytest.raises(MetaDxError, match="none an ancestor of the other"):
+        feasible(examples, 5, 1, every)
+
+
 def test_accuracy_is_the_mean_of_class_recalls_of_the_nearest_prototype() -> None:
     _, examples = cohort(4, 7)
     rng = np.random.default_rng(0)
