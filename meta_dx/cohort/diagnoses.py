@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from meta_dx.cohort.tables import frame_of, parquet_bytes, read_tables
-from meta_dx.dicom.identity import Surrogates, clean
+from meta_dx.dicom.identity import NamedPatient, Surrogates, clean
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home, write_bytes, write_json
 from meta_dx.records.vault import Vault
@@ -266,14 +266,14 @@ def _patient(
     if not patient_id:
         problems["without_patient"] += 1
         return of_study
-    patient = surrogates.patient(patient_id, record.get(ISSUER))
-    if of_study is None or patient == of_study:
-        return patient
-    if not record.get(ISSUER) and patient_ids.get(of_study) == patient_id:
-        # The images name an issuer of the number and the table does not: the same patient.
+    named = surrogates.named_patient(patient_id, record.get(ISSUER))
+    if of_study is None:
+        return named.surrogate
+    held = NamedPatient(of_study, surrogates.patient(patient_ids.get(of_study, "")))
+    if held.may_be(named):
         return of_study
     problems["another_patient"] += 1
-    return patient
+    return named.surrogate
 
 
 def _shifted(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from meta_dx.cohort.catalog import Catalog, clear_unfinished, write_batch
@@ -24,10 +25,11 @@ from meta_dx.cohort.scans import NewFiles, Scan, require_dicom_in, scanned, with
 from meta_dx.cohort.seen import Taken
 from meta_dx.cohort.tables import fits
 from meta_dx.dicom.identity import Surrogates
-from meta_dx.dicom.pool import read_all, reading_pool
-from meta_dx.dicom.reading import AcceptedInstance
+from meta_dx.dicom.mixed_studies import reading_order
+from meta_dx.dicom.pool import Pool, read_all, reading_pool
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
 from meta_dx.dicom.rejections import Refusal, RejectionCode
-from meta_dx.dicom.sources import checked_source
+from meta_dx.dicom.sources import FoundFile, checked_source
 from meta_dx.home import Home, storage_faults
 from meta_dx.records.vault import Vault
 
@@ -310,17 +312,41 @@ def _ingest(
     ledger = Ledger(batch.id, Surrogates(vault.key), catalog, vault)
     with reading_pool(executor, options.workers) as pool:
         files = NewFiles(scan, ledger, vault.key, options.limits, pool)
-        for done, (file, result) in enumerate(read_all(files, vault.key, options.limits, pool), start=1):
-            taken = ledger.enter(file, _believed(batch.id, result))
-            if taken is not None:
-                objects.put(taken.object, taken.row["object"])
+        read = partial(_read, ledger=ledger, objects=objects, key=vault.key, pool=pool)
+        for done, _ in enumerate(read(files, options.limits), start=1):
             if progress is not None:
                 progress(done, files.total)
+        if ledger.mixed.patients:
+            ledger.keep()  # so that the vault knows which file an instance came from
+            back = ledger.take_back()
+            again = [*ledger.waiting, *files.taken_as(back)]
+            for name in back.values():
+                objects.remove(name)
+            again.sort(key=reading_order)
+            for _ in read(again, replace(options.limits, patients=ledger.mixed.patients)):
+                pass
     objects.flush()
     with vault.transaction():
         vault.forget_files(files.gone)
         ledger.keep()
     write_batch(home, batch.id, ledger.instances, ledger.rejections, ledger.counts())
+
+
+def _read(
+    files: Iterable[FoundFile],
+    limits: ReadLimits,
+    *,
+    ledger: Ledger,
+    objects: ObjectStore,
+    key: bytes,
+    pool: Pool,
+) -> Iterator[FoundFile]:
+    """Read files, enter them and store their objects; each comes out when that is done."""
+    for file, result in read_all(files, key, limits, pool):
+        taken = ledger.enter(file, _believed(ledger.batch, result))
+        if taken is not None:
+            objects.put(taken.object, taken.row["object"])
+        yield file
 
 
 def _believed(batch: str, result: AcceptedInstance | Refusal) -> AcceptedInstance | Refusal:

@@ -61,6 +61,12 @@ class KnownFiles:
             if record is not None:
                 yield from self._counted(file, record)
 
+    def accepted_as(self, files: Iterable[FoundFile], instances: Collection[str]) -> Iterator[FoundFile]:
+        """Yield the files that were accepted as some instances."""
+        for file, record in self._pairs(files):
+            if record is not None and record.outcome == "accepted" and record.surrogate in instances:
+                yield file
+
     def members(self, container: FoundFile) -> Sequence[FileRecord]:
         """Return what is known of the files in a container."""
         if not self._vault.files([container.name]):

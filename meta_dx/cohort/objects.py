@@ -128,6 +128,12 @@ class ObjectStore:
             raise ValueError("the name of an object is a SHA-256 in hexadecimal")
         return self._root / name[:2] / f"{name}.dcm"
 
+    def remove(self, name: str) -> None:
+        """Remove an object that no batch names."""
+        path = self.path(name)
+        with storage_faults(path):
+            path.unlink(missing_ok=True)
+
     def flush(self) -> None:
         """Return when everything that was stored is on the disk."""
         os.sync()  # one call for the batch: an fsync for every object takes eight milliseconds each

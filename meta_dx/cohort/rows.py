@@ -111,6 +111,16 @@ class Rows:
         self._database.execute(self._insert, (*(row[column] for column in self._order), values))
         self._count += 1
 
+    def take(self, value: str) -> list[dict[str, Any]]:
+        """Remove the rows with a value in the first column by which they are sorted, and return them."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS first ON rows (k0)")
+        found = self._database.execute(
+            "SELECT row FROM rows WHERE k0 = ? ORDER BY rowid", (value,)
+        ).fetchall()
+        self._database.execute("DELETE FROM rows WHERE k0 = ?", (value,))
+        self._count -= len(found)
+        return [dict(zip(self._columns, json.loads(row), strict=True)) for (row,) in found]
+
     def groups(self) -> Iterator[pa.Table]:
         """Yield all rows in order, at most :data:`GROUP` at once; one empty table when there are none."""
         blocks: list[pa.Table] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from meta_dx.dicom.reading import ReadLimits
 from meta_dx.dicom.sources import FoundFile, found_files
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
-from meta_dx.records.vault import Vault
+from meta_dx.records.vault import FileRecord, Vault
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,14 @@ class NewFiles:
         new = list(self._known.new(listing.files))
         self.total += len(new) - 1
         yield from new
+
+    def taken_as(self, instances: Collection[str]) -> Iterator[FoundFile]:
+        """Yield the files of this batch that were accepted as some instances, once the vault knows of them."""
+        for file in self._new:
+            files = [file]
+            if any(one.surrogate in instances for one in self._inside(file)):
+                files = contents_of(file, *self._reading).files
+            yield from self._known.accepted_as(files, instances)
+
+    def _inside(self, file: FoundFile) -> Sequence[FileRecord]:
+        return self._known.members(file) if self._known.is_container(file) else ()

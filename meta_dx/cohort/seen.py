@@ -6,7 +6,9 @@ from typing import Any
 
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.rows import scratch
+from meta_dx.dicom.identity import NamedPatient, Surrogates
 from meta_dx.dicom.rejections import Refusal, RejectionCode
+from meta_dx.records.vault import Vault
 
 _COLUMNS = ["instance", "content", "object", "study", "patient", "series"]
 _HELD = (
@@ -29,7 +31,7 @@ class Seen:
         self._database = scratch()
         for table in (
             "instances (name PRIMARY KEY, content, object)",
-            "studies (name PRIMARY KEY, patient, of_this_batch)",
+            "studies (name PRIMARY KEY, patient, of_this_batch, begun_here)",
             "series (name PRIMARY KEY, study)",
         ):
             self._database.execute(f"CREATE TABLE {table} WITHOUT ROWID")
@@ -43,6 +45,20 @@ class Seen:
     def count(self, row: dict[str, Any]) -> None:
         """Count study and patient of an instance that was held already among those of this batch."""
         self._database.execute("UPDATE studies SET of_this_batch = TRUE WHERE name = ?", (row["study"],))
+
+    def patient(self, study: str) -> tuple[str | None, bool]:
+        """Return the patient of a study that is held, and whether this batch was the first to bring it."""
+        query = "SELECT patient, begun_here FROM studies WHERE name = ?"
+        patient, begun_here = self._database.execute(query, (study,)).fetchone() or (None, True)
+        return patient, bool(begun_here)
+
+    def rename(self, study: str, patient: str) -> None:
+        """Give a study's patient another surrogate."""
+        self._database.execute("UPDATE studies SET patient = ? WHERE name = ?", (patient, study))
+
+    def forget(self, instance: str) -> None:
+        """Forget an instance, which is to be entered once more."""
+        self._database.execute("DELETE FROM instances WHERE name = ?", (instance,))
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of studies and patients of this batch."""
@@ -67,7 +83,11 @@ class Seen:
     def _add(self, row: dict[str, Any], of_this_batch: bool) -> None:
         run = self._database.execute
         run("INSERT OR REPLACE INTO instances VALUES (:instance, :content, :object)", row)
-        run(f"INSERT OR REPLACE INTO studies VALUES (:study, :patient, {of_this_batch})", row)  # noqa: S608
+        run(
+            f"INSERT INTO studies VALUES (:study, :patient, {of_this_batch}, {of_this_batch})"  # noqa: S608
+            " ON CONFLICT (name) DO UPDATE SET of_this_batch = excluded.of_this_batch",
+            row,
+        )
         run("INSERT OR REPLACE INTO series VALUES (:series, :study)", row)
 
 
@@ -89,3 +109,13 @@ class Taken:
         query = "SELECT count(DISTINCT study), count(DISTINCT patient) FROM taken"
         studies, patients = self._database.execute(query).fetchone()
         return studies, patients
+
+
+def patients_of_studies(catalog: Catalog, vault: Vault) -> dict[str, NamedPatient]:
+    """Return the patient of every study that the catalog has."""
+    patients = dict(catalog.each_instance(["study", "patient"]))
+    numbers, surrogates = vault.originals("patient", patients.values()), Surrogates(vault.key)
+    return {
+        study: NamedPatient(patient, surrogates.patient(numbers.get(patient, "")))
+        for study, patient in patients.items()
+    }

@@ -9,9 +9,37 @@ from __future__ import annotations
 
 import base64
 import hmac
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 _PADDING = " \t\r\n\0"
+
+
+@dataclass(frozen=True)
+class NamedPatient:
+    """A patient as a file, or a study that is held, names him.
+
+    Parameters
+    ----------
+    surrogate : str
+        Of number and issuer.
+    of_number : str
+        Of the number alone: the same as ``surrogate`` where no issuer is named.
+    """
+
+    surrogate: str
+    of_number: str
+
+    @property
+    def without_issuer(self) -> bool:
+        """Whether the number alone is named."""
+        return self.surrogate == self.of_number
+
+    def may_be(self, other: NamedPatient) -> bool:
+        """Tell whether two names in one study mean one patient: the same number, and at most one issuer."""
+        if self.surrogate == other.surrogate:
+            return True
+        return self.of_number == other.of_number and (self.without_issuer or other.without_issuer)
 
 
 class Surrogates:
@@ -54,7 +82,7 @@ class Surrogates:
             PatientID.
         issuer : str, optional
             IssuerOfPatientID. Two hospitals may give the same number to two people, so a patient with an
-            issuer is not the one without.
+            issuer is not the one without, but in one and the same study (:class:`NamedPatient`).
 
         Returns
         -------
@@ -62,6 +90,10 @@ class Surrogates:
             ``P`` and 16 characters of base 32.
         """
         return "P" + self._base32("patient", clean(patient_id), clean(issuer or ""), length=16)
+
+    def named_patient(self, patient_id: str, issuer: str | None = None) -> NamedPatient:
+        """Return the surrogates of a patient, with and without the issuer."""
+        return NamedPatient(self.patient(patient_id, issuer), self.patient(patient_id))
 
     def accession(self, accession_number: str) -> str:
         """Return the surrogate of an accession number: ``A`` and 15 characters, as long as DICOM allows."""

@@ -61,7 +61,11 @@ _METHOD = r"meta_dx: PS3.15 Annex E, keyed surrogates"
 
 
 def profiled_object(
-    original: Dataset, raw: Mapping[int, Any], surrogates: Surrogates, options: ProfileOptions
+    original: Dataset,
+    raw: Mapping[int, Any],
+    patient: str,
+    surrogates: Surrogates,
+    options: ProfileOptions,
 ) -> bytes:
     """De-identify one whole object by the profile.
 
@@ -73,6 +77,8 @@ def profiled_object(
     raw : mapping of tag to element
         Its elements as they were before any was parsed
         (:func:`meta_dx.dicom.deidentification.raw_elements`).
+    patient : str
+        Surrogate of the patient, by which dates are moved.
     surrogates : Surrogates
         Under the key of the home, surrogates are those of its catalog.
     options : ProfileOptions
@@ -84,7 +90,6 @@ def profiled_object(
         A complete DICOM file. Transfer syntax and the picture in the encoded pixel data are those of the
         original, bit for bit.
     """
-    patient = surrogates.patient(text(original, "PatientID"), text(original, "IssuerOfPatientID"))
     encoder = Encoder(str(original.file_meta.TransferSyntaxUID))
     profiled = _Profiled(surrogates, options, encoder, patient)
     elements = profiled.elements(original, raw, depth=0)

@@ -34,7 +34,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 from meta_dx.dicom import messages
 from meta_dx.dicom.confinement import confine
 from meta_dx.dicom.display import compact, shown_pixels, window_of
-from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.identity import NamedPatient, Surrogates
 from meta_dx.dicom.pixels import physical_pixels
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, quiet, read_content, read_instance
@@ -125,8 +125,9 @@ def send_refusal(send: Send, refusal: Refusal) -> None:
 
 def _limits(words: dict[str, Any]) -> ReadLimits:
     profile = words["profile"]
+    patients = {study: NamedPatient(**held) for study, held in words["patients"].items()}
     made = {"allow": frozenset(words["allow"]), "profile": ProfileOptions(**profile) if profile else None}
-    return ReadLimits(**{**words, **made})
+    return ReadLimits(**{**words, **made, "patients": patients})
 
 
 class _Reader:

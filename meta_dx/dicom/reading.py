@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from meta_dx.dicom.header import (
     text,
     view_of,
 )
-from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.identity import NamedPatient, Surrogates
 from meta_dx.dicom.parsing import parse, parse_own
 from meta_dx.dicom.pixels import (
     StoredPixels,
@@ -87,6 +87,8 @@ class ReadLimits:
         (:mod:`meta_dx.dicom.quarantine`).
     profile : ProfileOptions, optional
         Build the whole object by the profile of PS3.15 instead of the short one that a home keeps.
+    patients : mapping of str to NamedPatient
+        Of some studies, by surrogate, the patient as whom a file of them is read that may mean the same one.
     """
 
     file_bytes: int = 2 << 30
@@ -98,6 +100,7 @@ class ReadLimits:
     archive_ratio: float = 200.0
     allow: frozenset[str] = frozenset()
     profile: ProfileOptions | None = None
+    patients: Mapping[str, NamedPatient] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,11 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     require_identity(dataset)
     require_picture(dataset, limits.decoded_bytes)
     require_allowed(dataset, limits.allow)
-    identity, identities = _identify(dataset, surrogates)
+    identity, identities = _identify(dataset, surrogates, limits.patients)
     if limits.profile is None:
         kept = deidentified_object(dataset, raw, identity, surrogates)
     else:
-        kept = profiled_object(dataset, raw, surrogates, limits.profile)
+        kept = profiled_object(dataset, raw, identity.patient, surrogates, limits.profile)
     # What is described and counted is what everybody will read later, not what the file seemed to hold.
     again = parse_own(kept, dataset.file_meta)
     require_same_meaning(dataset, again)
@@ -225,7 +228,9 @@ def _read(data: bytes, surrogates: Surrogates, limits: ReadLimits) -> AcceptedIn
     return AcceptedInstance(row, kept, identities)
 
 
-def _identify(dataset: Dataset, surrogates: Surrogates) -> tuple[Identity, dict[str, dict[str, str]]]:
+def _identify(
+    dataset: Dataset, surrogates: Surrogates, patients: Mapping[str, NamedPatient]
+) -> tuple[Identity, dict[str, dict[str, str]]]:
     """Return the surrogates of an instance, and what they stand for."""
     originals = {
         "study": text(dataset, "StudyInstanceUID"),
@@ -235,7 +240,9 @@ def _identify(dataset: Dataset, surrogates: Surrogates) -> tuple[Identity, dict[
     uids = {kind: surrogates.uid(uid) for kind, uid in originals.items()}
     identities = {kind: {uids[kind]: uid} for kind, uid in originals.items()}
     patient_id, issuer = text(dataset, "PatientID"), text(dataset, "IssuerOfPatientID")
-    patient = surrogates.patient(patient_id, issuer)
+    patient, held = surrogates.patient(patient_id, issuer), patients.get(uids["study"])
+    if held is not None and held.may_be(surrogates.named_patient(patient_id, issuer)):
+        patient = held.surrogate
     identities["patient"] = {patient: patient_id}
     number = text(dataset, "AccessionNumber")
     accession = surrogates.accession(number) if number else None
