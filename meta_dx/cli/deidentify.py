@@ -41,7 +41,9 @@ def deidentify(
     json: JsonOption = False,
 ) -> None:
     """Write de-identified copies of the pictures of a folder (PS3.15 Annex E; docs/deidentification.md)."""
+    from meta_dx.cohort.catalog import Catalog
     from meta_dx.cohort.scans import without_dicom
+    from meta_dx.cohort.seen import patients_of_studies
     from meta_dx.dicom.deidentified_folder import deidentify_folder
     from meta_dx.dicom.profile import ProfileOptions
     from meta_dx.home import Home
@@ -52,7 +54,8 @@ def deidentify(
     # The limits of the cohort file, but not its ``allow``: what goes to others is named here.
     kept = replace(ingest_options(cohort, home), allow=tuple(allow or ()))
     options = ProfileOptions(age_and_sex, dates, times, device, descriptors)
-    vault = None if key else Vault.open(Home.open(existing_home(home)))
+    opened = None if key else Home.open(existing_home(home))
+    vault = Vault.open(opened) if opened else None
     secret = vault.key if vault else key_file(key or Path())
     with bar("de-identifying") as progress:
         made = deidentify_folder(
@@ -61,6 +64,7 @@ def deidentify(
             secret,
             options,
             limits=kept.limits,
+            held=patients_of_studies(Catalog(opened), vault) if opened and vault else None,
             workers=workers or kept.workers,
             progress=progress,
         )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from meta_dx.dicom.identity import Surrogates
+from meta_dx.dicom.identity import NamedPatient, Surrogates
+from meta_dx.dicom.mixed_studies import MixedStudies, reading_order
 from meta_dx.dicom.pool import Pool, contents_of, read_all, reading_pool
 from meta_dx.dicom.profile import TABLE, ProfileOptions
 from meta_dx.dicom.reading import AcceptedInstance, ReadLimits
@@ -24,7 +26,7 @@ from meta_dx.home import storage_faults, write_bytes, write_json
 from meta_dx.progress import Progress, silent
 
 REPORT = "deidentification.json"
-_VERSION = 2  # of what the files look like
+_VERSION = 3  # of what the files look like
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def deidentify_folder(
     options: ProfileOptions,
     *,
     limits: ReadLimits | None = None,
+    held: Mapping[str, NamedPatient] | None = None,
     workers: int = 0,
     progress: Progress = silent,
 ) -> DeidentifiedFolder:
@@ -94,6 +97,8 @@ def deidentify_folder(
         What is retained.
     limits : ReadLimits, optional
         What one file may take, and which kinds of quarantined pictures are let through.
+    held : mapping of str to NamedPatient, optional
+        Of the studies of a home, the patients in its catalog.
     workers : int
         Processes that read; 0 for one a core.
     progress : Progress
@@ -113,7 +118,7 @@ def deidentify_folder(
     """
     place, wanted = checked_source(source), _made_with(key, options)
     _open_result(out, place, wanted)
-    made = _Result(out, Surrogates(key))
+    made = _Result(out, Surrogates(key), held or {})
     reading = replace(limits or ReadLimits(), profile=options)
     with reading_pool(None, workers) as pool:
         files = found_files(place, without=out)
@@ -121,41 +126,113 @@ def deidentify_folder(
         for done, (file, result) in enumerate(read_all(sources, key, reading, pool), start=1):
             made.enter(file, result)
             progress(done, max(done, len(files)))
+        again, patients = made.to_read_again()
+        for file, result in read_all(again, key, replace(reading, patients=patients), pool):
+            made.enter(file, result)
     summary = made.summary()
     counts = {name: value for name, value in asdict(summary).items() if name not in ("files", "identities")}
     write_json(out / REPORT, {"made_with": wanted, "counts": counts})
     return summary
 
 
+class _Entered(NamedTuple):
+    file: FoundFile
+    instance: str
+    outcome: str
+
+
 class _Result:
-    def __init__(self, out: Path, surrogates: Surrogates) -> None:
-        self._out, self._surrogates = out, surrogates
+    def __init__(self, out: Path, surrogates: Surrogates, held: Mapping[str, NamedPatient]) -> None:
+        self._out, self._surrogates, self._held = out, surrogates, held
         self._counts: Counter[str] = Counter()
         self._refused: list[RefusedFile] = []
         self._digests: dict[str, str] = {}
+        self._patients: dict[str, NamedPatient] = {}
+        self._studies: dict[str, str] = {}
+        self._entered: dict[str, list[_Entered]] = {}
         self._identities: dict[str, dict[str, str]] = {}
+        self._mixed = MixedStudies()
+        self._waiting: list[tuple[FoundFile, str]] = []
+        self._last_reading = False
 
     def enter(self, file: FoundFile, result: AcceptedInstance | Refusal) -> None:
-        """Write one file, or count why not."""
+        """Write one file, or count why not; one that has to be read again waits."""
         if isinstance(result, Refusal):
             self.refuse(file, result)
             return
-        name, digest = result.row["instance"], result.row["object"]
-        known = name in self._digests
-        path = self._out / f"{name}.dcm"
+        row, named = result.row, self._named(result)
+        held = self._patient(row["study"])
+        if not self._last_reading and held is not None and self._mixed.joins(row["study"], held, named):
+            if not self._may_rename(row, held):
+                self._waiting.append((file, row["study"]))
+                return
+            self._rename(row["study"], named)
+            held = named
+        refusal = self._objection(row, held)
+        if refusal is None:
+            self._patients.setdefault(row["study"], named)
+            self._write(file, result)
+        elif refusal is RejectionCode.CONFLICTING_INSTANCE and not self._last_reading:
+            self._waiting.append((file, row["study"]))  # under another name of its patient it may be the same
+        else:
+            self.refuse(file, Refusal(refusal))
+
+    def to_read_again(self) -> tuple[list[FoundFile], dict[str, NamedPatient]]:
+        """Return the files that wait, and as which patients they are to be read; from then on none waits."""
+        self._last_reading = True
+        studies = {study: self._patient(study) for _, study in self._waiting}
+        files = sorted((file for file, _ in self._waiting), key=reading_order)
+        return files, {study: patient for study, patient in studies.items() if patient is not None}
+
+    def _patient(self, study: str) -> NamedPatient | None:
+        return self._held.get(study) or self._patients.get(study)
+
+    def _may_rename(self, row: dict[str, Any], held: NamedPatient) -> bool:
+        belongs = self._studies.get(row["series"], row["study"]) == row["study"]
+        return held.without_issuer and row["study"] not in self._held and belongs
+
+    def _named(self, result: AcceptedInstance) -> NamedPatient:
+        patient = result.row["patient"]
+        number = result.identities.get("patient", {}).get(patient, "")
+        return NamedPatient(patient, self._surrogates.patient(number))
+
+    def _objection(self, row: dict[str, Any], held: NamedPatient | None) -> RejectionCode | None:
+        """Return why a file cannot stand beside those that were written; as at ingest."""
+        name, digest, path = row["instance"], row["object"], self._out / f"{row['instance']}.dcm"
         if self._digests.get(name, digest) != digest or (path.exists() and _digest(path) != digest):
-            self.refuse(file, Refusal(RejectionCode.CONFLICTING_INSTANCE))
-            return
-        self._digests[name] = digest
-        for kind, pairs in result.identities.items():
-            self._identities.setdefault(kind, {}).update(pairs)
-        if known:
-            self._counts["duplicates"] += 1
+            return RejectionCode.CONFLICTING_INSTANCE
+        if held is not None and held.surrogate != row["patient"]:
+            return RejectionCode.STUDY_OF_TWO_PATIENTS
+        if self._studies.get(row["series"], row["study"]) != row["study"]:
+            return RejectionCode.SERIES_OF_TWO_STUDIES
+        return None
+
+    def _rename(self, study: str, named: NamedPatient) -> None:
+        """Let a study take over the issuer that a file names: what was written before is made anew."""
+        self._patients[study] = self._mixed.patients[study] = named
+        for one in self._entered.pop(study, ()):
+            self._counts[one.outcome] -= 1
+            self._waiting.append((one.file, study))
+            if self._digests.pop(one.instance, None) is not None:
+                with storage_faults(self._out):
+                    (self._out / f"{one.instance}.dcm").unlink(missing_ok=True)
+
+    def _write(self, file: FoundFile, result: AcceptedInstance) -> None:
+        row, path = result.row, self._out / f"{result.row['instance']}.dcm"
+        if row["instance"] in self._digests:
+            outcome = "duplicates"
         elif path.exists():
-            self._counts["unchanged"] += 1
+            outcome = "unchanged"
         else:
             write_bytes(path, result.object)
-            self._counts["written"] += 1
+            outcome = "written"
+        self._counts[outcome] += 1
+        self._digests[row["instance"]] = row["object"]
+        self._studies[row["series"]] = row["study"]
+        if self._patients[row["study"]].without_issuer:
+            self._entered.setdefault(row["study"], []).append(_Entered(file, row["instance"], outcome))
+        for kind, pairs in result.identities.items():
+            self._identities.setdefault(kind, {}).update(pairs)
 
     def refuse(self, file: FoundFile, refusal: Refusal) -> None:
         """Count a file that is not handed out."""

@@ -14,6 +14,7 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import ingest_folder
 from meta_dx.dicom import deidentified_folder
 from meta_dx.dicom.deidentified_folder import REPORT
+from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
@@ -194,3 +195,73 @@ def test_the_command_keeps_to_the_limits_of_the_cohort_file_and_not_to_what_it_a
     assert set(refused("of the environment")) == {"file_too_large"}
     file.write_text(f"{table}max_file_bytes = 1000000\n")
     assert refused("raised") == plain
+
+
+def plant(folder, name, issuer, **options):
+    options = {"patient": "12", "study": "S", "series": f"series of {name}", "instance": name} | options
+    options |= {"InstanceNumber": 1, "IssuerOfPatientID": issuer} if issuer else {"InstanceNumber": 1}
+    return write_instance(folder, name=name, **options)
+
+
+def patients(out: Path) -> set[tuple[str, str]]:
+    """Return whose the files are, and their moved date."""
+    made = [dcmread(path) for path in out.glob("*.dcm")]
+    return {(dataset.PatientID, dataset.StudyDate) for dataset in made}
+
+
+@pytest.mark.parametrize("order", [("HOSP", "HOSP", "", ""), ("", "HOSP", "", "HOSP"), ("", "", "", "HOSP")])
+def test_a_study_in_which_some_files_name_the_issuer_has_one_patient_and_one_shift(tmp_path, order):
+    source, out = tmp_path / "in", tmp_path / "out"
+    for number, issuer in enumerate(order):
+        plant(source, f"{number}.dcm", issuer)
+    (source / "copy.dcm").write_bytes((source / "0.dcm").read_bytes())
+    assert counts(deidentify_folder(source, out, KEY, OPTIONS)) == (5, 4, 0, 1, 0, {})
+    ((patient, _),) = patients(out)
+    assert patient == Surrogates(KEY).patient("12", "HOSP")
+    made = everything(out)
+    assert counts(deidentify_folder(source, out, KEY, OPTIONS)) == (5, 0, 4, 1, 0, {})
+    assert {p: c for p, c in everything(out).items() if p.name != REPORT} == {
+        p: c for p, c in made.items() if p.name != REPORT
+    }
+
+
+def test_a_result_from_before_the_issuer_was_known_is_made_anew(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    plant(source, "0.dcm", "")
+    deidentify_folder(source, out, KEY, OPTIONS)
+    plant(source, "1.dcm", "HOSP")
+    assert counts(deidentify_folder(source, out, KEY, OPTIONS)) == (2, 2, 0, 0, 0, {})
+    assert {patient for patient, _ in patients(out)} == {Surrogates(KEY).patient("12", "HOSP")}
+
+
+def test_a_study_of_two_patients_and_a_series_of_two_studies_are_refused_as_at_ingest(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    plant(source, "0.dcm", "")
+    plant(source, "1.dcm", "NORTH")
+    plant(source, "2.dcm", "SOUTH")
+    plant(source, "3.dcm", "", patient="13")
+    plant(source, "4.dcm", "", study="T", series="series of 1.dcm")
+    made = deidentify_folder(source, out, KEY, OPTIONS)
+    assert counts(made) == (5, 2, 0, 0, 0, {"series_of_two_studies": 1, "study_of_two_patients": 2})
+    assert {Path(file.path).name for file in made.files} == {"2.dcm", "3.dcm", "4.dcm"}
+    assert {patient for patient, _ in patients(out)} == {Surrogates(KEY).patient("12", "NORTH")}
+
+
+def test_a_refused_file_claims_no_study(tmp_path):
+    source = tmp_path / "in"
+    plant(source, "0.dcm", "", instance="I")
+    plant(source, "1.dcm", "", instance="I", patient="9", study="T")
+    plant(source, "2.dcm", "", study="T")
+    made = deidentify_folder(source, tmp_path / "out", KEY, OPTIONS)
+    assert (made.written, made.refused) == (2, {"conflicting_instance": 1})
+
+
+def test_with_a_home_a_study_has_the_patient_of_its_catalog(tmp_path, capsys):
+    source, home = tmp_path / "in", Home.open(tmp_path / "home")
+    plant(source, "1.dcm", "")
+    ingest_folder(home, source)
+    plant(source, "0.dcm", "HOSP")
+    out = tmp_path / "out"
+    assert meta_dx(["deidentify", str(source), str(out), "--home", str(home.root), "--workers", "1"]) == 0
+    assert {patient for patient, _ in patients(out)} == set(Catalog(home).instances()["patient"])
+    assert len(list(out.glob("*.dcm"))) == 2
