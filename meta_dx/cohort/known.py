@@ -98,7 +98,8 @@ class KnownFiles:
             return True
         if record.code == RejectionCode.UNREADABLE_FILE and can_be_opened(file.path):
             return True  # new permissions leave no trace in size and time
-        return record.outcome == OPENED and any(True for _ in self.new(self._inside(file)))
+        # Of an archive that is at fault itself, the files before the fault have been read, too.
+        return self.is_container(file) and any(True for _ in self.new(self._inside(file)))
 
     def _counted(self, file: FoundFile, record: FileRecord) -> Iterator[FileRecord]:
         if record.outcome != OPENED:

@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -341,3 +342,23 @@ def test_an_archive_whose_ingest_died_ends_with_the_same_bytes(home, source, pic
     assert counted(ingest_folder(home, source)) == (2, 1, 1, 0, {})
     assert tree(home.catalog) == tree(control.catalog) and tree(home.objects) == tree(control.objects)
     assert codes(home, source) == codes(control, source)
+
+
+@pytest.mark.parametrize("limits", [IngestOptions(), IngestOptions(max_archive_members=3)])
+def test_quarantined_files_of_an_archive_at_fault_can_be_allowed(home, source, tmp_path, limits):
+    screens = [
+        write_instance(tmp_path / "made", patient=f"P{n}", ConversionType="WSD").read_bytes()
+        for n in range(4)
+    ]
+    path = write_archive(source / "a.tar", {f"{n}.dcm": data for n, data in enumerate(screens)})
+    at_fault = {"archive_limit": 1}
+    if limits == IngestOptions():
+        blocks = sum(2 + (len(data) - 1) // 512 for data in screens[:3])
+        path.write_bytes(path.read_bytes()[: 512 * blocks + 700])  # within the last file
+        at_fault = {"archive_damaged": 2}
+    before = ingest_folder(home, source, options=limits).rejected
+    assert before.pop("secondary_capture") >= 3 and before == at_fault
+    allowed = replace(limits, allow=("secondary_capture",))
+    summary = ingest_folder(home, source, options=allowed)
+    assert summary.accepted >= 3 and summary.rejected == at_fault
+    assert plan_batches(home, [source], allowed.allow) == []
