@@ -171,12 +171,13 @@ def clear_landed(home: Home, folder: Path) -> int:
     int
         How many were removed. A file that no finished batch has read stays.
     """
+    landed = found_files(folder)
     with closing(Vault.open(home)) as vault:
-        known, surrogates = vault.known_files(), Surrogates(vault.key)
+        known, surrogates = vault.files(file.name for file in landed), Surrogates(vault.key)
     finished, done = set(Catalog(home).batches()), []
     wrong: dict[str, FetchFailure] = {}
-    for file in found_files(folder):
-        record = known.get(str(file.path))
+    for file in landed:
+        record = known.get(file.name)
         if record is None or record.batch not in finished:
             continue
         if (record.size, record.mtime_ns) != (file.size, file.mtime_ns):

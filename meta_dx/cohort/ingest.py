@@ -271,7 +271,8 @@ def mended_files(home: Home, batch: str) -> frozenset[str]:
     finished, rejections = set(catalog.batches()) - {batch}, catalog.rejections([batch])
     refused = rejections.loc[rejections["outcome"] == "rejected", "file"]
     with closing(Vault.open(home)) as vault:
-        known, places = vault.known_files(), vault.originals("file", refused)
+        places = vault.originals("file", refused)
+        known = vault.files(places.values())
     newest = {file: known[place] for file, place in places.items() if place in known}
     taken = ("accepted", "duplicate")
     return frozenset(

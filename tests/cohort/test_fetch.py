@@ -11,7 +11,7 @@ import pytest
 
 from meta_dx.cohort import fetch as module
 from meta_dx.cohort.fetch import FetchSummary, alone_in, clear_landed, failed_instances, fetch, landing_of
-from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.cohort.ingest import ingest_folder, mended_files
 from meta_dx.dicom.pacs.address import parse_address
 from meta_dx.dicom.pacs.archive import (
     FetchFailure,
@@ -25,6 +25,7 @@ from meta_dx.dicom.pacs.landing import Landing
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
+from meta_dx.records.vault import Vault
 from tests.dicom.builders import uid_of, write_study
 
 WHERE = "dimse://FAKE@nowhere:104"
@@ -271,3 +272,13 @@ def test_the_cursor_is_as_private_as_the_vault(home, archive) -> None:
     assert not [file for file in outside if uid_of("A").encode() in file.read_bytes()]
     for file in home.private.rglob("*"):
         assert file.stat().st_mode & 0o077 == 0 or file.name.endswith(".lock"), file
+
+
+def test_what_is_here_is_looked_up_by_name_whatever_else_the_home_has_seen(
+    home, archive, monkeypatch
+) -> None:
+    fetch(home, WHERE)
+    ingest_folder(home, folder_of(home))
+    monkeypatch.setattr(Vault, "known_files", lambda *_: pytest.fail("every file of the home was loaded"))
+    assert clear_landed(home, folder_of(home)) == 5
+    assert mended_files(home, "b0001") == frozenset()
