@@ -20,8 +20,8 @@ _CODE_VERSION = "2"
 def fetched_instances(meta_dx: MetaDx) -> dg.MaterializeResult:
     """What the archives (PACS) among the sources hold that was not here yet: files, of which the next batch is made.
 
-    Found = fetched + already here + failed. An archive that cannot be reached fails the run; the next one goes on
-    from there.
+    Found = fetched + already here + failed. An archive that cannot be reached fails the run when all have been asked;
+    what the others sent is taken in all the same, and the next run goes on from there.
     """
     from meta_dx.progress import bar
     from meta_dx.steps.pacs import fetch_new

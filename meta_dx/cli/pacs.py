@@ -53,14 +53,7 @@ def fetch(
         if not project.settings.addresses:
             raise MetaDxError("no_archive", "No source of the cohort is an archive: name one (docs/pacs.md).")
         opened, options = project.home, project.settings.pacs
-        if again:
-            ingest = project.settings.ingest
-            summaries = {
-                one: step.fetch_from(opened, one, options, ingest, bar, again=True)
-                for one in project.settings.addresses
-            }
-        else:
-            summaries = step.fetch_new(project, bar, patient=False)
+        summaries = step.fetch_new(project, bar, patient=False, again=again)
     reports = [step.fetch_report(opened, name, summary, options) for name, summary in summaries.items()]
     if json:
         emit_json(reports[0] if source is not None else reports)

@@ -37,8 +37,10 @@ def source_folders(project: Project) -> dict[str, Path]:
     return folders | {a: landing_folder(project.home, a, settings.pacs) for a in settings.addresses}
 
 
-def fetch_new(project: Project, bar: Bar | None = None, *, patient: bool = True) -> dict[str, FetchSummary]:
-    """Fetch what is new in every archive among the sources.
+def fetch_new(
+    project: Project, bar: Bar | None = None, *, patient: bool = True, again: bool = False
+) -> dict[str, FetchSummary]:
+    """Fetch what is new in every archive among the sources; one that fails keeps no other from being asked.
 
     Parameters
     ----------
@@ -48,6 +50,8 @@ def fetch_new(project: Project, bar: Bar | None = None, *, patient: bool = True)
         Makes a progress bar of a title.
     patient : bool
         When an archive cannot be reached for now, warn and go on with what is here.
+    again : bool
+        Fetch what is here already, too.
 
     Returns
     -------
@@ -57,23 +61,38 @@ def fetch_new(project: Project, bar: Bar | None = None, *, patient: bool = True)
     Raises
     ------
     MetaDxError
-        What is wrong with an address, a login or an archive.
+        What is wrong with the first archive that failed, when all have been asked: what the others sent has landed,
+        and the next ingest takes it in.
     """
     settings = project.settings
     require_one_login(settings.addresses, settings.pacs)
-    summaries = {}
+    summaries, faults = {}, []
     for address in settings.addresses:
         try:
-            summaries[address] = fetch_from(project.home, address, settings.pacs, settings.ingest, bar)
+            summaries[address] = fetch_from(
+                project.home, address, settings.pacs, settings.ingest, bar, again=again
+            )
         except MetaDxError as fault:
-            if not patient or fault.code not in _FOR_NOW:
-                raise
-            log.warning("%s", fault)
+            if patient and fault.code in _FOR_NOW:
+                log.warning("%s", fault)
+            else:
+                faults.append(fault)
             continue
         failed = sum(summaries[address].failed.values())
         if failed:
             log.warning("%d instances could not be fetched: 'meta-dx fetch' says which and why.", failed)
+    _raise_first(faults)
     return summaries
+
+
+def _raise_first(faults: list[MetaDxError]) -> None:
+    for fault in faults[1:]:
+        log.warning("%s", fault)
+    if len(faults) > 1:
+        others = "another archive" if len(faults) == 2 else f"{len(faults) - 1} other archives"
+        raise MetaDxError(faults[0].code, f"{faults[0]} This run failed at {others}, too.") from faults[0]
+    if faults:
+        raise faults[0]
 
 
 def fetch_from(

@@ -116,3 +116,19 @@ def test_fetch_without_an_archive_among_the_sources_says_so(tmp_path, caplog) ->
 def test_receive_off_the_loopback_without_a_name_is_refused(tmp_path, caplog) -> None:
     assert meta_dx(["receive", "--host", "0.0.0.0", "--home", str(tmp_path / "home")]) == 2  # noqa: S104
     assert "--allow" in caplog.text
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_one_archive_that_fails_keeps_no_other_from_being_asked(tmp_path, web, caplog, patient) -> None:
+    with serving(WebServer()) as refusing:
+        refusing.trouble = lambda handler: handler.send(b"", status=401) or True
+        away = ["dicomweb+http://127.0.0.1:9/web", "dicomweb+http://127.0.0.1:10/web"]
+        project = project_of(tmp_path, away[0], refusing.address, away[1], web.address, more=QUICK)
+        with pytest.raises(MetaDxError) as caught:
+            fetch_new(project, patient=patient)
+    assert caught.value.code == ("pacs_credentials" if patient else "pacs_unreachable")
+    assert ("2 other archives" in str(caught.value)) is not patient
+    for place in ("127.0.0.1:9 ", "127.0.0.1:10 "):
+        assert place in caplog.text + str(caught.value)
+    (batch,) = pending_batches(project)
+    assert take_in(project, batch.id).accepted == 3
