@@ -142,9 +142,24 @@ def ingest(
     for code, count in sorted(summary.rejected.items()):
         say(f"        {code}: {count}")
     if kinds := [code for code in summary.rejected if code in QUARANTINED]:
-        say(f"Look at some of the quarantined ones; take them with {' '.join(f'--allow {k}' for k in kinds)}")
+        say(_advice(source, kinds))
     say(
         f"{summary.studies} studies of {summary.patients} patients in {opened.root} after {summary.seconds:.1f} s"
+    )
+
+
+def _advice(source: str, kinds: list[str]) -> str:
+    """Say what to do with quarantined pictures."""
+    from meta_dx.dicom.pacs.address import ReceivedAddress, is_address, parse_address
+
+    allow = " ".join(f"--allow {kind}" for kind in kinds)
+    if not is_address(source) or isinstance(parse_address(source), ReceivedAddress):
+        return (
+            f"Look at some of the quarantined ones ('meta-dx rejections' lists them); take them with {allow}"
+        )
+    return (
+        "The quarantined ones are not kept: look at some of them in the archive. To take them, fetch them again with "
+        f"'meta-dx fetch --again' and this source, then ingest with {allow}"
     )
 
 

@@ -51,8 +51,17 @@ def rejections(
     if csv_file is None:
         table(["file", "batch", "outcome", "code", "what is wrong"], [list(row.values()) for row in found])
     where = "" if csv_file is None else f" (listed in {csv_file})"
-    advice = "; mend or replace them where they lie and ingest again" if found else ""
-    say(f"{counted(len(found), 'file was', 'files were')} not taken{where}{advice}")
+    say(f"{counted(len(found), 'file was', 'files were')} not taken{where}{_advice(opened, found)}")
+
+
+def _advice(home: Home, found: list[dict[str, str]]) -> str:
+    """Say what to do; what an archive sent and ingest refused does not lie anywhere any more."""
+    incoming = (home.private / "incoming").resolve()
+    gone = [row for row in found if incoming in (path := Path(row["path"])).parents and not path.exists()]
+    advice = "; mend or replace them where they lie and ingest again" if len(found) > len(gone) else ""
+    if gone:
+        advice += f"; {len(gone)} came from an archive and are not kept: fetch with --again, or have them sent again"
+    return advice
 
 
 def _listed(home: Home, batch: str | None) -> list[dict[str, str]]:

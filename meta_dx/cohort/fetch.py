@@ -24,6 +24,7 @@ from meta_dx.dicom.pacs.archive import Archive, FetchFailure, ListedInstance, Li
 from meta_dx.dicom.pacs.credentials import credentials_of
 from meta_dx.dicom.pacs.landing import Landing, PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
+from meta_dx.dicom.quarantine import QUARANTINED
 from meta_dx.dicom.rejections import RejectionCode
 from meta_dx.dicom.sources import found_files
 from meta_dx.errors import MetaDxError
@@ -169,7 +170,8 @@ def clear_landed(home: Home, folder: Path) -> int:
     Returns
     -------
     int
-        How many were removed. A file that no finished batch has read stays.
+        How many were removed. A file that no finished batch has read stays, and so does one that was received and
+        quarantined: nobody sends it again when its kind is allowed.
     """
     landed = found_files(folder)
     with closing(Vault.open(home)) as vault:
@@ -182,8 +184,11 @@ def clear_landed(home: Home, folder: Path) -> int:
             continue
         if (record.size, record.mtime_ns) != (file.size, file.mtime_ns):
             continue
+        fetched = _FETCHED_NAME.fullmatch(file.path.name)
+        if not fetched and record.code in QUARANTINED:
+            continue
         done.append(file.path)
-        if not _FETCHED_NAME.fullmatch(file.path.name):
+        if not fetched:
             continue
         taken = record.outcome in ("accepted", "duplicate")
         if taken and file.path.name != _landed_name(surrogates, str(record.surrogate)):

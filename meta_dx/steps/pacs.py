@@ -119,7 +119,7 @@ def take_in_landed(
     Returns
     -------
     IngestSummary
-        All zeros when nothing has landed since the last time.
+        All zeros when nothing lies there. Files that were received and quarantined do, and are counted each time.
     """
     folder = landing_folder(home, address, pacs)
     clear_landed(home, folder)

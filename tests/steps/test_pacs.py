@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from meta_dx.cli.app import run as meta_dx
+from meta_dx.cohort.fetch import landing_folder
 from meta_dx.dicom.pacs.credentials import PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
 from meta_dx.errors import MetaDxError
+from meta_dx.home import Home
 from meta_dx.settings import load_settings
 from meta_dx.steps import Project, open_project
 from meta_dx.steps.incoming import idle_sources, pending_batches, require_batch, take_in
@@ -132,3 +134,41 @@ def test_one_archive_that_fails_keeps_no_other_from_being_asked(tmp_path, web, c
         assert place in caplog.text + str(caught.value)
     (batch,) = pending_batches(project)
     assert take_in(project, batch.id).accepted == 3
+
+
+def captures(folder: Path) -> list[bytes]:
+    files = write_study(folder, images=2, study="SC", patient="PC", ConversionType="WSD")
+    return [file.read_bytes() for file in files]
+
+
+def ingested(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, *more: str) -> str:
+    capsys.readouterr()
+    assert meta_dx(["ingest", source, "--home", str(tmp_path / "home"), *more]) == 0
+    return capsys.readouterr().out
+
+
+def test_quarantined_files_that_were_received_stay_until_they_are_allowed(tmp_path, capsys) -> None:
+    home = Home.open(tmp_path / "home")
+    folder = landing_folder(home, "received:")
+    for number, data in enumerate([*captures(tmp_path / "out"), b"no DICOM"]):
+        (folder / f"{number:020}-aaaaaaaa.dcm").write_bytes(data)
+    said = ingested(tmp_path, capsys, "received:")
+    assert "secondary_capture: 2" in said and "--again" not in said
+    assert len(list(folder.iterdir())) == 2
+    assert "secondary_capture: 2" in ingested(tmp_path, capsys, "received:")
+    assert meta_dx(["rejections", "--home", str(home.root), "--code", "secondary_capture"]) == 0
+    assert "--again" not in capsys.readouterr().out
+    said = ingested(tmp_path, capsys, "received:", "--allow", "secondary_capture")
+    assert "accepted 2" in said and not list(folder.iterdir())
+
+
+def test_quarantined_files_of_an_archive_are_taken_after_another_fetch(tmp_path, web, capsys) -> None:
+    web.content["1.9"] = {"1.9.1": {f"1.9.1.{n}": data for n, data in enumerate(captures(tmp_path / "out"))}}
+    said = ingested(tmp_path, capsys, web.address)
+    assert "accepted 3" in said and "meta-dx fetch --again" in said
+    assert meta_dx(["rejections", "--home", str(tmp_path / "home"), "--code", "secondary_capture"]) == 0
+    said = capsys.readouterr().out
+    assert "fetch with --again" in said and "where they lie" not in said
+    assert meta_dx(["fetch", web.address, "--again", "--home", str(tmp_path / "home")]) == 0
+    said = ingested(tmp_path, capsys, web.address, "--allow", "secondary_capture")
+    assert "accepted 2 + duplicates 3" in said
