@@ -14,7 +14,7 @@ from meta_dx.dicom.pacs.landing import PartialFile
 from meta_dx.dicom.pacs.options import PacsOptions
 from meta_dx.home import fingerprint_of
 
-#: What lists more matches than this is not heard out.
+#: What lists more matches than this, in one search or for one study, is not heard out.
 MOST_MATCHES = 1_000_000
 
 #: Nor is one answer of more bytes; a page of 10,000 matches has about 20 MB.

@@ -85,7 +85,7 @@ class DicomWebArchive(DicomWebService):
     def instances(self, study: ListedStudy) -> Listing:
         """List the instances of one study."""
         wanted = self._address.filters
-        unusable = missing = 0
+        unusable = missing = listed = 0
         found: dict[str, ListedInstance] = {}
         path = f"/studies/{study.uid}/series"
         modality = wanted.modalities[0] if len(wanted.modalities) == 1 else ""
@@ -106,6 +106,8 @@ class DicomWebArchive(DicomWebService):
                     unusable += 1
                 else:
                     found[instance.uid] = instance
+            listed += len(entries)
+            self._require_bounded(listed)
         return Listing(tuple(found.values()), unusable, missing)
 
     def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:

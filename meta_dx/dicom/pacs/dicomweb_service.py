@@ -98,11 +98,14 @@ class DicomWebService:
                 if entry.key not in seen:
                     seen.add(entry.key)
                     yield entry
-            if len(seen) > MOST_MATCHES:
-                raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
+            self._require_bounded(len(seen))
             if len(seen) == expected and not full:
                 return
             offset += len(page)
+
+    def _require_bounded(self, matches: int) -> None:
+        if matches > MOST_MATCHES:
+            raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
 
     def _page(self, path: str, parameters: list[tuple[str, str]]) -> tuple[list[Entry], bool]:
         failure = FetchFailure.UNAVAILABLE

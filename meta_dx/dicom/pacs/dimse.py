@@ -87,7 +87,7 @@ class DimseArchive(DimseService):
         """List the instances of one study."""
         wanted = self._address.filters
         found: dict[str, ListedInstance] = {}
-        unusable = missing = 0
+        unusable = missing = listed = 0
         one = {"StudyInstanceUID": study.uid}
         keys = {**one, **dict.fromkeys(("SeriesInstanceUID", *SERIES_FIELDS), "")}
         keys |= {"Modality": wanted.modalities[0] if len(wanted.modalities) == 1 else ""}
@@ -108,6 +108,8 @@ class DimseArchive(DimseService):
                         unusable += 1
                     else:
                         found[instance.uid] = instance
+                listed += len(entries)
+                self._require_bounded(listed)
         return Listing(tuple(found.values()), unusable, missing)
 
     def retrieve(self, wanted: Sequence[ListedInstance], land: Land) -> Iterator[Outcome]:

@@ -74,16 +74,17 @@ class DimseService:
                         "pacs_broke_off", "answers with a match that cannot be decoded: try again later"
                     )
                 found.append(Match(identifier, keys))
-                if len(found) > MOST_MATCHES:
-                    self._association.abort()
-                    raise self._error(
-                        "pacs_paging", "lists more than a million matches: narrow the filters down"
-                    )
+                self._require_bounded(len(found))
             elif code != SUCCESS:
                 raise self._error(
                     "pacs_refused", f"refuses the query (status {code:#06x}): check the filters"
                 )
         return found
+
+    def _require_bounded(self, matches: int) -> None:
+        if matches > MOST_MATCHES:
+            self._association.abort()
+            raise self._error("pacs_paging", "lists more than a million matches: narrow the filters down")
 
     def _associate(
         self,

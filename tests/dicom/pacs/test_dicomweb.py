@@ -439,3 +439,16 @@ def test_no_log_line_holds_a_uid_or_a_secret(home, web, quick, monkeypatch, capl
     with caplog.at_level(logging.DEBUG):
         fetch(home, web.address, options=quick)
     assert "s3cret" not in caplog.text and "1.2.1" not in caplog.text
+
+
+def test_a_study_that_lists_without_end_over_its_series_is_not_heard_out(
+    home, web, quick, monkeypatch
+) -> None:
+    first, second = few(studies=2).values()
+    web.content = {"1.2.1": {**first, **second}}
+    monkeypatch.setattr(dicomweb_service, "MOST_MATCHES", 5)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, web.address, options=quick)
+    assert caught.value.code == "pacs_paging"
+    monkeypatch.setattr(dicomweb_service, "MOST_MATCHES", 6)
+    assert fetch(home, web.address, options=quick).fetched == 6

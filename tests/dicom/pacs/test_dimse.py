@@ -343,3 +343,16 @@ def test_of_an_answer_only_what_was_asked_for_is_kept() -> None:
     match = Match(dataset, ["StudyInstanceUID", "PatientID"])
     assert (match.value("StudyInstanceUID"), match.value("PatientID")) == ("1.2.3", "")
     assert "Doe" not in repr(vars(match))
+
+
+def test_a_study_that_lists_without_end_over_its_series_is_not_heard_out(
+    home, world, quick, monkeypatch
+) -> None:
+    for file in world.files[2:]:  # this archive lists all four in each of the two series
+        file.SeriesInstanceUID = "1.2.3"
+    monkeypatch.setattr(dimse_service, "MOST_MATCHES", 7)
+    with pytest.raises(MetaDxError) as caught:
+        fetch(home, world.address, options=quick)
+    assert caught.value.code == "pacs_paging"
+    monkeypatch.setattr(dimse_service, "MOST_MATCHES", 8)
+    assert fetch(home, world.address, options=quick).fetched == 4
