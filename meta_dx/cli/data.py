@@ -176,6 +176,8 @@ def validate(
     from meta_dx.cohort.catalog import Catalog
     from meta_dx.steps import incoming
 
+    if reason and accept is None:
+        raise MetaDxError("no_batch", "--reason says why a batch is accepted: name it with --accept, too.")
     project = project_of(cohort, home)
     if accept is not None:
         incoming.accept(project, accept, reason)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from meta_dx.cli.app import run as meta_dx
+from meta_dx.cohort.catalog import Catalog
 from meta_dx.errors import MetaDxError
 from meta_dx.steps import Project, open_project
 from meta_dx.steps.cohort import usable_catalog
@@ -159,3 +160,11 @@ def test_a_person_may_accept_a_refused_batch_with_a_reason(project: Project, tmp
     assert usable_batches(project) == batches[:1]
     assert meta_dx([*options, "--accept", batches[1], "--reason", "the cut files are known test shots"]) == 0
     assert usable_batches(project) == batches
+
+
+def test_a_reason_without_a_batch_is_refused_and_nothing_is_read(
+    project: Project, tmp_path: Path, caplog
+) -> None:
+    options = ["validate", "--cohort", str(tmp_path / "c.toml"), "--home", str(tmp_path / "home")]
+    assert meta_dx([*options, "--reason", "the cut files are known test shots"]) == 2
+    assert "--accept" in caplog.text and not Catalog(project.home).batches()
