@@ -37,6 +37,8 @@ RETIRED = {
 _JPEG = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, *RETIRED})
 _JPEG_LS = frozenset(JPEGLSTransferSyntaxes)
 _JPEG_2000 = frozenset(JPEG2000TransferSyntaxes)  # HTJ2K among them
+#: Syntaxes whose decoders answer pixel by pixel, whatever PlanarConfiguration says.
+COLOUR_BY_PIXEL = _JPEG | _JPEG_2000
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _SEQUENTIAL_DCT = frozenset({0xC0, 0xC1})

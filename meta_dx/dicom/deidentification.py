@@ -25,7 +25,7 @@ from pydicom.sequence import Sequence
 from meta_dx.dicom.encoding import Encoder
 from meta_dx.dicom.extras import without_extras
 from meta_dx.dicom.identity import Surrogates, clean
-from meta_dx.dicom.pixels import PALETTE, frame_count, high_bit_of
+from meta_dx.dicom.pixels import PALETTE, frame_count, high_bit_of, planar_configuration_of
 from meta_dx.dicom.profile import ProfileOptions, method_codes
 from meta_dx.dicom.words import is_safe
 
@@ -329,7 +329,7 @@ def pixel_module(original: Dataset, encoder: Encoder) -> dict[int, bytes]:
         0x00280103: int(original.PixelRepresentation),
     }
     if numbers[0x00280002] > 1:
-        numbers[0x00280006] = 1 if original.get("PlanarConfiguration") == 1 else 0
+        numbers[0x00280006] = planar_configuration_of(original)
     elements = {tag: encoder.short(tag, number) for tag, number in numbers.items()}
     photometric = clean(str(original.PhotometricInterpretation)).upper()
     elements[0x00280004] = encoder.text(0x00280004, "CS", photometric)

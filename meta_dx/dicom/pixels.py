@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from meta_dx.dicom.codestreams import RETIRED, codestreams, measured, mended
+from meta_dx.dicom.codestreams import COLOUR_BY_PIXEL, RETIRED, codestreams, measured, mended
 from meta_dx.dicom.lookup_tables import (
     modality_lut,
     palette_bytes,
@@ -192,6 +192,16 @@ def high_bit_of(dataset: Dataset) -> int:
     return value
 
 
+def planar_configuration_of(dataset: Dataset) -> int:
+    """Return PlanarConfiguration, 0 where the codestream alone says how its colours lie.
+
+    PS3.5 (8.2) wants 0 with JPEG and JPEG 2000; not every writer changes it when it compresses. With RLE and JPEG-LS
+    either was right once, and no decoder looks at it: there it stays as it is.
+    """
+    by_codestream = UID(dataset.file_meta.TransferSyntaxUID) in COLOUR_BY_PIXEL
+    return 1 if dataset.get("PlanarConfiguration") == 1 and not by_codestream else 0
+
+
 def _decoder(syntax: UID) -> Decoder:
     try:
         decoder = get_decoder(RETIRED.get(syntax, syntax))
@@ -219,7 +229,7 @@ def _source(
         "number_of_frames": count,
     }
     if samples == 3:
-        options["planar_configuration"] = 1 if dataset.get("PlanarConfiguration") == 1 else 0
+        options["planar_configuration"] = planar_configuration_of(dataset)
     if not syntax.is_encapsulated:
         # Bytes in words of a big-endian file are swapped; elsewhere the representation means nothing.
         options |= {"index": frame, "pixel_vr": dataset["PixelData"].VR}

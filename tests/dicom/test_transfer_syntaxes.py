@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -31,7 +33,8 @@ from meta_dx.dicom.header import require_picture
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.parsing import parse
 from meta_dx.dicom.pixels import GREY, PALETTE, decode, photometric_of, physical_pixels
-from meta_dx.dicom.reading import AcceptedInstance, read_instance
+from meta_dx.dicom.profile import ProfileOptions
+from meta_dx.dicom.reading import AcceptedInstance, ReadLimits, read_instance
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
 from tests.dicom import dcmtk
 from tests.dicom.builders import build_instance, picture, write_instance
@@ -149,6 +152,36 @@ def test_compressed_files_hold_the_values_that_dcmtk_finds(tmp_path, name, kind)
     assert_equal_to_dcmtk(packed, tmp_path, (COLOUR_DCT if "colour" in kind else GREY_DCT) if dct else 0)
     if not dct and "near" not in name:
         assert np.array_equal(decode(dcmread(packed)).frames, decode(dcmread(source)).frames)
+
+
+def with_planar_configuration(value: int, dataset: Dataset, path: Path) -> Path:
+    dataset.PlanarConfiguration = value
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def kept_object(path: Path, **limits) -> Dataset:
+    taken = read_instance(path, SURROGATES, limits=ReadLimits(**limits))
+    assert isinstance(taken, AcceptedInstance)
+    return dcmread(BytesIO(taken.object))
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("kind", ["colour", "three frames of colour"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_colours_of_a_codestream_lie_as_it_says_whatever_the_header_says(tmp_path, name, kind, planar):
+    source, packed = written(tmp_path, kind), tmp_path / "packed.dcm"
+    dcmtk.run(*ENCODERS[name], source, packed)
+    path = with_planar_configuration(planar, dcmread(packed), tmp_path / "planar.dcm")
+    assert_equal_to_dcmtk(path, tmp_path, COLOUR_DCT if name in LOSSY else 0)
+    assert np.array_equal(decode(dcmread(path)).frames, decode(dcmread(packed)).frames)
+    stays = planar if name == "RLE" or "JPEG-LS" in name else 0
+    for limits in ({}, {"profile": ProfileOptions()}):
+        kept = kept_object(path, **limits)
+        assert kept.PlanarConfiguration == stays
+        kept.save_as(tmp_path / "kept.dcm")
+        assert_equal_to_dcmtk(tmp_path / "kept.dcm", tmp_path, COLOUR_DCT if name in LOSSY else 0)
 
 
 @needs_dcmtk
@@ -275,6 +308,25 @@ def with_codestream(name: str, syntax: UID) -> Dataset:
 )
 def test_codestreams_of_other_encoders_show_what_was_drawn(name, syntax):
     assert np.array_equal(decode(with_codestream(name, syntax)).frames[0], drawn(name))
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "syntax"),
+    [
+        ("rgb8.ffmpeg.j2k", JPEG2000Lossless),
+        ("rgb8.ffmpeg.j2k", JPEG2000),
+        ("rgb8.openjph.j2c", HTJ2KLossless),
+        ("rgb8.openjph.j2c", HTJ2KLosslessRPCL),
+        ("rgb8.openjph.j2c", HTJ2K),
+    ],
+)
+def test_colours_of_jpeg_2000_lie_pixel_by_pixel_whatever_the_header_says(tmp_path, name, syntax, planar):
+    path = with_planar_configuration(planar, with_codestream(name, syntax), tmp_path / "planar.dcm")
+    kept = kept_object(path)
+    assert kept.PlanarConfiguration == 0
+    for dataset in (dcmread(path), kept):
+        assert np.array_equal(decode(dataset).frames[0], drawn(name))
 
 
 def test_a_lossy_htj2k_codestream_shows_what_openjph_shows():
