@@ -43,10 +43,10 @@ from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import deterministic, seeded
 from meta_dx.training.embedding import Pictures, memory_format
 from meta_dx.training.episodic import _Episodes, episode_sampler
+from meta_dx.training.optimizing import shortened
 from meta_dx.training.options import TrainingOptions
 from meta_dx.training.pretraining import _Classification
 from meta_dx.training.shards import Shard, ShardGradients
-from meta_dx.training.stage import _shortened
 from meta_dx.training.task import TrainingTask, open_fabric
 
 DISEASES, PATIENTS, IMAGES_A_STUDY, SHARDS = 80, 30, 2, 4
@@ -154,7 +154,7 @@ def applied(gradients: ShardGradients, modules: dict[str, nn.Module], counts: Se
     def step(number: int) -> int:
         with deterministic():
             found, metrics = gradients(Shard(number))
-            found = _shortened(found)
+            found = shortened(found)
             for name, parameter in parameters.items():
                 parameter.grad = found[name]
             optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,15 +77,17 @@ def _accuracy(axes: Axes, history: Curve) -> None:
 
 def _kept(history: Curve) -> int:
     """Return the place of the weights that were kept: of level ones the last, but for the untouched start."""
-    best = max(map(_score, history))
-    level = [place for place, point in enumerate(history) if _score(point) == best]
+    scores = _scores(history)
+    level = [place for place, score in enumerate(scores) if score == max(scores)]
     return level[-1] if history[level[0]]["step"] else level[0]
 
 
-def _score(point: Mapping[str, Any]) -> float:
-    """Return what weights are kept by: minus the log loss where it was measured."""
-    log_loss = point.get("log_loss")
-    return float(point["accuracy"] if log_loss is None else -log_loss)
+def _scores(history: Curve) -> list[float]:
+    """Return what weights are kept by: minus the log loss where it was measured, never where it was not finite."""
+    losses = [point.get("log_loss") for point in history]
+    if all(loss is None for loss in losses):
+        return [float(point["accuracy"]) for point in history]
+    return [-math.inf if loss is None else -loss for loss in losses]
 
 
 def _quiet(axes: Axes) -> None:

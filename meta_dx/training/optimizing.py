@@ -9,8 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from meta_dx.learners.base import Grads
+
 Kind = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "linear"]
+_LARGEST_GRADIENT = 5.0  # norm over all parameters
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
@@ -54,3 +57,15 @@ def rate_share(step: int, steps: int, schedule: Schedule) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm + 1) / (steps - warm + 1)))
+
+
+def shortened(gradients: Grads) -> Grads:
+    """Return gradients whose norm over all parameters is 5 at most."""
+    length = nn.utils.get_total_norm(list(gradients.values()))
+    factor = (_LARGEST_GRADIENT / (length + 1e-6)).clamp_max(1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}
+
+
+def unclipped(gradients: Grads) -> Grads:
+    """Leave gradients as they are."""
+    return gradients

@@ -10,11 +10,10 @@ the same weights. The first alone validates, writes and tells how far it is.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,17 @@ from meta_dx.home import write_bytes, write_json
 from meta_dx.learners.base import Grads, Metrics
 from meta_dx.progress import Progress, silent
 from meta_dx.training import processes
+from meta_dx.training.checkpoints import (
+    CHECKPOINT,
+    StageState,
+    no_sums,
+    resume,
+    save_checkpoint,
+    serialised,
+)
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.determinism import deterministic
-from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share
+from meta_dx.training.optimizing import Kind, Schedule, optimizer_of, rate_share, shortened
 from meta_dx.training.shards import (
     Shard,
     ShardGradients,
@@ -41,11 +48,10 @@ from meta_dx.training.validation import Checked
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 CURVES = "curves.png"
 _RESULT = "stage.json"
-_LARGEST_GRADIENT = 5.0  # norm over all parameters
+_MOST_SKIPPED = 10  # steps in a row without a finite gradient: weights that nothing moves stay like that
 _SUMMED = ("loss", "accuracy", "kl")  # metrics of a step that the learning curve keeps, where there are
 _TELL_EVERY = 0.25  # seconds between progress messages
 
@@ -75,7 +81,9 @@ class StageResult:
     history : list of dict
         One entry a validation: ``step``, ``loss``, ``training_accuracy``, ``accuracy``, ``log_loss`` (None where
         weights are not chosen by it), ``learning_rate``; ``kl`` too, the mean over the steps since the last entry,
-        where the learner has a latent variable: near zero, the latent is ignored.
+        where the learner has a latent variable: near zero, the latent is ignored. What is not finite is None.
+    skipped : int
+        Steps that were left out because their gradient was not finite.
     """
 
     name: str
@@ -87,6 +95,7 @@ class StageResult:
     version: str
     stopped: str
     history: Curve
+    skipped: int = 0
 
     @property
     def curves(self) -> Path:
@@ -171,25 +180,6 @@ class Stage:
         }
 
 
-def _no_sums() -> dict[str, float]:
-    return {"loss": 0.0, "accuracy": 0.0, "steps": 0.0}
-
-
-@dataclass
-class _State:
-    """Where a stage stands; everything that a resumed run needs beside modules and optimizer."""
-
-    step: int = 0
-    seconds: float = 0.0
-    stale: int = 0
-    best_step: int = -1
-    best_score: float = -math.inf
-    best_accuracy: float = -1.0
-    best: dict[str, Any] = field(default_factory=dict)
-    history: Curve = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=_no_sums)
-
-
 def finished(folder: Path, key: str, may_train: bool = True) -> StageResult | None:
     """Return the result in a folder if the stage of this key has ended there; every process gets one answer.
 
@@ -238,19 +228,21 @@ def run_stage(stage: Stage, fabric: Fabric, progress: Progress = silent) -> Stag
     ------
     MetaDxError
         ``bad_value`` where the processes cannot share the shards evenly, ``other_data`` and ``other_checkpoint``
-        where they do not make one run, ``process_lost``.
+        where they do not make one run, ``process_lost``; ``not_finite`` where step after step has no finite
+        gradient, or no validation a finite score.
     """
     processes.alone(lambda: require_whole_shards(stage.shards))
     optimizer = optimizer_of(stage.modules, stage.rates, stage.weight_decay, stage.optimizer)
     with deterministic(), torch.random.fork_rng(devices=[]):
-        state = _resume(stage, optimizer, fabric.device)
+        state = resume(stage.folder, stage.key, stage.modules, optimizer, fabric.device)
         require_one_run(stage.key, state.step)
         _train(stage, optimizer, state, progress)
     return processes.alone(lambda: _finish(stage, state))
 
 
-def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progress: Progress) -> None:
+def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: StageState, progress: Progress) -> None:
     parameters = stage.parameters()
+    buffers = [buffer for name in stage.rates for buffer in stage.modules[name].buffers()]
     began, saved, told = time.monotonic() - state.seconds, time.monotonic(), 0.0
     leading = processes.rank() == 0
 
@@ -264,10 +256,14 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
         rate = rate_share(state.step, stage.steps, stage.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["highest"]
+        before = [buffer.clone() for buffer in buffers]
         gradients, metrics = mean_over_shards(gradients_of, stage.modules, state.step, stage.shards)
-        _apply(optimizer, parameters, gradients, stage.clip or _shortened)
         state.step += 1
-        _sum_up(state, metrics)
+        if nn.utils.get_total_norm([gradients[name] for name in parameters]).isfinite():
+            _apply(optimizer, parameters, gradients, stage.clip or shortened)
+            _sum_up(state, metrics)
+        else:
+            _skip(stage, state, buffers, before)
         if state.step % stage.validate_every == 0 or state.step == stage.steps:
             _validate(stage, state, rate)
         now = time.monotonic()
@@ -276,12 +272,27 @@ def _train(stage: Stage, optimizer: torch.optim.Optimizer, state: _State, progre
             told = now
             progress(state.step, stage.steps, _message(state, float(metrics["loss"])))
         if leading and now - saved > stage.checkpoint_seconds:
-            _save(stage, optimizer, state)
+            save_checkpoint(stage.folder, stage.key, stage.modules, optimizer, state)
             saved = time.monotonic()
 
 
-def _sum_up(state: _State, metrics: Metrics) -> None:
+def _skip(stage: Stage, state: StageState, buffers: list[Tensor], before: list[Tensor]) -> None:
+    """Leave weights and moments as they were, and the running statistics too, which the step has seen already."""
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+    state.skipped += 1
+    state.skipped_in_row += 1
+    if state.skipped_in_row == _MOST_SKIPPED:
+        raise MetaDxError(
+            "not_finite",
+            f"'{stage.name}' found no finite gradient in {_MOST_SKIPPED} steps in a row, up to step {state.step}: lower"
+            f" its learning rate, in [training] or [learner.{stage.name}], or set [training] precision to '32'.",
+        )
+
+
+def _sum_up(state: StageState, metrics: Metrics) -> None:
     """Add a step's metrics; one that an older checkpoint did not add up is left out until the next validation."""
+    state.skipped_in_row = 0
     whole = not state.sums["steps"]
     for name in _SUMMED:
         if name in metrics and (whole or name in state.sums):
@@ -303,33 +314,22 @@ def _apply(
     optimizer.zero_grad(set_to_none=True)
 
 
-def _shortened(gradients: Grads) -> Grads:
-    length = nn.utils.get_total_norm(list(gradients.values()))
-    factor = (_LARGEST_GRADIENT / (length + 1e-6)).clamp_max(1.0)
-    return {name: gradient * factor for name, gradient in gradients.items()}
-
-
-def unclipped(gradients: Grads) -> Grads:
-    """Leave gradients as they are."""
-    return gradients
-
-
-def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
+def _validate(stage: Stage, state: StageState, rate: float = 0.0) -> None:
     checked = processes.alone(stage.validate)
     count = state.sums["steps"]
-    kl = {"kl": state.sums["kl"] / count} if "kl" in state.sums else {}
+    mean = {name: _finite(total / count) for name, total in state.sums.items() if count}
     state.history.append(
         {
             "step": state.step,
-            "loss": state.sums["loss"] / count if count else None,
-            "training_accuracy": state.sums["accuracy"] / count if count else None,
+            "loss": mean.get("loss"),
+            "training_accuracy": mean.get("accuracy"),
             "accuracy": checked.accuracy,
-            "log_loss": checked.log_loss,
+            "log_loss": None if checked.log_loss is None else _finite(checked.log_loss),
             "learning_rate": rate,
-            **kl,
+            **({"kl": mean["kl"]} if "kl" in mean else {}),
         }
     )
-    state.sums = _no_sums()
+    state.sums = no_sums()
     # Of two that are level the later one has seen more; the untouched start of a stage has to be beaten.
     score = checked.score
     if score > state.best_score or (score == state.best_score and state.best_step > 0):
@@ -341,54 +341,43 @@ def _validate(stage: Stage, state: _State, rate: float = 0.0) -> None:
         state.stale += 1
 
 
+def _finite(value: float) -> float | None:
+    """Return the value, or None, which JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
 def _copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-def _stale(stage: Stage, state: _State) -> bool:
+def _stale(stage: Stage, state: StageState) -> bool:
     return bool(stage.patience) and state.stale >= stage.patience
 
 
-def _message(state: _State, loss: float) -> str:
+def _message(state: StageState, loss: float) -> str:
     text = f"loss {loss:.3f}"
     if state.history:
         text += f", validation {state.history[-1]['accuracy']:.1%} (kept {state.best_accuracy:.1%})"
+    if state.skipped:
+        text += f", {state.skipped} steps without a finite gradient left out"
     return text
 
 
-def _save(stage: Stage, optimizer: torch.optim.Optimizer, state: _State) -> None:
-    content = {
-        "key": stage.key,
-        "modules": {name: module.state_dict() for name, module in stage.modules.items()},
-        "optimizer": optimizer.state_dict(),
-        "state": vars(state),
-    }
-    write_bytes(stage.folder / CHECKPOINT, _serialised(content))
-
-
-def _resume(stage: Stage, optimizer: torch.optim.Optimizer, device: torch.device) -> _State:
-    path = stage.folder / CHECKPOINT
-    if not path.exists():
-        return _State()
-    content = torch.load(path, map_location=device, weights_only=True)
-    if content["key"] != stage.key:
-        return _State()
-    for name, module in stage.modules.items():
-        module.load_state_dict(content["modules"][name])
-    optimizer.load_state_dict(content["optimizer"])
-    state = content["state"]
-    state.setdefault("best_score", state["best_accuracy"])  # from before weights could be kept by log loss
-    return _State(**state)
-
-
-def _finish(stage: Stage, state: _State) -> StageResult:
+def _finish(stage: Stage, state: StageState) -> StageResult:
     import hashlib
 
-    best = _serialised(state.best)
+    if not state.best:
+        raise MetaDxError(
+            "not_finite",
+            f"No validation of '{stage.name}' found a finite log loss: lower its learning rate, in [training] or "
+            f"[learner.{stage.name}], or set [training] precision to '32'.",
+        )
+    best = serialised(state.best)
     write_bytes(stage.folder / BEST, best)
     stopped = "all steps done"
     if state.step < stage.steps:
-        measured = "accuracy" if state.history[-1].get("log_loss") is None else "log loss"
+        by_loss = any(point.get("log_loss") is not None for point in state.history)
+        measured = "log loss" if by_loss else "accuracy"
         stopped = f"no better validation {measured} in {state.stale} validations"
     result = StageResult(
         name=stage.name,
@@ -400,6 +389,7 @@ def _finish(stage: Stage, state: _State) -> StageResult:
         version=hashlib.sha256(best).hexdigest()[:16],
         stopped=stopped,
         history=state.history,
+        skipped=state.skipped,
     )
     plot_curves({stage.name: state.history}, result.curves)
     content = {"key": stage.key, **vars(result)}
@@ -407,9 +397,3 @@ def _finish(stage: Stage, state: _State) -> StageResult:
     write_json(stage.folder / _RESULT, content)  # last: it is what marks the stage as finished
     (stage.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
-
-
-def _serialised(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()

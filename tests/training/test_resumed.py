@@ -105,7 +105,7 @@ def run(task: TrainingTask, name: str, start: StageResult, cut: int | None = Non
         apply(*arguments)
         found.steps += 1
 
-    def finished(stage: stages.Stage, state: stages._State) -> StageResult:
+    def finished(stage: stages.Stage, state: stages.StageState) -> StageResult:
         found.weights = {
             f"{module}.{key}": value.clone()
             for module, content in stage.modules.items()

@@ -60,7 +60,7 @@ def train_to_the_end(task: TrainingTask) -> None:
     """Train all stages so that the last weights of each are its best, whatever validation says."""
     validate = stage._validate
 
-    def rising(trained: stage.Stage, state: stage._State, rate: float = 0.0) -> None:
+    def rising(trained: stage.Stage, state: stage.StageState, rate: float = 0.0) -> None:
         def checked() -> Checked:
             return Checked(trained.validate().accuracy + state.step)
 
