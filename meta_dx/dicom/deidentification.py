@@ -27,7 +27,7 @@ from meta_dx.dicom.extras import without_extras
 from meta_dx.dicom.identity import Surrogates, clean
 from meta_dx.dicom.pixels import PALETTE, frame_count, high_bit_of, planar_configuration_of
 from meta_dx.dicom.profile import ProfileOptions, method_codes
-from meta_dx.dicom.words import is_safe
+from meta_dx.dicom.words import safe_values
 
 #: Attributes that travel, wherever they stand: at the top or inside a sequence that travels.
 KEPT_ATTRIBUTES = (
@@ -262,9 +262,11 @@ def safe_codes(value: bytes, unsafe: bytes = b"") -> bytes:
     if _CODES.fullmatch(value) is None:
         return b""
     codes = value.split(b"\\")
-    if all(is_safe(code.decode("ascii")) for code in codes):
+    safe = safe_values([code.decode("ascii") for code in codes])
+    if all(safe):
         return value
-    return b"\\".join(code if is_safe(code.decode("ascii")) else unsafe for code in codes).rstrip(b"\\")
+    kept = (code if good else unsafe for code, good in zip(codes, safe, strict=True))
+    return b"\\".join(kept).rstrip(b"\\")
 
 
 def _well_formed(tag: int, vr: str, value: bytes, table: bool) -> bool:

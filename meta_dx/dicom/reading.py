@@ -55,7 +55,7 @@ from meta_dx.dicom.profile import ProfileOptions
 from meta_dx.dicom.profiled import profiled_object
 from meta_dx.dicom.quarantine import require_allowed
 from meta_dx.dicom.rejections import Refusal, RefusedError, RejectionCode
-from meta_dx.dicom.words import code_string
+from meta_dx.dicom.words import code_string, safe_values
 
 _SEXES = frozenset({"M", "F", "O"})
 _IMAGE_TYPES = 16  # values of ImageType that are kept; DICOM defines four, makers add some
@@ -267,7 +267,10 @@ def _identify(
 
 def _description(dataset: Dataset) -> dict[str, Any]:
     years = age_in_years(dataset)
-    image_type = [code_string(part) or "" for part in text(dataset, "ImageType").split("\\")[:_IMAGE_TYPES]]
+    kinds = text(dataset, "ImageType").split("\\")[:_IMAGE_TYPES]
+    image_type = [
+        code_string(kind) or "" if safe else "" for kind, safe in zip(kinds, safe_values(kinds), strict=True)
+    ]
     return {
         "modality": modality_of(dataset),
         "body_part": code_string(text(dataset, "BodyPartExamined")),

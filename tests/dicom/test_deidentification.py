@@ -161,6 +161,13 @@ def test_what_a_learner_needs_is_kept(tmp_path, syntax):
             assert dataset[name].VR == original[name].VR, name
 
 
+def test_a_number_that_is_spread_over_the_values_of_an_attribute_stays_behind(tmp_path):
+    path = write_instance(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "P123", "456"])
+    assert kept(path).ImageType == ["ORIGINAL", "PRIMARY"]
+    result = read_instance(path, SURROGATES)
+    assert isinstance(result, AcceptedInstance) and result.row["image_type"] == "ORIGINAL\\PRIMARY"
+
+
 def test_identities_are_surrogates_and_the_file_says_what_was_done(tmp_path):
     path = write_instance(tmp_path, patient="P1", study="S", instance="I", FrameOfReferenceUID="1.2.3")
     dataset = kept(path)
