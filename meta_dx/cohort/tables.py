@@ -43,7 +43,8 @@ def _maybe_real(*names: str) -> list[pa.Field]:
 
 
 #: One row for each accepted instance. Text columns are surrogates or code strings; ``age_years`` and
-#: ``position`` (mm along the slice normal) are NaN where unknown; ``pixel_*`` are in physical units. The columns
+#: ``position`` (mm along the slice normal) are NaN where unknown; ``pixel_*`` are in physical units; ``stored_min``
+#: and ``stored_max`` are values before rescale or LUT, NaN where all is padding. The columns
 #: of :data:`~meta_dx.dicom.frames.FRAME_FIELDS` say where the first frame lies, ``frame_geometry`` holds them for
 #: all frames of an object with several. Optional columns may be missing in batches of earlier versions: they are
 #: empty then.
@@ -65,6 +66,7 @@ INSTANCES = pa.schema(
         *_optional("frame_of_reference"),
         *_maybe_real(*FRAME_FIELDS, "spacing_between_slices", "gantry_tilt", "geometry_version"),
         pa.field("frame_geometry", pa.list_(pa.float64())),
+        *_maybe_real("stored_min", "stored_max"),
     ]
 )
 

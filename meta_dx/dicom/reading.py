@@ -47,6 +47,7 @@ from meta_dx.dicom.pixels import (
     decode,
     frame_count,
     is_blank,
+    padding_of,
     physical_frames,
     require_same_meaning,
     rescale_of,
@@ -315,7 +316,19 @@ def _pixel_description(dataset: Dataset, stored: StoredPixels) -> dict[str, Any]
         "pixel_min": low,
         "pixel_max": high,
         "pixel_std": float(np.sqrt(max(0.0, squares / count - mean**2))),
+        **_stored_range(dataset, stored),
     }
+
+
+def _stored_range(dataset: Dataset, stored: StoredPixels) -> dict[str, float]:
+    """Return the smallest and the largest stored value that is no padding; from physical units no way leads back."""
+    ends = []
+    for frame in stored.frames:
+        padding = padding_of(frame, dataset)
+        values = frame if padding is None else frame[~padding]
+        if values.size:
+            ends += [float(values.min()), float(values.max())]
+    return {"stored_min": min(ends, default=np.nan), "stored_max": max(ends, default=np.nan)}
 
 
 def _canonical(stored: StoredPixels) -> memoryview:

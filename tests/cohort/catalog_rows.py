@@ -50,6 +50,8 @@ _ROW: dict[str, Any] = {
     "geometry_version": 1.0,
     "frame_of_reference": None,
     "frame_geometry": None,
+    "stored_min": 0.0,
+    "stored_max": 255.0,
 }
 
 

@@ -137,9 +137,11 @@ def _(batch: Batch) -> list[str]:
 @fault("values_fit_stored_bits")
 def _(batch: Batch) -> list[str]:
     one, other = batch.rows(modality="DX")[:2]
-    put(batch, [one], pixel_max=4095.0 + 60_000)
-    put(batch, [other], pixel_min=-2100.0)
-    return list(batch.instances["instance"][[one, other]])
+    colour = batch.rows(modality="XC")[0]
+    put(batch, [one], stored_max=4096.0)
+    put(batch, [other], stored_min=-2049.0)
+    put(batch, [colour], stored_max=256.0)
+    return list(batch.instances["instance"][[one, other, colour]])
 
 
 @fault("picture_of_one_patient")

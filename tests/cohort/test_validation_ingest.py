@@ -109,17 +109,21 @@ def test_what_is_not_known_is_not_checked() -> None:
         study_date=None,
         accession=None,
         position=np.nan,
+        stored_min=np.nan,
+        stored_max=np.nan,
     )
     report = validate(batch)
     assert not report.failures
     for name in ("patient_of_one_sex", "patient_age_steady", "age_plausible", "study_date_plausible"):
         assert report[name].checked == 0
         assert "none of" in report[name].observed
-    assert report["accession_of_one_patient"].checked == report["slices_without_gap"].checked == 0
+    for name in ("accession_of_one_patient", "slices_without_gap", "values_fit_stored_bits"):
+        assert report[name].checked == 0
 
 
 @pytest.mark.parametrize(
-    "legitimate", ["two spacings", "only captures", "objects without pixels", "small batch"]
+    "legitimate",
+    ["two spacings", "only captures", "objects without pixels", "several slopes", "small batch"],
 )
 def test_what_only_looks_like_a_fault_passes(legitimate: str) -> None:
     batch = clean_batch()
@@ -128,6 +132,9 @@ def test_what_only_looks_like_a_fault_passes(legitimate: str) -> None:
         put(batch, stack, position=np.array([0, 2.5, 5, 7.5, 10, 12.5, 17.5, 22.5]))
     elif legitimate == "only captures":
         put(batch, list(range(len(batch.instances))), sop_class=SECONDARY_CAPTURE, pixel_min=0.0)
+    elif legitimate == "several slopes":
+        # Or a modality LUT: the physical range says nothing about the stored one.
+        put(batch, batch.rows(modality="DX"), rescale_slope=0.1, rescale_intercept=0.0)
     elif legitimate == "objects without pixels":
         batch.refuse(*["no_pixel_data", "not_a_picture"] * len(batch.instances))
     else:

@@ -150,6 +150,8 @@ def _study(
         "pixel_min": what["low"],
         "pixel_max": what["high"],
         "pixel_std": 100.0,
+        "stored_min": 0.0,
+        "stored_max": what["high"] - what["low"],
         **dict.fromkeys((*FRAME_FIELDS, "spacing_between_slices", "gantry_tilt"), np.nan),
         "geometry_version": 1.0,
         "frame_geometry": None,

@@ -37,6 +37,8 @@ NATIVE = [
     DeflatedExplicitVRLittleEndian,
 ]
 
+STORED = ("stored_min", "stored_max")
+
 
 def read(path: Path, **limits: int) -> AcceptedInstance | Refusal:
     return read_instance(path, SURROGATES, limits=ReadLimits(**limits))
@@ -415,3 +417,31 @@ def test_a_frame_of_padding_alone_does_not_count_among_the_values(tmp_path):
     names = ("pixel_min", "pixel_max", "pixel_std")
     assert [padded.row[name] for name in names] == [without.row[name] for name in names]
     assert [alone.row[name] for name in names] == [0, 0, 0]
+    assert [padded.row[name] for name in STORED] == [without.row[name] for name in STORED]
+    assert np.isnan([alone.row[name] for name in STORED]).all()
+
+
+def add_modality_lut(dataset):
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [1024, 0, 16])
+    table.add_new("LUTData", "OW", (60 * np.arange(1024)).astype("<u2").tobytes())
+    table.ModalityLUTType = "OD"
+    dataset.ModalityLUTSequence = [table]
+
+
+def add_slopes(dataset):
+    frames = []
+    for slope, intercept in [(0.1, 0), (2, -4000), (30, 7)]:
+        frame, rescale = Dataset(), Dataset()
+        rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = slope, intercept, "US"
+        frame.PixelValueTransformationSequence = [rescale]
+        frames.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = frames
+
+
+@pytest.mark.parametrize(("edit", "frames"), [(add_modality_lut, 1), (add_slopes, 3)])
+def test_the_range_of_the_stored_values_is_known_where_no_slope_leads_back_to_it(tmp_path, edit, frames):
+    pixels = picture("stored", (frames, 6, 6)) % 1024
+    row = read(write_instance(tmp_path, pixels=pixels, BitsStored=10, HighBit=9, edit=edit)).row
+    assert [row[name] for name in STORED] == [pixels.min(), pixels.max()]
+    assert row["pixel_max"] > 1023 * row["rescale_slope"]

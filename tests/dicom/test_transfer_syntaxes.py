@@ -383,6 +383,17 @@ def test_a_codestream_that_announces_another_picture_is_not_decoded(tmp_path, mo
     assert refusal.value.refusal.code is RejectionCode.DAMAGED_PIXELS
 
 
+@needs_dcmtk
+def test_a_codestream_that_is_deeper_than_the_header_shows_in_the_range_of_stored_values(tmp_path):
+    packed = tmp_path / "packed.dcm"
+    dcmtk.run(*ENCODERS["JPEG-LS near-lossless"], written(tmp_path, "16 bits"), packed)
+    dataset = dcmread(packed)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(packed)
+    taken = read_instance(packed, SURROGATES)
+    assert isinstance(taken, AcceptedInstance) and taken.row["stored_max"] > 4095
+
+
 @pytest.mark.data
 @needs_dcmtk
 def test_real_files_of_many_vendors_hold_the_values_that_dcmtk_finds(real_data, tmp_path):

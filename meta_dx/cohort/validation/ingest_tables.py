@@ -164,19 +164,12 @@ def _origin(here: pd.DataFrame) -> pd.Series:
 
 
 def _pixel_range(here: pd.DataFrame) -> pd.Series:
-    """Undo the rescale and compare with what signed or unsigned numbers of so many bits can be."""
-    slope = here["rescale_slope"].astype(float)
-    one = (here["pixel_min"].astype(float) - here["rescale_intercept"]) / slope
-    other = (here["pixel_max"].astype(float) - here["rescale_intercept"]) / slope
-    lowest, highest = np.fmin(one, other), np.fmax(one, other)
+    """Compare the stored values with what signed or unsigned numbers of so many bits can be."""
+    lowest, highest = here["stored_min"].astype(float), here["stored_max"].astype(float)
     span = np.exp2(here["bits_stored"].astype(float))
-    # Values are float32: half a grey level, or a thousandth of the range, is rounding.
-    tolerance = np.maximum(0.5, span / 1000)
-    outside = (lowest < -span / 2 - tolerance) | (highest > span - 1 + tolerance)
-    # Colours are scaled to 0 … 255 whatever their depth.
-    known = (here["samples"] == 1) & np.isfinite(lowest) & np.isfinite(highest) & np.isfinite(span)
+    outside = (lowest < -span / 2) | (highest > span - 1)
     return words(outside, "outside the stored bits", "inside", here.index).where(
-        known & ~given(here["photometric"]).eq("PALETTE COLOR"), None
+        lowest.notna() & highest.notna(), None
     )
 
 
