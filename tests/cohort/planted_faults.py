@@ -216,9 +216,10 @@ def _(batch: Batch) -> list[str]:
 
 @fault("slice_thickness_plausible")
 def _(batch: Batch) -> list[str]:
-    rows = batch.rows(modality="CT")[4:6]
+    rows = batch.rows(modality="CT")[4:7]
     put(batch, rows[:1], slice_thickness=0.0)
-    put(batch, rows[1:], slice_thickness=500.0)
+    put(batch, rows[1:2], slice_thickness=26.0)
+    put(batch, rows[2:], slice_thickness=0.0, image_type="DERIVED\\SECONDARY\\MIP")
     return list(batch.instances["instance"][rows])
 
 

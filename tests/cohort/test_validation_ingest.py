@@ -146,6 +146,24 @@ def test_what_only_looks_like_a_fault_passes(legitimate: str) -> None:
     assert not validate(batch, compare=legitimate != "only captures").failures
 
 
+@pytest.mark.parametrize(
+    ("modality", "image_type", "thickness", "plausible"),
+    [
+        ("MR", "ORIGINAL\\PRIMARY\\M", 80.0, True),
+        ("MR", "ORIGINAL\\PRIMARY\\M", 500.0, False),
+        ("CT", "ORIGINAL\\PRIMARY\\AXIAL", 80.0, False),
+        ("CT", "DERIVED\\SECONDARY\\MIP", 80.0, True),
+    ],
+)
+def test_slabs_and_projections_are_thick(
+    modality: str, image_type: str, thickness: float, plausible: bool
+) -> None:
+    batch = clean_batch()
+    stack = batch.rows(series=batch.instances["series"][batch.rows(modality="CT")[0]])
+    put(batch, stack, modality=modality, image_type=image_type, slice_thickness=thickness)
+    assert validate(batch, compare=False)["slice_thickness_plausible"].passed == plausible
+
+
 def test_named_identifiers_are_capped_and_the_count_is_complete() -> None:
     batch = clean_batch()
     put(batch, batch.rows(modality="CT"), body_part=None)

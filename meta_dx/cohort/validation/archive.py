@@ -31,8 +31,10 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
 }
 #: Distances of pixels in mm between which scanners of today lie, with room on both sides.
 SPACINGS = {"CT": (0.05, 3.0), "MR": (0.05, 10.0), "PT": (0.5, 15.0), "NM": (0.5, 15.0)}
-#: Thickest slice in mm; thinner ones than the second number are a lost unit or a placeholder.
-THICKEST, THINNEST = 25.0, 0.05
+#: Thickest slice in mm; MR takes whole slabs, as of the biliary tract (MRCP).
+THICKEST = {"CT": 25.0, "MR": 150.0, "PT": 25.0}
+#: What is thinner is a lost unit or a placeholder.
+THINNEST = 0.05
 #: Parts of the body of which there are two.
 PAIRED = frozenset(
     "BREAST SHOULDER CLAVICLE HUMERUS ELBOW FOREARM RADIUS ULNA WRIST HAND FINGER HIP FEMUR THIGH KNEE PATELLA LEG "
@@ -142,7 +144,10 @@ def _spacing(here: pd.DataFrame) -> pd.Series:
 def _thickness(here: pd.DataFrame) -> pd.Series:
     thickness = here["slice_thickness"].astype(float)
     known = thickness.notna() & here["modality"].isin(_STACKED) & ~_localizer(here) & _judged(here)
-    outside = (thickness < THINNEST) | (thickness > THICKEST)
+    # What is derived may be a projection of the whole volume, and says so with its thickness.
+    derived = here["image_type"].astype(str).str.startswith("DERIVED")
+    thick = (thickness > here["modality"].map(THICKEST).astype(float)) & ~derived
+    outside = (thickness < THINNEST) | thick
     return words(outside, "impossible", "plausible", here.index).where(known, None)
 
 

@@ -199,7 +199,8 @@ CHECKS: tuple[CheckSpec, ...] = (
         "slice_thickness_plausible",
         "warning",
         "image",
-        f"A slice is thinner than {THINNEST:g} or thicker than {THICKEST:g} mm: a placeholder or another unit.",
+        f"A slice is thinner than {THINNEST:g} mm or, unless it is derived, thicker than {THICKEST['CT']:g} mm "
+        f"({THICKEST['MR']:g} in MR): a placeholder or another unit.",
         _NOT_IN,
         {"column": "slice_thickness_place", "value_set": ["impossible"]},
     ),
