@@ -30,7 +30,7 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures
-from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans
+from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans, what_fits
 from meta_dx.training.optimizing import unclipped
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
@@ -241,4 +241,5 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     own = getattr(task.learner, name)
     transductive = getattr(own, "batch_norm", "") == "batch" or getattr(own, "transductive", False)
     # Weights of transductive learners that were chosen from answers in parts are trained anew.
-    return {**task.deciding(names), **({"queries_answered": "together"} if transductive else {})}
+    together = {"queries_answered": "together"} if transductive else {}
+    return {**task.deciding(names), **what_fits(task), **together}

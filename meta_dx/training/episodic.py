@@ -6,6 +6,7 @@ start from (:mod:`meta_dx.training.frozen`, :mod:`meta_dx.training.body`).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,10 +25,12 @@ from meta_dx.training.embedding import Pictures, embed_studies, memory_format
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, ValidationEpisodes, feasible
+from meta_dx.training.validation import Checked, ValidationEpisodes, feasible, validation_fits
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
 
 _HEAD_RATE = 10.0  # times the encoder's: a head has few weights of its own and starts untrained
 PROTOTYPICAL = "prototypical"
@@ -131,14 +134,18 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
     """
     options = task.options
     fewest, most = (ways, ways) if ways else options.ways
-    wanted = rows // 2 if rows else options.shots[1]
-    possible, shots = feasible(task.common, most, max(1, wanted), task.ancestors)
+    wanted = max(1, rows // 2) if rows else options.shots[1]
+    possible, shots = feasible(task.common, most, wanted, task.ancestors)
+    named = "[learner.reptile] train_shots" if rows else "[training] shots"
     if ways and possible < ways:
         raise MetaDxError(
             "too_few_diseases",
-            f"Training episodes of {ways} diseases need more: {possible} common diseases have enough patients; "
-            "lower [training] validation_ways, or the thresholds of [split].",
+            f"Training episodes of {ways} diseases need more: {possible} common diseases have the 3 patients that one "
+            f"shot takes, whatever {named} is; lower [training] validation_ways, or the thresholds of [split].",
         )
+    if (possible, shots) != (most, wanted):
+        sentence = "Training episodes have up to %d ways, %d shots: too few patients for %d ([training] ways), %d (%s)"
+        log.warning(sentence, possible, shots, most, wanted, named)
     return EpisodeSampler(
         task.common,
         (min(fewest, possible), possible),
@@ -147,6 +154,15 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
         step_seed(task.seed, "episodes", 0),
         ancestors=task.ancestors,
     )
+
+
+def what_fits(task: TrainingTask) -> dict[str, object]:
+    """Return what patients permit in training and validation, for a stage's key; nothing where it is what is wanted."""
+    options, rows = task.options, task.learner.reptile.train_shots
+    most = max(options.ways[1], options.validation_ways), max(options.shots[1], rows // 2)
+    found = feasible(task.common, *most, task.ancestors)
+    training = {} if found == most else {"training_fits": found}
+    return {**training, **validation_fits(task.validation, options, task.ancestors)}
 
 
 def shard_plans(sampler: EpisodeSampler, per_step: int, shard: Shard) -> list[EpisodePlan]:
@@ -199,4 +215,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " queries episode_learning_rate validate_every patience validation_ways validation_shots"
         " validation_queries validation_episodes"
     )
-    return task.deciding(names)
+    return {**task.deciding(names), **what_fits(task)}

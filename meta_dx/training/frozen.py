@@ -20,7 +20,7 @@ from meta_dx.learners.registry import LEARNERS, build_body_learner, build_head, 
 from meta_dx.progress import Progress, silent
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import embed_studies
-from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans
+from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans, what_fits
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
@@ -144,4 +144,4 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     if _own_rate(task, name) is None:
         names += " head_learning_rate"
     kept_by = {"kept_by": "log loss among few and many"} if name == "anp" else {}
-    return {**task.deciding(names), **kept_by}
+    return {**task.deciding(names), **what_fits(task), **kept_by}

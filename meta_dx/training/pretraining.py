@@ -19,7 +19,7 @@ from meta_dx.training.embedding import Pictures, embed_studies, memory_format
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, ValidationEpisodes
+from meta_dx.training.validation import Checked, ValidationEpisodes, validation_fits
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -156,4 +156,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " rotate shift zoom gain cutout validate_every patience validation_ways validation_shots"
         " validation_queries validation_episodes"
     )
-    return task.deciding(names)
+    return {**task.deciding(names), **validation_fits(task.validation, task.options, task.ancestors)}

@@ -235,18 +235,30 @@ def feasible(
 ) -> tuple[int, int]:
     """Return the ways and shots nearest to what is wanted for which there are enough patients.
 
-    Shots are lowered until two diseases at least have enough patients, then ways to the number of such
-    diseases.
+    Shots are lowered until so many diseases have enough patients; where they are too few even for one shot, the ways
+    are lowered to their number, with as many shots as all of these have patients for.
+
+    Parameters
+    ----------
+    examples : Examples
+        Labelled studies.
+    ways, shots : int
+        What is wanted.
+    ancestors : mapping of str to collection of str, optional
+        Diseases above each code.
+
+    Returns
+    -------
+    ways, shots : int
 
     Raises
     ------
     MetaDxError
         ``too_few_diseases``.
     """
-    for fewer in range(shots, 0, -1):
-        enough = most_ways(examples, fewer, ancestors)
-        if enough >= 2:
-            return min(ways, enough), fewer
+    possible = min(ways, most_ways(examples, 1, ancestors))
+    if possible >= 2:
+        return possible, next(k for k in range(shots, 0, -1) if most_ways(examples, k, ancestors) >= possible)
     counts = examples.patients_per_disease()
     listed = ", ".join(f"{code} ({patients})" for code, patients in sorted(counts.items())[:10]) or "none"
     raise MetaDxError(
@@ -255,6 +267,15 @@ def feasible(
         f"{len(counts)}: {listed}. "
         "Add cases, or lower the thresholds of [split] so that more diseases come to this side.",
     )
+
+
+def validation_fits(
+    examples: Examples, options: TrainingOptions, ancestors: Mapping[str, Collection[str]] | None = None
+) -> dict[str, object]:
+    """Return what patients permit in validation, for a stage's key; nothing where it is what is wanted."""
+    wanted = [(options.validation_ways, shots) for shots in options.validation_shots]
+    found = [feasible(examples, *size, ancestors) for size in wanted]
+    return {} if found == wanted else {"validation_fits": found}
 
 
 def gathered(answers: Iterable[tuple[EpisodePlan, Floats]]) -> Mapping[str, Floats]:

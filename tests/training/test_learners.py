@@ -160,6 +160,20 @@ def test_reptile_sees_as_many_rows_of_a_class_as_the_paper_says(tmp_path: Path) 
     assert [len(s) + len(q) for s, q in zip(plan.support, plan.query, strict=True)] == [4, 4, 4]
 
 
+def test_training_gives_up_shots_before_diseases_and_tells_which_option_is_too_high(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = tiny_task(tmp_path, ways=(2, 6), shots=(1, 9))  # six common diseases of six patients
+    sampler = episode_sampler(task)
+    assert (sampler.ways, sampler.shots) == ((2, 6), (1, 4))
+    assert "up to 6 ways, 4 shots" in caplog.text
+    assert "9 ([training] shots)" in caplog.text
+    assert episode_sampler(task, 3, 20).shots == (4, 4)
+    assert "10 ([learner.reptile] train_shots)" in caplog.text
+    with pytest.raises(MetaDxError, match=r"whatever \[learner.reptile\] train_shots is"):
+        episode_sampler(task, 7, 20)
+
+
 def recalls_of(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
     found = {f"D{n}": np.array([value]) for n, value in enumerate(values)}
     return {1: {"": np.array(values), **found}}

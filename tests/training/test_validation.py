@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from meta_dx.cohort.examples import Examples
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.prototypical import Prototypical
-from meta_dx.training.validation import Checked, ValidationEpisodes, feasible
+from meta_dx.training.validation import Checked, ValidationEpisodes, feasible, validation_fits
 from tests.training.tiny import FAST, cohort
 
 
@@ -27,6 +28,31 @@ def test_shots_and_ways_shrink_to_what_the_patients_permit() -> None:
     assert feasible(examples, 2, 1) == (2, 1)
     plans = ValidationEpisodes(examples, replace(FAST, validation_shots=(1, 2, 5)), 0).plans
     assert list(plans) == [1, 2]  # 5 becomes 2, which is there already
+
+
+def test_shots_are_given_up_before_diseases() -> None:
+    _, few = cohort(2, 7)
+    _, many = cohort(10, 6, seed=1)
+    examples = Examples(
+        np.concatenate([few.study, many.study]),
+        np.concatenate([few.patient, many.patient]),
+        np.concatenate([few.code, many.code]),
+        (*few.images, *many.images),
+    )
+    assert feasible(examples, 5, 5) == (5, 4)  # at 5 shots there are two diseases
+    assert feasible(examples, 2, 5) == (2, 5)
+    assert feasible(examples, 20, 5) == (12, 4)  # all there are, and the most that all of them bear
+    plans = ValidationEpisodes(examples, replace(FAST, validation_ways=5, validation_shots=(1, 5)), 0).plans
+    assert list(plans) == [1, 4]
+    assert len({code for plan in plans[4] for code in plan.classes}) > 5
+
+
+def test_what_patients_do_not_permit_is_part_of_a_stages_key_and_nothing_else() -> None:
+    _, examples = cohort(4, 6)
+    assert validation_fits(examples, FAST) == {}
+    assert validation_fits(examples, replace(FAST, validation_shots=(1, 6))) == {
+        "validation_fits": [(3, 1), (3, 4)]
+    }
 
 
 def test_too_few_patients_are_refused_with_their_numbers() -> None:
