@@ -171,7 +171,7 @@ def found_files(source: Path, *, without: Path | None = None) -> list[FoundFile]
             raise _missing(source) from None
         return [FoundFile(str(source), about.st_size, about.st_mtime_ns)]
     left_out = None if without is None else str(without.resolve())
-    found = list(_walk(str(source), str(source), left_out))
+    found = list(_walk(str(source), left_out))
     found.sort(key=lambda file: os.fsencode(file.place))
     return found
 
@@ -183,35 +183,41 @@ def _missing(path: Path) -> MetaDxError:
     )
 
 
-def _walk(folder: str, source: str, left_out: str | None) -> Iterator[FoundFile]:
+def _walk(source: str, left_out: str | None) -> Iterator[FoundFile]:
+    folders = [source]  # a stack of our own: folders may be nested deeper than calls
+    while folders:
+        for entry in _entries(folders.pop(), source):
+            try:
+                about = entry.stat(follow_symlinks=False)
+            except _VANISHED:
+                continue
+            except OSError as fault:
+                raise _unreadable(source, fault) from None
+            if stat.S_ISLNK(about.st_mode):
+                yield from _linked(entry, about, source)
+            elif stat.S_ISDIR(about.st_mode):
+                if entry.path != left_out:
+                    folders.append(entry.path)
+            elif stat.S_ISREG(about.st_mode):
+                yield FoundFile(entry.path, about.st_size, about.st_mtime_ns)
+
+
+def _entries(folder: str, source: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            here = list(entries)
+            return list(entries)
     except OSError as fault:
         if isinstance(fault, _VANISHED) and folder != source:
-            return
+            return []
         raise _unreadable(source, fault) from None
-    for entry in here:
-        try:
-            about = entry.stat(follow_symlinks=False)
-        except _VANISHED:
-            continue
-        except OSError as fault:
-            raise _unreadable(source, fault) from None
-        if stat.S_ISLNK(about.st_mode):
-            yield from _linked(entry, about, source)
-        elif stat.S_ISDIR(about.st_mode):
-            if entry.path != left_out:
-                yield from _walk(entry.path, source, left_out)
-        elif stat.S_ISREG(about.st_mode):
-            yield FoundFile(entry.path, about.st_size, about.st_mtime_ns)
 
 
 def _unreadable(source: str, fault: OSError) -> MetaDxError:
     return MetaDxError(
         "source_unreadable",
         f"A folder in {source} cannot be listed ({type(fault).__name__}): make all of its folders readable "
-        f"('find {shlex.quote(source)} -type d ! -readable' names them), or name a source without it.",
+        f"('find {shlex.quote(source)} -type d ! -readable' names them), nest none so deeply that its path exceeds "
+        f"what the system allows (4096 bytes on Linux), or name a source without it.",
     )
 
 

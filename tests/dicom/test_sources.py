@@ -1,6 +1,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -27,6 +29,37 @@ def test_every_regular_file_is_found_in_the_order_of_paths(tmp_path):
     about = (tmp_path / "b/1").stat()
     one = next(file for file in found if file.path == tmp_path / "b/1")
     assert (one.size, one.mtime_ns, one.refused) == (3, about.st_mtime_ns, None)
+
+
+@pytest.fixture
+def nest(tmp_path):
+    """Make that many folders, one in the other, by steps since the whole path may be too long."""
+
+    def make(depth):
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=descriptor)
+            inner = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        os.close(descriptor)
+        return tmp_path.joinpath(*["d"] * depth)
+
+    yield make
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # too deep for the rmtree of pytest
+
+
+def test_folders_may_be_nested_deeper_than_calls_in_python(tmp_path, nest):
+    (tmp_path / "z").write_text("x")
+    (nest(sys.getrecursionlimit() + 100) / "a").write_text("x")
+    assert [file.path.name for file in found_files(tmp_path)] == ["a", "z"]
+
+
+def test_folders_that_are_nested_deeper_than_the_system_allows_are_said(tmp_path, nest):
+    nest(2100)
+    with pytest.raises(MetaDxError, match="exceeds what the system allows") as fault:
+        found_files(tmp_path)
+    assert fault.value.code == "source_unreadable"
 
 
 def test_names_that_are_no_text_are_found(tmp_path):
