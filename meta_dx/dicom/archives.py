@@ -126,9 +126,11 @@ class Archive:
 
     def _zip_members(self, limits: ReadLimits) -> Iterator[Member]:
         for number, info in enumerate(self._infos):
-            if info.filename.endswith("/"):
+            kind, named_as_folder = stat.S_IFMT(info.external_attr >> 16), info.filename.endswith("/")
+            if named_as_folder and not info.file_size:
                 continue
-            linked = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG)
+            # Only its name and mode make a folder of an entry: one that has content is a file that would be lost.
+            linked = kind not in (0, stat.S_IFREG) and not (named_as_folder and kind == stat.S_IFDIR)
             refused = None
             if _OUTSIDE.search(info.orig_filename):
                 refused = RejectionCode.ARCHIVE_PATH

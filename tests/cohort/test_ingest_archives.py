@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import stat
 import time
 import zipfile
 from dataclasses import replace
@@ -108,6 +109,27 @@ def test_an_archive_is_taken_member_by_member_whoever_reads_it(home, source, tmp
     ingest_folder(other, source, options=IngestOptions(workers=3))
     assert tree(home.catalog) == tree(other.catalog) and tree(home.objects) == tree(other.objects)
     assert len(Catalog(home).instances()) == 66
+
+
+@pytest.mark.parametrize("mode", [0, stat.S_IFREG | 0o644, stat.S_IFDIR | 0o775])
+def test_an_entry_that_is_named_like_a_folder_and_has_content_is_a_file(home, source, pictures, mode):
+    with zipfile.ZipFile(source / "a.zip", "w") as target:
+        for name, content in {
+            "folder/": b"",
+            "folder/x": pictures[0],
+            "y/": pictures[1],
+            "z/": b"text",
+        }.items():
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, mode << 16 if name != "folder/x" else 0
+            target.writestr(info, content)
+    assert counted(ingest_folder(home, source)) == (3, 2, 0, 1, {})
+    assert codes(home, source) == {
+        "a.zip": "opened",
+        "a.zip!/folder/x": "accepted",
+        "a.zip!/y/": "accepted",
+        "a.zip!/z/": "not_dicom",
+    }
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
