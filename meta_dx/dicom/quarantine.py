@@ -36,9 +36,10 @@ _ULTRASOUND = frozenset(
 )  # pictures, loops and volumes; 3 and 6 are retired
 _ULTRASOUND_MODALITIES = frozenset({"US", "IVUS", "BDUS"})
 # What scanners write into ImageType of an ordinary CT or MR object that is a picture of their screen, letters alone:
-# SCREEN SAVE, SCREEN_CAPTURE, SECONDARY CAPTURE, DOSE_INFO. A picture of SCREENING is none.
+# SCREEN SAVE, SCREEN_CAPTURE, SECONDARY CAPTURE, DOSE_INFO, CT_SOM5 PROT (Siemens' patient protocol). A picture of
+# SCREENING is none, and PROTON is a weighting.
 _SCREENS = re.compile(
-    r"SCREEN($|SAVE|SHOT|CAP|GRAB|DUMP|COPY|PRINT|IMAGE)|PRINTSCREEN|CAPTURE|DOSE(INFO|REPORT)"
+    r"SCREEN($|SAVE|SHOT|CAP|GRAB|DUMP|COPY|PRINT|IMAGE)|PRINTSCREEN|CAPTURE|DOSE(INFO|REPORT)|PROT($|OCOL)"
 )
 _NO_LETTERS = re.compile("[^A-Z]+")
 
@@ -80,7 +81,9 @@ def _says_yes(dataset: Dataset, keyword: str) -> bool:
     # To ask the keys first is ten times as fast, and nearly every file has neither attribute.
     if tag_for_keyword(keyword) not in dataset.keys():
         return False
-    return any(one.startswith("Y") for one in text(dataset, keyword).upper().split("\\"))
+    # YES is the only right spelling; writers of truth values put TRUE or 1.
+    values = text(dataset, keyword).upper().split("\\")
+    return any(value.strip().startswith(("Y", "T", "1")) for value in values)
 
 
 def _is_our_own(dataset: Dataset) -> bool:

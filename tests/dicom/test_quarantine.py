@@ -15,7 +15,12 @@ CLASSES = "1.2.840.10008.5.1.4.1.1."
 QUARANTINE = {
     "burned in": ("burned_in_annotation", {"BurnedInAnnotation": "YES"}),
     "burned in, badly written": ("burned_in_annotation", {"BurnedInAnnotation": " yes "}),
+    **{
+        f"burned in, spelled {word}": ("burned_in_annotation", {"BurnedInAnnotation": word})
+        for word in ("TRUE", "true ", "T", "1", "Y")
+    },
     "burned in, several values": ("burned_in_annotation", {"BurnedInAnnotation": ["NO", "YES"]}),
+    "burned in, after a blank": ("burned_in_annotation", {"BurnedInAnnotation": ["NO", " YES"]}),
     "a face": ("recognizable_features", {"RecognizableVisualFeatures": "YES"}),
     "secondary capture": ("secondary_capture", {"SOPClassUID": CLASSES + "7"}),
     "secondary capture with loops": ("secondary_capture", {"SOPClassUID": CLASSES + "7.4"}),
@@ -37,6 +42,9 @@ QUARANTINE = {
             "CAPTURED",
             "DOSE_INFO",
             "DOSE REPORT",
+            "CT_SOM5 PROT",
+            "CT_SOM7 PROT",
+            "PATIENT PROTOCOL",
         )
     },
     "ultrasound": ("ultrasound", {"SOPClassUID": CLASSES + "6.1", "Modality": "US"}),
@@ -50,6 +58,9 @@ ACCEPTED = {
     "reformatted": {"ImageType": ["DERIVED", "SECONDARY", "MPR"]},
     "screening": {"ImageType": ["ORIGINAL", "PRIMARY", "SCREENING", "SNAPSHOT"]},
     "words of two values": {"ImageType": ["ORIGINAL", "PRIMARY", "DOSE", "INFO"]},
+    "Siemens' slice and topogram": {"ImageType": ["ORIGINAL", "PRIMARY", "CT_SOM5 SPI", "CT_SOM5 TOP"]},
+    "proton density": {"ImageType": ["ORIGINAL", "PRIMARY", "PROTON DENSITY", "PROTON"]},
+    **{f"not burned in, spelled {word}": {"BurnedInAnnotation": word} for word in ("FALSE", "0", "N", "")},
     "photograph": {"SOPClassUID": CLASSES + "77.1.4", "Modality": "XC"},
     "raw CT class that begins alike": {"SOPClassUID": CLASSES + "77.1.7"},
 }
