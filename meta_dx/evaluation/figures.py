@@ -95,16 +95,22 @@ class Tally:
         """Mean of class means, averaged over episodes."""
         return float(self.by_episode(values).mean())
 
-    def interval(self, values: npt.NDArray[np.floating]) -> Ends:
+    @property
+    def same_classes(self) -> bool:
+        """Whether every episode holds the same diseases, as in the deployment view."""
+        return bool((np.sort(self.asked.classes, axis=1) == np.sort(self.asked.classes[0])).all())
+
+    def interval(self, values: npt.NDArray[np.floating], beside: npt.ArrayLike = 0.0) -> Ends:
         """95 % interval of :meth:`mean` by bootstrap over diseases, then patients.
 
         To each query is added what the presence of its disease does to the *other* classes of its episodes. A
         disease that looks like others is missed itself and makes others be missed, so resampling its own
         recall alone gives intervals that are too narrow (``docs/evaluation.md`` has the measured coverage).
+        ``beside``, shape (T,), is what else depends on a query than its own value: its part in the mean moves with it.
         """
         if not np.isfinite(values).all():  # an AUROC with queries of one disease only
             return (float("nan"), float("nan"))
-        carried = values + self._effect_on_others(values)[self._disease]
+        carried = values + beside + self._effect_on_others(values)[self._disease]
         found = two_level_bootstrap(
             carried, self._disease, self._patient, resamples=_RESAMPLES, seed=self.seed
         )
@@ -140,6 +146,8 @@ def method_result(tally: Tally, probabilities: Floats) -> MethodResult:
     asked, label = tally.asked, tally.asked.label
     hit = classification.hits(probabilities, label)
     ranked = outranked(asked, probabilities)
+    # Where episodes hold different diseases, what one does to others shows from episode to episode.
+    negative = as_negatives(asked, probabilities) if tally.same_classes else 0.0
     curve = calibration.reliability(probabilities, label, asked.disease, _BINS)
     top: dict[int, tuple[float | None, Ends | None]] = {3: (None, None), 5: (None, None)}
     for k in top:
@@ -151,7 +159,7 @@ def method_result(tally: Tally, probabilities: Floats) -> MethodResult:
         ci95=_fractions(tally.interval(hit)),
         mc95=monte_carlo_half_width(tally.by_episode(hit)),
         auroc=tally.mean(ranked),
-        auroc_ci95=_fractions(tally.interval(ranked)),
+        auroc_ci95=_fractions(tally.interval(ranked, negative)),
         ece=curve.error,
         ece_ci95=_calibration_interval(asked, probabilities, curve.error, tally.seed),
         log_loss=calibration.log_loss(probabilities, label, asked.disease),
@@ -173,6 +181,28 @@ def outranked(asked: Asked, probabilities: Floats) -> Floats:
     for low, high in pairwise(starts):
         share[low:high] = classification.auroc_of_each(probabilities[low:high], asked.label[low:high])
     return share
+
+
+def as_negatives(asked: Asked, probabilities: Floats) -> Floats:
+    """Return what each query does to the AUROC of the other classes of its episode, shape (T,).
+
+    With n queries in the episode, n_c of them of class c, query j of class k adds ``n_k sum_c (s_c(j) - AUROC_c) /
+    (n - n_c)`` over the classes c that are not its own, s_c(j) being the share of c's queries that score higher for c
+    than j does: in units of the value that :func:`outranked` gives it, of which it is the influence function.
+    """
+    starts = np.searchsorted(asked.episode, np.arange(len(asked.classes) + 1))
+    found = np.zeros(len(asked.label))
+    for low, high in pairwise(starts):
+        p, label = probabilities[low:high], asked.label[low:high]
+        count = np.bincount(label, minlength=p.shape[1])
+        for c in np.flatnonzero((count > 0) & (count < len(label))):
+            positive, others = np.sort(p[label == c, c]), label != c
+            scores = p[others, c]
+            beaten = np.searchsorted(positive, scores, "left") + np.searchsorted(positive, scores, "right")
+            share = 1 - beaten / (2 * count[c])
+            part = (share - share.mean()) / (len(label) - count[c])
+            found[low:high][others] += count[label[others]] * part
+    return found
 
 
 def _fractions(ends: Ends) -> Ends:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from meta_dx.errors import MetaDxError
 
 #: Raise when the same bundle on the same data would give other figures than before.
-EVALUATION_VERSION = 5
+EVALUATION_VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.interval_coverage import cohort
 from meta_dx.evaluation.asking import Asked
-from meta_dx.evaluation.figures import Tally, method_result
+from meta_dx.evaluation.deployment import draw_deployment
+from meta_dx.evaluation.figures import Tally, as_negatives, method_result, outranked
 from meta_dx.metrics.intervals import two_level_bootstrap
 
 
@@ -68,6 +70,68 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         low, high = Tally(queries, seed).interval((random.random(len(chance)) < chance).astype(float))
         held += low <= 4 / 6 <= high
     assert held >= 34
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_query_does_as_a_negative_is_the_slope_of_the_auroc_in_its_weight(seed: int) -> None:
+    queries = asked(4, 9, 3, seed=seed)
+    random = np.random.default_rng(seed)
+    p = random.integers(1, 9, (len(queries.label), 4)) / 9.0  # with ties
+    found, own = as_negatives(queries, p), outranked(queries, p)
+
+    def auroc(weight: np.ndarray, rows: np.ndarray) -> float:
+        each = []
+        for c in range(4):
+            w, score, mine = weight[rows], p[rows, c], queries.label[rows] == c
+            wins = (score[:, None] > score) + 0.5 * (score[:, None] == score)
+            pairs = w[:, None] * w * np.outer(mine, ~mine)
+            each.append((pairs * wins).sum() / pairs.sum())
+        return float(np.mean(each))
+
+    for j in range(len(queries.label)):
+        rows = np.flatnonzero(queries.episode == queries.episode[j])
+        same = rows[queries.label[rows] == queries.label[j]]
+        ends = []
+        for step in (1e-5, -1e-5):
+            weight = np.ones(len(queries.label))
+            weight[j] += step
+            ends.append(auroc(weight, rows))
+        slope = (ends[0] - ends[1]) / 2e-5
+        expected = own[j] - own[same].mean() + found[j]
+        assert 4 * len(same) * slope == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_auroc_of_the_deployment_view_is_held_about_as_often_as_its_interval_says() -> None:
+    random = np.random.default_rng(7)
+
+    def answered(index: int) -> tuple[Tally, np.ndarray]:
+        examples, vectors = cohort(random, 14, 5)
+        plans = [draw_deployment(examples, examples.diseases, 5, index, k) for k in range(3)]
+        shares = []
+        for plan in plans:
+            centres = np.stack([vectors[rows].mean(0) for rows in plan.support])
+            distance = ((vectors[np.concatenate(plan.query)][:, None] - centres) ** 2).sum(2)
+            share = np.exp(distance.min(1, keepdims=True) - distance)
+            shares.append(share / share.sum(1, keepdims=True))
+        return Tally(Asked.of(plans, examples), index), np.concatenate(shares)
+
+    truth = np.mean([tally.mean(outranked(tally.asked, p)) for tally, p in map(answered, range(120))])
+    held, wider = 0, []
+    for index in range(60):
+        tally, p = answered(index)
+        low, high = method_result(tally, p).auroc_ci95
+        alone = tally.interval(outranked(tally.asked, p))
+        held += low <= truth <= high
+        wider.append((high - low) / (alone[1] - alone[0]))
+    assert held >= 52
+    assert np.mean(wider) > 1.15
+
+
+def test_episodes_of_different_diseases_show_by_themselves_what_one_does_to_others() -> None:
+    queries = asked(4, 12, 30, seed=5)
+    p = np.random.default_rng(5).dirichlet(np.ones(4), len(queries.label))
+    tally = Tally(queries, 0)
+    assert method_result(tally, p).auroc_ci95 == tally.interval(outranked(queries, p))
 
 
 @pytest.mark.parametrize("seed", range(3))
