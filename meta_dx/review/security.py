@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Form, Header, HTTPException, Request, Response
 
-from meta_dx.records.accounts import Right, SignIn
+from meta_dx.records.accounts import IDLE, Right, SignIn
+from meta_dx.records.schema import AccountRow, SignInRow
 from meta_dx.review.desk import Desk
 
 COOKIE, FORM_COOKIE = "meta_dx_session", "meta_dx_form"
+LEFT = "X-Session-Expires-In"  # seconds, on every answer to a request that has kept its session open
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -44,7 +48,7 @@ def desk_of(request: Request) -> Desk:
 
 
 def signed_in(request: Request) -> SignIn:
-    """Return the session of a request.
+    """Return the session of a request, which keeps it open; the answer will say for how long.
 
     Raises
     ------
@@ -55,7 +59,29 @@ def signed_in(request: Request) -> SignIn:
     found = desk_of(request).accounts.session(token) if token else None
     if found is None:
         raise SignInNeededError
+    request.state.seconds_left = found.seconds_left
     return found
+
+
+def seconds_left(request: Request) -> int:
+    """Return how long the session of a request stays open if nobody uses it; asking does not keep it open.
+
+    Raises
+    ------
+    SignInNeededError
+        There is none, or it has ended.
+    """
+    digest = hashlib.sha256(request.cookies.get(COOKIE, "").encode()).hexdigest()
+    with desk_of(request).records.reading() as session:
+        row = session.get(SignInRow, digest)
+        account = None if row is None else session.get(AccountRow, row.account)
+    if row is None or account is None or not account.enabled:
+        raise SignInNeededError
+    end = min(datetime.fromisoformat(row.ends_at), datetime.fromisoformat(row.seen_at) + IDLE)
+    left = int((end - datetime.now(UTC)).total_seconds())
+    if left <= 0:
+        raise SignInNeededError
+    return left
 
 
 def having(*rights: Right) -> Callable[[SignIn], SignIn]:
@@ -112,8 +138,9 @@ def keep_session(response: Response, request: Request, token: str) -> None:
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=_secure(request), path="/")
 
 
-def drop_session(response: Response) -> None:
+def drop_session(response: Response, request: Request) -> None:
     """Take the session from the browser."""
+    request.state.seconds_left = None
     response.delete_cookie(COOKIE, path="/")
 
 
@@ -125,11 +152,14 @@ def careful(response: Response) -> Response:
 
 
 async def with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Add the headers that keep browsers careful; refuse other names for this server (DNS rebinding)."""
+    """Add the headers of every answer; refuse other names for this server (DNS rebinding)."""
     host = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
     if host not in request.app.state.hosts:
         return careful(Response("This server does not answer to that name.", 421))
     response = careful(await call_next(request))
+    left = getattr(request.state, "seconds_left", None)
+    if left is not None:
+        response.headers[LEFT] = str(left)
     if _secure(request):
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.url.path.startswith("/static/") and response.status_code == 200:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
+from meta_dx.records.schema import SignInRow
 from meta_dx.review.desk import Desk
 from tests.review.conftest import Browser
 from tests.review.serving import PASSWORD
@@ -59,6 +62,56 @@ def test_a_page_knows_when_its_session_ends_and_can_prolong_it(browser: Browsers
     assert re.search(r'name="session-expires-in" content="1[78]\d\d"', person.get("/worklist").text)
     answer = person.post("/session")
     assert (answer.status_code, int(answer.headers["x-session-expires-in"]) > 1700) == (204, True)
+
+
+def test_every_answer_to_a_request_that_keeps_the_session_open_says_for_how_long(browser: Browsers) -> None:
+    person = browser()
+    study = person.cases()[0]
+    person.get(f"/cases/{study}")
+    paths = ["/worklist", "/next", "/nowhere", "/accounts", "/password"]
+    paths += [f"/cases/{study}{part}" for part in ("", "/images", "/lengths", "/report.json")]
+    frame = person.get(f"/cases/{study}/images").json()["studies"][0]["series"][0]["frames"][0]["url"]
+    answers = [person.get(path) for path in [*paths, frame]]
+    answers += [
+        person.post(f"/cases/{study}/{name}", rank1="D0", confidence="70") for name in ("draft", "read")
+    ]
+    answers.append(person.client.post(f"/cases/{study}/draft", data={"csrf": "forged"}))
+    assert {answer.status_code for answer in answers} >= {200, 303, 403, 404, 409}
+    for answer in answers:
+        told = answer.headers.get("x-session-expires-in")
+        # Whole seconds of the policy, whatever was asked for; nobody was asked for at an address that there is not.
+        assert told == (None if answer.url.path == "/nowhere" else "1800"), answer.url
+    left = person.post("/sign-out")
+    strangers = [left, person.get("/sign-in"), person.get("/worklist"), person.get("/session")]
+    assert all("x-session-expires-in" not in answer.headers for answer in strangers)
+
+
+def test_asking_how_long_a_session_lasts_does_not_keep_it_open(desk: Desk, browser: Browsers) -> None:
+    person = browser()
+    person.client.headers["accept"] = "*/*"
+
+    def unused_for(minutes: float) -> None:
+        seen = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="microseconds")
+        with desk.records.transaction() as session:
+            session.execute(update(SignInRow).values(seen_at=seen))
+
+    for minutes, least, most in ((0, 1790, 1800), (20, 590, 600), (29, 50, 60)):
+        unused_for(minutes)
+        for _ in range(2):
+            answer = person.get("/session")
+            assert answer.status_code == 204
+            assert least <= int(answer.headers["x-session-expires-in"]) <= most
+    unused_for(30.1)
+    assert person.get("/session").status_code == 401
+    unused_for(29)
+    assert person.post("/session").headers["x-session-expires-in"] == "1800"
+    assert int(person.get("/session").headers["x-session-expires-in"]) > 1790
+    with desk.records.transaction() as session:
+        end = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="microseconds")
+        session.execute(update(SignInRow).values(ends_at=end))
+    assert int(person.get("/session").headers["x-session-expires-in"]) <= 300
+    desk.accounts.change("reader", enabled=False, by="test")
+    assert person.get("/session").status_code == 401
 
 
 def test_signing_out_ends_the_session(browser: Browsers) -> None:

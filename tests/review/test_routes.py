@@ -22,6 +22,7 @@ Browsers = Callable[..., Browser]
 OPEN, OWN = (
     {("GET", "/sign-in"), ("POST", "/sign-in")},
     {
+        ("GET", "/session"),
         ("POST", "/session"),
         ("POST", "/sign-out"),
         ("GET", "/password"),

@@ -14,6 +14,7 @@ from meta_dx.records.subjects import Subject
 from meta_dx.review.rendering import page
 from meta_dx.review.security import (
     COOKIE,
+    LEFT,
     desk_of,
     drop_session,
     fresh_form,
@@ -22,6 +23,7 @@ from meta_dx.review.security import (
     keep_session,
     refuse_other_origins,
     same_form,
+    seconds_left,
     signed_in,
 )
 
@@ -64,10 +66,16 @@ def sign_in(
     return response
 
 
+@router.get("/session")
+def remaining(request: Request) -> Response:
+    """Tell how long the session stays open; a page that nobody uses may ask, and does not keep it open."""
+    return Response(status_code=204, headers={LEFT: str(seconds_left(request))})
+
+
 @router.post("/session", dependencies=[Depends(from_our_pages)])
-def stay(session: Session) -> Response:
+def stay() -> Response:
     """Keep the session open: being asked is enough."""
-    return Response(status_code=204, headers={"X-Session-Expires-In": str(session.seconds_left)})
+    return Response(status_code=204)
 
 
 @router.post("/sign-out", dependencies=[Depends(from_our_pages)])
@@ -75,7 +83,7 @@ def sign_out(request: Request) -> Response:
     """End the session."""
     desk_of(request).accounts.sign_out(request.cookies.get(COOKIE, ""))
     response = RedirectResponse("/sign-in?left=1", 303)
-    drop_session(response)
+    drop_session(response, request)
     return response
 
 

@@ -1,8 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Autosave, type SaveState } from "../src/app/autosave";
 
-vi.mock("../src/app/htmx", () => ({ csrfToken: () => "number" }));
-
 interface Asked {
   init: RequestInit & { headers: Record<string, string> };
   answer: (status: number, body?: string) => Promise<void>;
@@ -30,7 +28,10 @@ beforeEach(() => {
   vi.useFakeTimers();
   asked.length = 0;
   [heard, kept, typed] = [[], [], ""];
-  vi.stubGlobal("document", { dispatchEvent: (event: Event) => heard.push([event.type as SaveState, ""]) });
+  vi.stubGlobal("document", {
+    querySelector: () => ({ content: "number" }),
+    dispatchEvent: (event: CustomEvent<number>) => heard.push([event.type as SaveState, String(event.detail ?? "")]),
+  });
   vi.stubGlobal("fetch", (_url: string, init: Asked["init"]) => {
     return new Promise<Response>((resolve, reject) => {
       const answer = (status: number, body = ""): Promise<void> => {

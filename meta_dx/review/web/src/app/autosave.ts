@@ -1,6 +1,6 @@
 // Sends something a moment after its last change, one request at a time, and again until the server has it.
 
-import { csrfToken } from "./htmx";
+import { ask } from "./ask";
 
 const RETRY_MS = 5000;
 const MOST_OUTLIVING = 60_000; // bytes; browsers allow 64 KiB
@@ -88,19 +88,17 @@ export class Autosave {
 
   private async send(fields: URLSearchParams): Promise<["saved" | "failed" | "refused", string]> {
     try {
-      const answer = await fetch(this.saving.url, {
+      const answer = await ask(this.saving.url, {
         method: "POST",
         body: fields,
-        headers: { "X-CSRF-Token": csrfToken(), Accept: "application/json" },
-        credentials: "same-origin",
+        headers: { Accept: "application/json" },
         keepalive: this.saving.outlives && fields.toString().length < MOST_OUTLIVING,
       });
-      if (answer.status === 401 || answer.redirected) document.dispatchEvent(new CustomEvent("session:lost"));
-      else if (answer.ok) return ["saved", ""];
+      if (answer.ok) return ["saved", ""];
       // What the server refuses once it refuses again: only a change is worth another try.
-      else if (answer.status >= 400 && answer.status < 500) return ["refused", await answer.text()];
+      if (answer.status >= 400 && answer.status < 500) return ["refused", await answer.text()];
     } catch {
-      // An answer that did not come: it is sent again.
+      // No answer, or nobody is signed in: it is sent again.
     }
     return ["failed", ""];
   }

@@ -2,14 +2,11 @@
 // every request carries the token against forged requests.
 
 import htmx from "htmx.org";
+import { csrfToken } from "./ask";
 
 interface ConfigRequest {
   headers: Record<string, string>;
   verb: string;
-}
-
-export function csrfToken(): string {
-  return document.querySelector<HTMLMetaElement>('meta[name="csrf-token"]')?.content ?? "";
 }
 
 export function setUpHtmx(): void {

@@ -1,6 +1,7 @@
 // Where pictures come from: the description of a case and its frames. Knows nothing of Cornerstone, so that a page can
 // ask for both while the large script is still on its way.
 
+import { ask, SignedOutError } from "../app/ask";
 import { type Frame, parseFrame } from "./frame";
 import { type Length, parseLengths } from "./lengths";
 import { FrameStore } from "./store";
@@ -19,17 +20,14 @@ export class FrameError extends Error {
   }
 }
 
-async function ask(url: string, accept: string, signal?: AbortSignal): Promise<Response> {
+async function fetched(url: string, accept: string, signal?: AbortSignal): Promise<Response> {
   let answer: Response;
   try {
-    answer = await fetch(url, { credentials: "same-origin", headers: { Accept: accept }, signal: signal ?? null });
+    answer = await ask(url, { headers: { Accept: accept }, signal: signal ?? null });
   } catch (error) {
     if (signal?.aborted === true) throw error;
+    if (error instanceof SignedOutError) throw new FrameError(401, error.message);
     throw new FrameError(0, "the server cannot be reached");
-  }
-  if (answer.status === 401 || answer.redirected) {
-    document.dispatchEvent(new CustomEvent("session:lost"));
-    throw new FrameError(401, "you are signed out");
   }
   if (!answer.ok) throw new FrameError(answer.status, `the server answered ${answer.status}`);
   return answer;
@@ -37,19 +35,19 @@ async function ask(url: string, accept: string, signal?: AbortSignal): Promise<R
 
 export const store = new FrameStore<Frame>({
   fetch: async (url, signal) => {
-    const answer = await ask(url, "application/octet-stream", signal);
+    const answer = await fetched(url, "application/octet-stream", signal);
     return parseFrame(answer.headers, await answer.arrayBuffer());
   },
   maxBytes: CACHE_BYTES,
 });
 
 export async function fetchStudies(url: string): Promise<Study[]> {
-  return parseStudies(await (await ask(url, "application/json")).json());
+  return parseStudies(await (await fetched(url, "application/json")).json());
 }
 
 /** The reader's own lengths on a case. */
 export async function fetchLengths(url: string): Promise<Length[]> {
-  return parseLengths(await (await ask(url, "application/json")).json());
+  return parseLengths(await (await fetched(url, "application/json")).json());
 }
 
 /** The slice that a series opens at. */
