@@ -232,3 +232,37 @@ def test_the_edges_say_which_side_of_the_patient_they_face(viewer: Viewer) -> No
     viewer.wait(
         lambda: edges.all_text_contents() == ["A", "L", "P", "R"]
     )  # top, right, bottom, left of an axial slice
+
+
+def test_arrows_choose_among_the_tools_where_the_focus_is_in_them(viewer: Viewer) -> None:
+    page, series, at = viewer.page, viewer.data("series"), viewer.data("slice")
+    tools = page.get_by_role("radio")
+
+    def chosen() -> list[str]:
+        """Which tool is chosen, which has the focus, and which Tab comes to."""
+        found = page.evaluate(
+            """() => ['[aria-checked=true]', ':focus', '[tabindex="0"]'].map(
+                one => [...document.querySelectorAll(`[role=radio]${one}`)].map(e => e.ariaLabel).join())"""
+        )
+        return list(found)
+
+    page.get_by_role("button", name="List of series").focus()
+    viewer.press("Tab")
+    assert chosen() == ["Window"] * 3
+    for key, name in zip(
+        ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "ArrowUp", "ArrowDown", "z"],
+        ["Zoom", "Pan", "Zoom", "Window", "Length", "Window", "Zoom"],
+        strict=True,
+    ):
+        viewer.press(key)
+        assert chosen() == [name] * 3, key
+        assert page.locator(".viewer").get_attribute("data-mode") == name.lower()
+    assert (viewer.data("series"), viewer.data("slice")) == (series, at)
+    viewer.press("Tab")
+    assert chosen() == ["Zoom", "", "Zoom"]
+    assert tools.count() == 4
+    # By the mouse a tool is taken for the picture: the arrows go on scrolling.
+    tools.nth(2).click()
+    viewer.press("ArrowDown")
+    viewer.wait(lambda: viewer.number("slice") == int(at) + 1)
+    assert chosen() == ["Pan", "", "Pan"]

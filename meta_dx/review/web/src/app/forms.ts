@@ -1,4 +1,4 @@
-// A form control that plain HTML lacks: a confidence that starts unset.
+// A form control that plain HTML lacks: a confidence that starts unset. And the way to the form of a case.
 
 /** A slider whose value counts only once it has been moved: it writes into the hidden field that is sent. */
 function prepareConfidence(box: HTMLElement): void {
@@ -22,6 +22,14 @@ function prepareConfidence(box: HTMLElement): void {
     say(true);
     field.dispatchEvent(new Event("input", { bubbles: true }));
   });
+}
+
+/** Gives the focus to the form of a case: to what is chosen among its first controls, else to the first. */
+export function goToForm(): void {
+  const form = document.querySelector<HTMLFormElement>("form#blind, form#decision");
+  const first = form?.querySelector<HTMLInputElement>("input:not([type='hidden'])");
+  const chosen = first?.type === "radio" ? form?.querySelector<HTMLInputElement>(`input[name="${first.name}"]:checked`) : null;
+  (chosen ?? first)?.focus();
 }
 
 const done = new WeakSet<Element>();

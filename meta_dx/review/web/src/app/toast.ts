@@ -5,10 +5,9 @@ export type Tone = "info" | "ok" | "warn" | "danger";
 function region(): HTMLElement {
   const found = document.querySelector<HTMLElement>(".toasts");
   if (found !== null) return found;
+  // Every page has its own, from the beginning: what comes together with its region is not read out.
   const made = document.createElement("div");
   made.className = "toasts";
-  made.setAttribute("role", "status");
-  made.setAttribute("aria-live", "polite");
   document.body.append(made);
   return made;
 }

@@ -1,5 +1,6 @@
 // The keys of the viewer.
 
+import { goToForm } from "../app/forms";
 import type { Shortcut } from "./keys";
 import type { Viewer } from "./viewer";
 
@@ -41,6 +42,7 @@ export function shortcutsOf(viewer: Viewer): Shortcut[] {
     ["Series and studies", ["k"], "K", "link scrolling as the slices lie", () => viewer.toggleLink()],
     ["Series and studies", ["x"], "X", "other viewport", () => viewer.swap()],
     ["Series and studies", ["s"], "S", "list of series", () => viewer.toggleList()],
+    ["Page", ["o"], "O", "your opinion or decision", () => goToForm()],
     ["Page", ["f"], "F", "full screen", () => viewer.toggleFull()],
     ["Page", ["?"], "?", "this sheet", () => viewer.help()],
   ];

@@ -46,6 +46,8 @@ const MODES: readonly (readonly [Mode, string, string])[] = [
   ["length", "Length", "L"],
 ];
 
+const STEPS: Record<string, number> = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+
 export class Toolbar {
   readonly root: HTMLElement;
   private readonly modes = new Map<Mode, HTMLButtonElement>();
@@ -65,9 +67,11 @@ export class Toolbar {
     for (const [mode, name, key] of MODES) {
       const button = this.button(mode, `${name} (${key})`, () => actions.mode(mode));
       button.setAttribute("role", "radio");
+      this.leaveAfterMouse(button, "click");
       this.modes.set(mode, button);
       tools.append(button);
     }
+    tools.addEventListener("keydown", (event) => this.chooseByArrow(event));
     this.toggles = {
       invert: this.button("invert", "Invert (I)", actions.invert),
       cine: this.button("play", "Cine (Space)", actions.cine),
@@ -114,12 +118,32 @@ export class Toolbar {
     return button;
   }
 
-  /** After a choice by the mouse the keys go to the picture again; by the keyboard the list keeps them. */
-  private leaveAfterMouse(select: HTMLSelectElement): void {
+  /** Within the tools the arrows choose, as among all radio buttons; elsewhere they belong to the slices and the series. */
+  private chooseByArrow(event: KeyboardEvent): void {
+    const step = STEPS[event.key];
+    const at = MODES.findIndex(([mode]) => this.modes.get(mode) === event.target);
+    if (step === undefined || at < 0 || event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const next = MODES[(at + step + MODES.length) % MODES.length];
+    if (next !== undefined) this.actions.mode(next[0]);
+  }
+
+  /** The tool that is chosen is the one that Tab comes to, and has the focus if any of them has it. */
+  private showMode(chosen: Mode): void {
+    const inside = [...this.modes.values()].some((button) => button === document.activeElement);
+    for (const [mode, button] of this.modes) {
+      button.setAttribute("aria-checked", String(mode === chosen));
+      button.tabIndex = mode === chosen ? 0 : -1;
+      if (mode === chosen && inside) button.focus();
+    }
+  }
+
+  /** After a choice by the mouse the keys go to the picture again; by the keyboard the control keeps them. */
+  private leaveAfterMouse(control: HTMLElement, choice: "change" | "click"): void {
     let byMouse = false;
-    select.addEventListener("pointerdown", () => (byMouse = true));
-    select.addEventListener("keydown", () => (byMouse = false));
-    select.addEventListener("change", () => {
+    control.addEventListener("pointerdown", () => (byMouse = true));
+    control.addEventListener("keydown", () => (byMouse = false));
+    control.addEventListener(choice, () => {
       if (byMouse) this.actions.leave();
       byMouse = false;
     });
@@ -139,11 +163,11 @@ export class Toolbar {
       });
     }
     this.rate.addEventListener("change", () => this.actions.rate(Number(this.rate.value)));
-    for (const select of [this.preset, this.rate]) this.leaveAfterMouse(select);
+    for (const select of [this.preset, this.rate]) this.leaveAfterMouse(select, "change");
   }
 
   update(state: ToolbarState): void {
-    for (const [mode, button] of this.modes) button.setAttribute("aria-checked", String(mode === state.mode));
+    this.showMode(state.mode);
     const { invert, cine, compare, link, list } = this.toggles;
     invert.setAttribute("aria-pressed", String(state.invert));
     list.setAttribute("aria-pressed", String(state.listed));
