@@ -100,7 +100,7 @@ class Tally:
         """Whether every episode holds the same diseases, as in the deployment view."""
         return bool((np.sort(self.asked.classes, axis=1) == np.sort(self.asked.classes[0])).all())
 
-    def interval(self, values: npt.NDArray[np.floating], beside: npt.ArrayLike = 0.0) -> Ends:
+    def interval(self, values: npt.NDArray[np.floating], beside: Floats | float = 0.0) -> Ends:
         """95 % interval of :meth:`mean` by bootstrap over diseases, then patients.
 
         To each query is added what the presence of its disease does to the *other* classes of its episodes. A
@@ -147,7 +147,7 @@ def method_result(tally: Tally, probabilities: Floats) -> MethodResult:
     hit = classification.hits(probabilities, label)
     ranked = outranked(asked, probabilities)
     # Where episodes hold different diseases, what one does to others shows from episode to episode.
-    negative = as_negatives(asked, probabilities) if tally.same_classes else 0.0
+    negative: Floats | float = as_negatives(asked, probabilities) if tally.same_classes else 0.0
     curve = calibration.reliability(probabilities, label, asked.disease, _BINS)
     top: dict[int, tuple[float | None, Ends | None]] = {3: (None, None), 5: (None, None)}
     for k in top:
