@@ -119,7 +119,9 @@ def from_head(predictor: EpisodePredictor, head: str) -> Method:
     return lambda support, onehot, query: doubting(support, onehot, query)[0]
 
 
-def doubting_head(predictor: EpisodePredictor, head: str, prior: str = "uniform") -> DoubtingMethod:
+def doubting_head(
+    predictor: EpisodePredictor, head: str, prior: npt.ArrayLike | None = None
+) -> DoubtingMethod:
     """Return one head of a bundle as a method that also gives its epistemic uncertainty.
 
     Parameters
@@ -128,28 +130,28 @@ def doubting_head(predictor: EpisodePredictor, head: str, prior: str = "uniform"
         The bundle on ONNX Runtime.
     head : str
         Name of the head.
-    prior : {"uniform", "support"}
-        Classes count alike, or by their support cases.
+    prior : array_like, shape (N,), optional
+        Frequency of each class up to a factor; alike if absent.
     """
 
     def method(
         support: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
     ) -> tuple[Floats, Floats | None]:
         state = predictor.adapt_episodes(support, onehot, head)
-        weights = None if prior == "uniform" else onehot.sum(1)  # (E, N)
+        weights = None if prior is None else np.repeat(np.asarray(prior)[None], len(onehot), axis=0)  # (E, N)
         return predictor.doubt_episodes(state, query, head, weights)
 
     return method
 
 
-def _without_doubt(method: Method, prior: str = "uniform") -> DoubtingMethod:
+def _without_doubt(method: Method, prior: npt.ArrayLike | None = None) -> DoubtingMethod:
     def asked(
         support: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
     ) -> tuple[Floats, None]:
         p = method(support, onehot, query)
-        if prior == "uniform":
+        if prior is None:
             return p, None
-        weighted = p * onehot.sum(1, dtype=np.float64)[:, None]
+        weighted = p * np.asarray(prior, dtype=np.float64)
         return weighted / weighted.sum(2, keepdims=True), None
 
     return asked
@@ -268,11 +270,11 @@ def methods_of(
     embeddings: npt.NDArray[np.floating],
     heads: Sequence[str],
     extra: Mapping[str, npt.NDArray[np.floating]],
-    prior: str = "uniform",
+    prior: npt.ArrayLike | None = None,
 ) -> dict[str, tuple[DoubtingMethod, npt.NDArray[np.floating]]]:
     """Return every method with what it looks at: heads at embeddings, extras at their own features.
 
-    With ``prior = "support"`` classes are weighed by their support cases; heads and methods take all as alike.
+    With a prior, shape (N,), the classes of every episode are weighed by it; heads and methods take all as alike.
     """
     found: dict[str, tuple[DoubtingMethod, npt.NDArray[np.floating]]] = {
         head: (doubting_head(predictor, head, prior), embeddings) for head in heads

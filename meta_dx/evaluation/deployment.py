@@ -208,15 +208,17 @@ def evaluate_deployment(
     """
     present = sorted(set(offered) & set(examples.diseases))
     plans = deployment_plans(examples, offered, cap, seed, repeats, tested)
-    methods = methods_of(predictor, embeddings, heads, extra or {}, prior)
+    counts = examples.patients_per_disease()
+    # As when one of a disease's patients is asked about, and the others are confirmed.
+    asked = set(present if tested is None else tested)
+    others = None if prior == "uniform" else [max(1, counts[code] - (code in asked)) for code in present]
+    methods = methods_of(predictor, embeddings, heads, extra or {}, others)
     answers: dict[str, Floats] = {}
     for at, (name, (method, vectors)) in enumerate(methods.items()):
         answers[name] = ask_with_doubt(method, vectors, plans).probabilities
         progress(at + 1, len(methods), name)
-    counts = examples.patients_per_disease()
     shots = np.array([[len(rows) for rows in plan.support] for plan in plans])  # (R, N)
     asked_about = np.array([[len(rows) for rows in plan.query] for plan in plans]).max(0)
-    asked = set(present if tested is None else tested)
     return DeploymentResult(
         offered=tuple(present),
         cap=cap,

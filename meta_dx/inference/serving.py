@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +34,8 @@ class ServeOptions:
     choose_support : {"newest", "spread"}
         Which patients when a disease has more than the cap: the latest confirmed, or a fixed random draw.
     prior : {"uniform", "support"}
-        Class prior: every offered disease alike, or as frequent as its confirmed patients.
+        Class prior: every offered disease alike, or as frequent as its confirmed patients, those above the cap
+        included.
     """
 
     offer: Literal["rare", "all", "list"] = "rare"
@@ -141,11 +142,14 @@ def _rank(case: SupportCase, rule: str) -> tuple[str, str]:
 
 
 def class_prior(
-    codes: Sequence[str], support_codes: Sequence[str], options: ServeOptions
+    codes: Sequence[str], patients: Mapping[str, Collection[str]], options: ServeOptions
 ) -> npt.NDArray[np.float64]:
-    """Return the prior probability of each offered disease, shape (N,), summing to 1."""
+    """Return the prior probability of each offered disease, shape (N,), summing to 1.
+
+    ``patients`` are the confirmed patients of each disease, each once, whether or not answers rest on them.
+    """
     if options.prior == "uniform":
         return np.full(len(codes), 1.0 / len(codes))
-    counts = np.array([sum(code == c for c in support_codes) for code in codes], dtype=np.float64)
+    counts = np.array([len(patients[code]) for code in codes], dtype=np.float64)
     total: npt.NDArray[np.float64] = counts / counts.sum()
     return total

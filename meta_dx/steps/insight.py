@@ -113,7 +113,7 @@ class ProjectInsight:
             raise MetaDxError("unknown_disease", "The answer does not offer this disease.")
         labels = np.array([codes.index(case.code) for case in serving.cases], dtype=np.int64)
         state = adapted_state(project.home, predictor, cohort.cases(serving).x, labels, len(codes))
-        prior = class_prior(codes, [case.code for case in serving.cases], project.settings.serve)
+        prior = class_prior(codes, serving.patients, project.settings.serve)
         pictures = np.asarray(cohort.data.store.images[rows])
         place = codes.index(code)
         found = occlusion(

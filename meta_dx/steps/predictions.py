@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,12 @@ class BatchPredictions:
 
 @dataclass(frozen=True)
 class Serving:
-    """What predictions choose between: offered diseases and the cases each of them rests on."""
+    """What predictions choose between: offered diseases, the cases each of them rests on, and who has each."""
 
     codes: tuple[str, ...]
     cases: tuple[SupportCase, ...]
+    #: All confirmed patients of each offered disease, also those above ``[serve] max_shots``.
+    patients: Mapping[str, frozenset[str]]
 
 
 def refresh_support(project: Project) -> SupportSetVersion:
@@ -132,7 +134,8 @@ def serving_of(project: Project, data: CohortData, confirmed: Sequence[SupportCa
         for case in confirmed
         if case.code in set(codes) and case.study in usable
     ]
-    return Serving(tuple(codes), tuple(choose_cases(cases, options)))
+    patients = {code: frozenset(case.patient for case in cases if case.code == code) for code in codes}
+    return Serving(tuple(codes), tuple(choose_cases(cases, options)), patients)
 
 
 def unshifted(day: str | None, days: int) -> str | None:
@@ -202,7 +205,11 @@ def run_of(
     batch: str,
 ) -> PredictionRun:
     """Name a run by what it rests on: other options of [serve] or other studies are another run."""
-    asked = [data.version, project.settings.serve, serving, queries.study.tolist()]
+    options = project.settings.serve
+    rests_on: dict[str, object] = {"codes": serving.codes, "cases": serving.cases}
+    if options.prior == "support":  # with a uniform one it does not matter who else is confirmed
+        rests_on["prior"] = class_prior(serving.codes, serving.patients, options).tolist()
+    asked = [data.version, options, rests_on, queries.study.tolist()]
     return PredictionRun(made.id, version, data.split.version, fingerprint_of(asked), batch)
 
 
@@ -282,7 +289,7 @@ def answered(
         query_x,
         queries.study.tolist(),
         [patient in known for patient in queries.patient.tolist()],
-        class_prior(serving.codes, [case.code for case in serving.cases], project.settings.serve),
+        class_prior(serving.codes, serving.patients, project.settings.serve),
     )
 
 

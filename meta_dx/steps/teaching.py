@@ -192,7 +192,8 @@ class ProjectTeacher:
         labels = np.array([serving.codes.index(case.code) for case in cases], dtype=np.int64)
         predictor = cohort.predictor
         state = predictor.adapt(cohort.vectors([case.study for case in cases]), labels, len(serving.codes))
-        prior = class_prior(serving.codes, [case.code for case in cases], self._project.settings.serve)
+        patients = {code: who - {without} for code, who in serving.patients.items()}
+        prior = class_prior(serving.codes, patients, self._project.settings.serve)
         return predictor.predict(state, cohort.vectors(studies), prior, serving.codes)
 
     def _left_out(

@@ -102,6 +102,15 @@ def test_a_frequent_disease_gains_from_the_support_prior() -> None:
     assert sum(recalls[1][code] for code in rare) < sum(recalls[0][code] for code in rare)
 
 
+def test_the_support_prior_counts_patients_above_the_cap() -> None:
+    world = gaussian_world([4, 4, 4, 60], seed=3, distance=1.5)
+    recalls = [
+        {row.code: row.recall for row in evaluate(world, cap=3, prior=prior).comparison.per_disease}
+        for prior in ("uniform", "support")
+    ]  # three cases of every disease either way
+    assert recalls[1]["D03"] > recalls[0]["D03"] + 0.1
+
+
 def test_the_order_of_the_rows_changes_nothing() -> None:
     world = gaussian_world([4, 6, 9, 12], seed=4, distance=2.0)
     first, second = evaluate(world), evaluate(reordered(world, seed=0))
