@@ -52,7 +52,7 @@ from meta_dx.learners.baselines import Cl2n, Logistic, SimpleShot
 from meta_dx.learners.class_attention import ClassAttention, ClassBlock
 from meta_dx.learners.cosine_classifier import CosineClassifier
 from meta_dx.learners.embedding_augmentation import classes_pulled_together, rotated
-from meta_dx.learners.options import NeuralProcessOptions
+from meta_dx.learners.options import NeuralProcessOptions, PrototypicalOptions
 from meta_dx.learners.prototypical import Prototypical, unit_length
 from meta_dx.learners.ridge import Ridge
 
@@ -75,6 +75,8 @@ class NeuralProcess(Head):
         scaled to length one before anything.
     options : NeuralProcessOptions, optional
         Sizes, paths and objective.
+    prototypical : PrototypicalOptions, optional
+        Distance and scale of the plain head, where that is ``prototypical``.
     """
 
     capabilities = Capabilities()
@@ -86,10 +88,12 @@ class NeuralProcess(Head):
         embedding_size: int,
         base_mean: Tensor | None = None,
         options: NeuralProcessOptions | None = None,
+        prototypical: PrototypicalOptions | None = None,
     ) -> None:
         super().__init__()
         self.options = o = options or NeuralProcessOptions()
-        self.plain = _plain_head(o.prior_head, embedding_size, base_mean)
+        plain = prototypical or PrototypicalOptions()
+        self.plain = _plain_head(o.prior_head, embedding_size, base_mean, plain)
         mean = torch.zeros(embedding_size) if base_mean is None else base_mean.detach().clone().float()
         self.register_buffer("base_mean", mean)
         self.noise_size = o.latent_size if o.latent else 0
@@ -367,9 +371,9 @@ def _two_layers(size: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
 
 
-def _plain_head(name: str, size: int, mean: Tensor | None) -> Head:
+def _plain_head(name: str, size: int, mean: Tensor | None, prototypical: PrototypicalOptions) -> Head:
     """Build the plain head; where training has not named the best one, logistic regression."""
     if name == "prototypical":
-        return Prototypical(size)
+        return Prototypical(size, prototypical.distance, prototypical.learned_scale)
     heads: dict[str, type[Cl2n]] = {"simpleshot": SimpleShot, "ridge": Ridge, "cosine": CosineClassifier}
     return heads.get(name, Logistic)(size, mean)

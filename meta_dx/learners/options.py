@@ -59,7 +59,7 @@ class NeuralProcessOptions:
     ----------
     prior_head : {"best", "logistic", "simpleshot", "ridge", "cosine", "prototypical"}
         The plain head whose logits the neural process starts from; ``best``: the baseline that is right most
-        often on the validation diseases.
+        often on the validation diseases. ``prototypical`` has the distance and scale of ``[learner.prototypical]``.
     prior_scale : float
         Factor on its logits at the start, learned from there; 0: that of the lowest log loss on the validation
         diseases.
@@ -302,6 +302,13 @@ class LearnerOptions:
         return tuple(dict.fromkeys(name for name in (self.name, *self.compare) if name != "prototypical"))
 
     def own(self, name: str) -> dict[str, Any]:
-        """Return what decides one learner: its name and its own options, if it has any, no others'."""
+        """Return what decides one learner: its name and its own options, if it has any.
+
+        Of others' only those of Prototypical Networks, where the neural process adds to them and they are not the usual.
+        """
         own = getattr(self, name, None)
-        return {"name": name} if own is None else {"name": name, **asdict(own)}
+        found = {"name": name} if own is None else {"name": name, **asdict(own)}
+        beside = name == "anp" and self.anp.prior_head == "prototypical"
+        if beside and self.prototypical != PrototypicalOptions():
+            found["prototypical"] = asdict(self.prototypical)
+        return found

@@ -25,7 +25,7 @@ from meta_dx.learners.maml import Anil, Maml, ProtoMaml
 from meta_dx.learners.mann import Mann
 from meta_dx.learners.meta_lstm import MetaLstm
 from meta_dx.learners.neural_process import NeuralProcess
-from meta_dx.learners.options import LearnerOptions
+from meta_dx.learners.options import LearnerOptions, PrototypicalOptions
 from meta_dx.learners.prototypical import Prototypical
 from meta_dx.learners.reptile import Reptile
 from meta_dx.learners.ridge import Ridge
@@ -36,7 +36,7 @@ def _prototypical(options: LearnerOptions, size: int, _mean: Tensor | None) -> H
 
 
 def _anp(options: LearnerOptions, size: int, mean: Tensor | None) -> Head:
-    return NeuralProcess(size, mean, options.anp)
+    return NeuralProcess(size, mean, options.anp, options.prototypical)
 
 
 def _leo(options: LearnerOptions, size: int, _mean: Tensor | None) -> Head:
@@ -170,14 +170,17 @@ def build_body_learner(
 def head_payload(name: str, head: Head, embedding_size: int, options: LearnerOptions | None = None) -> Any:
     """Return what :func:`head_from_payload` rebuilds a head from: plain values and tensors."""
     state = {key: value.detach().cpu() for key, value in head.state_dict().items()}
-    own = getattr(options or LearnerOptions(), name, None)
-    plain = {} if own is None else asdict(own)
-    return {"name": name, "embedding_size": embedding_size, "options": plain, "state": state}
+    chosen = options or LearnerOptions()
+    own = getattr(chosen, name, None)
+    content = {"name": name, "embedding_size": embedding_size, "state": state}
+    # The neural process may add to Prototypical Networks.
+    content["prototypical"] = asdict(chosen.prototypical)
+    return {**content, "options": {} if own is None else asdict(own)}
 
 
 def head_from_payload(payload: Mapping[str, Any]) -> Head:
     """Rebuild a head, in evaluation mode."""
-    options = LearnerOptions()
+    options = LearnerOptions(prototypical=PrototypicalOptions(**payload.get("prototypical", {})))
     if (default := getattr(options, payload["name"], None)) is not None:
         options = replace(options, **{payload["name"]: type(default)(**payload["options"])})
     head = build_head(payload["name"], payload["embedding_size"], options=options)

@@ -17,7 +17,8 @@ from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import query_loss
 from meta_dx.learners.class_attention import ClassAttention
 from meta_dx.learners.neural_process import NeuralProcess, gaussian_kl
-from meta_dx.learners.options import NeuralProcessOptions
+from meta_dx.learners.options import LearnerOptions, NeuralProcessOptions, PrototypicalOptions
+from meta_dx.learners.registry import build_head, head_from_payload, head_payload
 from meta_dx.metrics.uncertainty import uncertainty
 from tests.learners.episodes import only, random_episode
 
@@ -471,3 +472,26 @@ def test_accuracy_comes_within_three_points_of_the_rule_of_bayes(trained: Any, s
     found = logits(head, episode, noise_for(head, episode, 32)).softmax(-1).mean(1).argmax(-1)
     truth = episode.query_y
     assert float((found == truth).float().mean()) > float((best == truth).float().mean()) - 0.03
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("learned_scale", [True, False])
+def test_prototypes_below_the_neural_process_have_the_options_of_prototypical_networks(
+    distance: Any, learned_scale: bool
+) -> None:
+    chosen = PrototypicalOptions(distance=distance, learned_scale=learned_scale)
+    anp = NeuralProcessOptions(**{**SMALL, "prior_head": "prototypical"})
+    options = LearnerOptions(name="anp", prototypical=chosen, anp=anp)
+    head, alone = (build_head(name, SIZE, options=options).eval() for name in ("anp", "prototypical"))
+    assert isinstance(head, NeuralProcess)
+    episode = random_episode(3, shots=[[2, 1, 3]], size=SIZE, dtype=torch.float32)
+    logits = [one.predict(one.adapt(episode.support), episode.query).logits for one in (head.plain, alone)]
+    torch.testing.assert_close(*logits)
+    again = head_from_payload(head_payload("anp", head, SIZE, options))
+    torch.testing.assert_close(
+        again.predict(again.adapt(episode.support), episode.query).logits,
+        head.predict(head.adapt(episode.support), episode.query).logits,
+    )
+    # Another distance is another stage; the usual options were part of none.
+    assert ("prototypical" in options.own("anp")) == (chosen != PrototypicalOptions())
+    assert "prototypical" not in replace(options, anp=NeuralProcessOptions(**SMALL)).own("anp")
