@@ -304,10 +304,11 @@ class LearnerOptions:
     def own(self, name: str) -> dict[str, Any]:
         """Return what decides one learner: its name and its own options, if it has any.
 
-        Of others' only those of Prototypical Networks, where the neural process adds to them and they are not the usual.
+        Of others' only those of Prototypical Networks, where the neural process adds to them and they are not the
+        usual.
         """
         own = getattr(self, name, None)
-        found = {"name": name} if own is None else {"name": name, **asdict(own)}
+        found: dict[str, Any] = {"name": name} if own is None else {"name": name, **asdict(own)}
         beside = name == "anp" and self.anp.prior_head == "prototypical"
         if beside and self.prototypical != PrototypicalOptions():
             found["prototypical"] = asdict(self.prototypical)

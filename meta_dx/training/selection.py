@@ -313,7 +313,7 @@ def _table(
         {
             "checkpoint": stage,
             "head": name,
-            **{key: round(value, 4) for key, value in asdict(score).items()},
+            **{key: None if np.isnan(value) else round(value, 4) for key, value in asdict(score).items()},
             "mean": round(float(np.mean([found[""].mean() for found in recalls.values()])), 4),
             "serves": candidate is not None and name in candidate.heads,
             "chosen": candidate is chosen and name == head,

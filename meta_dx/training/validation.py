@@ -16,6 +16,7 @@ from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
+from meta_dx.metrics.intervals import monte_carlo_half_width
 from meta_dx.training.embedding import Vectors
 from meta_dx.training.options import TrainingOptions
 
@@ -45,7 +46,7 @@ class Score:
     low, high : float
         95 % interval by bootstrap over diseases.
     mc95 : float
-        Half width of the 95 % interval that the drawing of episodes alone leaves.
+        Half width of the 95 % interval that the drawing of episodes alone leaves; NaN for a single episode.
     """
 
     shots: int
@@ -366,5 +367,5 @@ def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, Floats]) 
         accuracy=float(each.mean()),
         low=float(low),
         high=float(high),
-        mc95=float(1.96 * each.std() / np.sqrt(len(each))),
+        mc95=monte_carlo_half_width(each),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_every_learner_stands_in_the_table_and_none_that_cannot_serve_is_chosen(
     assert unable.isdisjoint(result.heads())
     assert {"anp", "leo"} <= set(result.heads()) or result.stage != "pretrain"
     assert {row["episodes"] for row in result.rows if row["head"] in NETWORK_LEARNERS} == {2}
+
+
+def test_the_table_is_strict_json_also_where_a_learner_answers_one_episode(tmp_path: Path) -> None:
+    quick = {"pretrain_epochs": 0, "episodes": 1, "body_validation_episodes": 1}
+    learner = replace(SMALL, name="maml", compare=())
+    result = train(replace(tiny_task(tmp_path, **quick), learner=learner))
+    table = json.loads((result.folder / "training.json").read_text(), parse_constant=pytest.fail)["selection"]
+    alone = [row["mc95"] for row in table if row["head"] == "maml"]
+    assert alone == [None, None]
+    assert all(row["mc95"] is not None for row in table if row["head"] == "simpleshot")
 
 
 def test_learners_on_frozen_embeddings_leave_the_encoder_as_it_was(

@@ -89,10 +89,17 @@ def test_accuracy_is_the_mean_of_class_recalls_of_the_nearest_prototype() -> Non
         expected.append(np.mean(each))
     score = episodes.scores(Prototypical(3).eval(), vectors)[0]
     assert score.accuracy == pytest.approx(np.mean(expected))
-    assert score.mc95 == pytest.approx(1.96 * np.std(expected) / np.sqrt(len(expected)))
+    assert score.mc95 == pytest.approx(1.96 * np.std(expected, ddof=1) / np.sqrt(len(expected)))
     means = [np.mean(values) for values in recalls.values() if values]
     assert min(means) <= score.low <= np.mean(means) <= score.high <= max(means)
     assert (score.shots, score.ways, score.episodes) == (2, 3, 10)
+
+
+def test_one_episode_tells_nothing_of_how_much_the_draw_decides() -> None:
+    _, examples = cohort(4, 7)
+    vectors = np.random.default_rng(0).normal(size=(len(examples), 3)).astype(np.float32)
+    episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(2,), validation_episodes=1), 0)
+    assert np.isnan(episodes.scores(Prototypical(3).eval(), vectors)[0].mc95)
 
 
 def test_the_log_loss_weighs_classes_of_an_episode_alike_among_few_and_among_many() -> None:
