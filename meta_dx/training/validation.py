@@ -11,7 +11,7 @@ import torch
 
 from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.collate import collate
-from meta_dx.episodes.episode import Episode
+from meta_dx.episodes.episode import Episode, Query
 from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
@@ -25,6 +25,7 @@ _CROWDED = 20  # episodes of many ways, for each number of shots
 _RESAMPLES = 1000
 _SAMPLES = 16  # of the noise of a learner that has some
 _SCALES = tuple(2 ** (k / 4) for k in range(-12, 33))  # of logits: 1/8 … 256
+_CELLS = 500_000  # M x E x Q x N at once, of which a learner with noise holds some hundred bytes each
 _LEAST_PROBABILITY = 1e-9  # a class that does not take part has none
 
 Learner = Head | BodyLearner
@@ -340,10 +341,23 @@ def _answers(
         part = plans[start : start + at_once]
         with torch.inference_mode():
             episode = collate(part, vectors)
-            noise = _noise(head, episode)
-            found = head.predict(head.adapt(episode.support), episode.query, noise=noise)
-            answers = _Answers(part, episode, found.probabilities())
+            answers = _Answers(part, episode, _probabilities(head, episode))
         yield answers
+
+
+def _probabilities(head: Learner, episode: Episode) -> torch.Tensor:
+    """Return the answers (E, Q, N), of a learner with noise in parts of the queries that fit in memory."""
+    noise, state = _noise(head, episode), head.adapt(episode.support)
+    if noise is None:
+        return head.predict(state, episode.query).probabilities()
+    tasks, samples, ways, _ = noise.shape
+    x, mask = episode.query.x, episode.query.mask
+    step = max(1, _CELLS // (tasks * samples * ways))
+    parts = [
+        head.predict(state, Query(x[:, at : at + step], mask[:, at : at + step]), noise=noise).probabilities()
+        for at in range(0, x.shape[1], step)
+    ]
+    return torch.cat(parts, 1)
 
 
 def _noise(head: Learner, episode: Episode) -> torch.Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import torch
 
 from meta_dx.cohort.examples import Examples
 from meta_dx.errors import MetaDxError
+from meta_dx.learners.neural_process import NeuralProcess
+from meta_dx.learners.options import NeuralProcessOptions
 from meta_dx.learners.prototypical import Prototypical
+from meta_dx.training import validation
 from meta_dx.training.validation import Checked, ValidationEpisodes, feasible, validation_fits
 from tests.training.tiny import FAST, cohort
 
@@ -143,6 +147,30 @@ def test_the_best_scale_undoes_what_logits_were_multiplied_by() -> None:
         for s in (found / 2, found, found * 2)
     ]
     assert scores[1] == min(scores)
+
+
+def test_a_learner_with_noise_is_asked_in_parts_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, examples = cohort(9, 7)
+    vectors = np.random.default_rng(3).normal(size=(len(examples), 8)).astype(np.float32)
+    episodes = ValidationEpisodes(examples, replace(FAST, validation_shots=(2,)), 0)
+    options = NeuralProcessOptions(hidden=16, heads=2, latent_size=4, decoder=8)
+    head, cells = NeuralProcess(8, None, options).eval(), []
+    predict = head.predict_tensors
+
+    def counted(state: Any, query_x: torch.Tensor, noise: Any = None) -> torch.Tensor:
+        found = predict(state, query_x, noise)
+        cells.append(found.numel())
+        return found
+
+    monkeypatch.setattr(head, "predict_tensors", counted)
+    whole = episodes.check(head, vectors)
+    most = max(cells)
+    cells.clear()
+    monkeypatch.setattr(validation, "_CELLS", most // 3)
+    found = episodes.check(head, vectors)
+    assert max(cells) <= most // 3
+    assert found.accuracy == pytest.approx(whole.accuracy)
+    assert found.log_loss == pytest.approx(whole.log_loss, rel=1e-6)
 
 
 def test_weights_are_compared_by_log_loss_where_it_was_measured() -> None:
