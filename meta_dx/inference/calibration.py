@@ -11,7 +11,10 @@ number. A head with a latent variable answers with M samples; T divides the logi
 is the mean of their softmax. The last term fades as shots grow, as the noise of a class mean does: without it
 the calibration error of prototypes reached 0.15 for some sizes of simulated tasks, with it 0.08.
 
-Guo et al. 2017, "On calibration of modern neural networks", section 4.2, made to depend on the task's size.
+Guo et al. 2017, "On calibration of modern neural networks", section 4.2, made to depend on the task's size. Where
+all answers are right the log loss is lowest at T = 0, as if no answer could ever be wrong. So the targets are smoothed
+as in Platt 1999, "Probabilistic outputs for support vector machines", section 2.2: one query more is made up, of which
+every class is as likely.
 """
 
 from __future__ import annotations
@@ -62,6 +65,8 @@ class Calibration:
         Expected calibration error (15 bins) with T = 1 and with the fitted T, on the answers of the fit.
     log_loss_before, log_loss_after : float
         Log loss in nats, likewise.
+    at_bound : bool
+        Whether a number of the law stands at an end of its range: the answers do not tell how sure to be.
     """
 
     a: float = 0.0
@@ -75,6 +80,7 @@ class Calibration:
     ece_after: float = 0.0
     log_loss_before: float = 0.0
     log_loss_after: float = 0.0
+    at_bound: bool = False
 
     def temperature(self, shots: npt.ArrayLike, ways: npt.ArrayLike) -> Floats:
         """Return T for these numbers of shots and ways."""
@@ -89,7 +95,7 @@ def fit_temperature(
     ways: npt.ArrayLike,
     balance: npt.ArrayLike | None = None,
 ) -> Calibration:
-    """Fit the temperature by minimising the log loss.
+    """Fit the temperature by minimising the log loss, with smoothed targets.
 
     Parameters
     ----------
@@ -129,12 +135,13 @@ def fit_temperature(
     groups = truth if balance is None else np.asarray(balance)
     task = (_prepared(scores), truth, design, class_weights(groups))
     # The loss is not convex in log T: start from the best single temperature of a coarse grid.
-    starts = [np.array([a, 0.0, 0.0, 0.0]) for a in np.linspace(*_BOUNDS[0], 25)]
-    start = min(starts, key=lambda parameters: _loss(parameters, *task)[0])
-    found = minimize(_loss, start, args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=_STOP)
+    starts = [np.array([a, 0.0, 0.0, 0.0]) for a in sorted(np.linspace(*_BOUNDS[0], 25), key=abs)]
+    start = min(starts, key=lambda parameters: _smoothed(parameters, *task)[0])
+    found = minimize(_smoothed, start, args=task, jac=True, method="L-BFGS-B", bounds=_BOUNDS, options=_STOP)
     slope = found.x[1:] * varies
     a, b, c, d = (round(float(x), _DIGITS) for x in (found.x[0] - centre @ slope, *slope))
-    return _report(Calibration(a, b, c, d), scores, truth, size, groups)
+    at_bound = bool(np.isclose(np.abs(found.x), np.array(_BOUNDS)[:, 1])[[True, *varies]].any())
+    return _report(Calibration(a, b, c, d, at_bound=at_bound), scores, truth, size, groups)
 
 
 def calibrate(head: Head, episodes: Iterable[Episode]) -> Calibration:
@@ -232,6 +239,23 @@ def _prepared(scores: Floats) -> Floats:
     return centred
 
 
+def _smoothed(
+    parameters: Floats, centred: Floats, truth: Ints, design: Floats, share: Floats
+) -> tuple[float, Floats]:
+    """Return the loss that is minimised, and its gradient: of n queries, and of one that may be of any class."""
+    value, slope = _loss(parameters, centred, truth, design, share)
+    sharpness = np.exp(-(design @ parameters))[:, None]  # (n, 1)
+    weight = np.exp(centred * sharpness[:, :, None])  # (n, M, N)
+    total = weight.sum(-1)
+    present = centred > _ABSENT
+    even = np.where(present, centred, 0.0).sum(-1) / present.sum(-1)  # (n, M), mean logit
+    expected = (weight * centred).sum(-1) / total
+    made_up = float(share @ (np.log(total) - even * sharpness).mean(1))
+    slope_made_up = (share * sharpness[:, 0] * (even - expected).mean(1)) @ design
+    part = 1 / (len(truth) + 1)
+    return (1 - part) * value + part * made_up, (1 - part) * slope + part * slope_made_up
+
+
 def _loss(
     parameters: Floats, centred: Floats, truth: Ints, design: Floats, share: Floats
 ) -> tuple[float, Floats]:
@@ -278,6 +302,7 @@ def _report(
         ece_after=round(expected_calibration_error(after, truth, balance), _DIGITS),
         log_loss_before=round(log_loss(before, truth, balance), _DIGITS),
         log_loss_after=round(log_loss(after, truth, balance), _DIGITS),
+        at_bound=fitted.at_bound,
     )
 
 

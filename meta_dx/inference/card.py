@@ -156,6 +156,8 @@ def _row(name: str, ours: Mapping[str, Any]) -> str:
     change = (
         f"{fitted['ece_before']:.3f} → {fitted['ece_after']:.3f}" if fitted["queries"] else "not calibrated"
     )
+    if fitted["at_bound"]:
+        change += ", temperature at an end of its range: how sure to be is not known"
     return f"| {name}{mark} | {_law(fitted)} | {change} | {fitted['queries']} |"
 
 

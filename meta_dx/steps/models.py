@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from meta_dx.episodes.episode import Episode
     from meta_dx.training.selection import TrainingResult
+
+log = logging.getLogger(__name__)
 
 _WAYS = (2, 3, 5, 10, 20, 50)
 _SHOTS = (1, 2, 5, 10, 20)
@@ -71,13 +74,18 @@ def _parts(project: Project, data: CohortData, chosen: TrainingResult) -> Bundle
     validation = data.by_role["validation"]
     vectors = embed_studies(encoder, data.store.images, validation)
     episodes = list(calibration_episodes(data, vectors, project.settings.cohort.seed))
+    calibrations = {name: calibrate(head, episodes) for name, head in heads.items()}
+    for name in (name for name, fitted in calibrations.items() if fitted.at_bound):
+        log.warning(
+            "The validation diseases do not tell how sure '%s' should be: its temperature is at an end.", name
+        )
     return BundleParts(
         encoder=encoder,
         heads=heads,
         serving_head=chosen.head,
         image_options=project.settings.images,
         embedding_size=chosen.embedding_size,
-        calibrations={name: calibrate(head, episodes) for name, head in heads.items()},
+        calibrations=calibrations,
         base_mean=chosen.base_mean.numpy(),
         backbone={"name": project.settings.backbone.name},
         learner=chosen.options(chosen.head),

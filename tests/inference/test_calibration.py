@@ -11,7 +11,7 @@ from torch import Tensor
 
 from meta_dx.episodes.episode import Episode
 from meta_dx.errors import MetaDxError
-from meta_dx.inference.calibration import Calibration, _loss, _prepared, calibrate, fit_temperature
+from meta_dx.inference.calibration import Calibration, _loss, _prepared, _smoothed, calibrate, fit_temperature
 from meta_dx.learners.base import Head, State, mask_absent_classes
 
 
@@ -179,6 +179,43 @@ def test_a_head_is_calibrated_on_episodes_without_their_padding() -> None:
     assert found.ece_after < 0.4 * found.ece_before
     # Better centroids justify more confidence.
     assert found.temperature(5, 5) < found.temperature(1, 5)
+
+
+@pytest.mark.parametrize("margin", [1.5, 3.0, 20.0])
+def test_answers_that_are_all_right_make_no_head_certain(margin: float) -> None:
+    random = np.random.default_rng()
+    labels = random.integers(0, 3, 60)
+    logits = random.normal(0, 0.1, (60, 3))
+    logits[np.arange(60), labels] += margin
+    found = fit_temperature(logits, labels, np.full(60, 1.0), np.full(60, 3.0))
+    assert not found.at_bound
+    scaled = logits / found.temperature(1, 3)
+    p = np.exp(scaled - scaled.max(1, keepdims=True))
+    p = (p / p.sum(1, keepdims=True)).max(1)
+    assert 0.97 < p.mean() < 0.995  # of 61 queries one was made up, right in a third
+
+
+def test_a_head_whose_logits_say_nothing_is_left_alone_and_an_end_of_the_range_is_told() -> None:
+    labels = np.arange(200) % 5
+    level = fit_temperature(np.zeros((200, 5)), labels, np.ones(200), np.full(200, 5.0))
+    assert float(level.temperature(1, 5)) == 1.0
+    assert not level.at_bound
+    wrong = np.zeros((200, 5))
+    wrong[np.arange(200), (labels + 1) % 5] = 1e4
+    assert fit_temperature(wrong, labels, np.ones(200), np.full(200, 5.0)).at_bound
+
+
+def test_the_gradient_of_the_smoothed_loss_is_its_slope() -> None:
+    logits, labels, _, _ = sampled(1, 2.0, n=40)
+    design = np.random.default_rng(2).normal(0, 0.3, size=(40, 4))
+    task = (_prepared(logits), labels, design, np.random.default_rng(3).dirichlet(np.ones(40)))
+    for at in np.random.default_rng(4).normal(0, 0.7, size=(6, 4)):
+        value, slope = _smoothed(at, *task)
+        assert value > _loss(at, *task)[0] * 40 / 41
+        expected = [
+            (_smoothed(at + s, *task)[0] - _smoothed(at - s, *task)[0]) / 2e-6 for s in 1e-6 * np.eye(4)
+        ]
+        np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_without_any_episode_a_sentence_says_what_is_missing() -> None:
