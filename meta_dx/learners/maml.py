@@ -179,7 +179,10 @@ class Maml(BodyLearner):
         return gradients_of(loss, self, parameters), {"loss": loss.detach(), "accuracy": accuracy}
 
     def update_statistics(self, episode: Episode, momentum: float = 0.1) -> None:
-        """Move the running statistics of ``batch_norm = "per_step"``; the training loop calls it after a step.
+        """Move the running statistics of ``batch_norm = "per_step"``.
+
+        The training loop calls it with the tasks of each step, after their meta-gradient and before that is applied,
+        as batch norm moves its statistics in the forward pass.
 
         Parameters
         ----------
