@@ -40,7 +40,7 @@ SELECTED = "selected"
 #: The head that also says how sure it is, and by how much less often right it may be (95 % interval) to serve.
 UNCERTAIN, MARGIN = "anp", 0.01
 #: With fewer validation diseases, an interval over them is too narrow to tell.
-FEWEST_DISEASES = 8
+FEWEST_DISEASES = 10
 _RESULT = "training.json"
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Raise when the same options and data give other weights than before.
 TRAINING_VERSION = 1
 #: Raise when the same stages would give another choice than before.
-SELECTION_VERSION = 5
+SELECTION_VERSION = 6
 PRETRAIN = "pretrain"
 _SAMPLED_IMAGES = 256
 

@@ -202,6 +202,7 @@ def recalls_of(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
         ([0.4] * 10, 4, "logistic", "anp may be more than a point lower"),
         ([0.5] * 10, 0, "logistic", "without its latent"),
         ([0.5] * 4, 4, "logistic", "4 validation diseases are too few"),
+        ([0.5] * 9, 4, "logistic", "9 validation diseases are too few"),
     ],
 )
 def test_who_serves_and_what_is_said_of_it(anp: list[float], latent: int, serves: str, says: str) -> None:
