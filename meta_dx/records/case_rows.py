@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,21 @@ def reading(session: Session, account: Account, study: str) -> ReadingRow:
     if row is None:
         raise MetaDxError("not_opened", "Open the case first.")
     return row
+
+
+def settles(account: Account, case: CaseRow, reading: ReadingRow | None) -> bool:
+    """Tell whether somebody may settle a case that is in dispute."""
+    decided = reading is not None and reading.stage == "decided"
+    return case.state == "disputed" and account.may("adjudicate") and not decided
+
+
+def awaited(session: Session, account: Account, case: CaseRow, reading: ReadingRow) -> str:
+    """Name what somebody is to say next about a case: the kind of opinion, and which version of it."""
+    own = opinions(session, OpinionRow.study == case.study, OpinionRow.account == account.id)
+    said = Counter(one.kind for one in own)
+    if settles(account, case, reading) or said["adjudication"]:
+        return f"adjudication {said['adjudication'] + 1}"
+    return "blind 1" if reading.stage == "started" else f"decision {said['decision'] + 1}"
 
 
 def waiting(session: Session, band: int | None = None) -> list[str]:
@@ -81,25 +97,23 @@ def add(
     kind: Kind,
     content: BlindOpinion | Decision,
     shown: Shown | None,
-) -> int:
-    """Add the next version of what a reader says about a case; return its number."""
-    row = OpinionRow
-    same = (row.study == study, row.account == account.id, row.kind == kind)
-    version = 1 + (session.scalar(select(func.max(row.version)).where(*same)) or 0)
-    lineage = vars(shown) if shown else {"run": None, "bundle": None, "support_version": None}
-    said = as_json(content)
-    session.add(
-        row(
-            study=study,
-            account=account.id,
-            kind=kind,
-            version=version,
-            content=said,
-            created_at=now(),
-            **lineage,
-        )
+) -> OpinionRow:
+    """Add the next version of what a reader says about a case, and return it."""
+    same = (OpinionRow.study == study, OpinionRow.account == account.id, OpinionRow.kind == kind)
+    version = 1 + (session.scalar(select(func.max(OpinionRow.version)).where(*same)) or 0)
+    row = OpinionRow(
+        study=study,
+        account=account.id,
+        kind=kind,
+        version=version,
+        content=as_json(content),
+        run=shown.run if shown else None,
+        bundle=shown.bundle if shown else None,
+        support_version=shown.support_version if shown else None,
+        created_at=now(),
     )
-    return version
+    session.add(row)
+    return row
 
 
 def opinions(session: Session, *conditions: ColumnElement[bool]) -> list[Opinion]:
@@ -121,6 +135,18 @@ def opinions(session: Session, *conditions: ColumnElement[bool]) -> list[Opinion
     ]
 
 
+def last_said(session: Session, account: Account, study: str, kind: Kind) -> Opinion | None:
+    """Return the newest version of what a reader said, None where they said nothing of this kind."""
+    row = OpinionRow
+    found = opinions(session, row.study == study, row.account == account.id, row.kind == kind)
+    return found[-1] if found else None
+
+
+def repeats(last: Opinion, content: Decision, shown: Shown | None) -> bool:
+    """Tell whether something was said before, word for word and beside the same answer."""
+    return last.content == content and last.run == (shown.run if shown else None)
+
+
 def latest(session: Session, study: str, kind: Kind) -> dict[str, Decision]:
     """Return each reader's newest decision."""
     found = opinions(session, OpinionRow.study == study, OpinionRow.kind == kind)
@@ -137,7 +163,8 @@ def state(decisions: Mapping[str, Decision], readers: int) -> str:
     """Return what decisions, by reader, make of a case: ``open``, ``done`` or ``disputed``."""
     if len(decisions) < readers:
         return "open"
-    return "done" if len({each.outcome for each in decisions.values()}) == 1 else "disputed"
+    first, *others = decisions.values()
+    return "done" if all(first.agrees_with(each) for each in others) else "disputed"
 
 
 def line(

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records import case_rows
 from meta_dx.records.accounts import Account
-from meta_dx.records.audit import AuditLine, AuditTrail, Write
+from meta_dx.records.audit import AuditLine, AuditTrail, Write, said_by
 from meta_dx.records.database import Records
-from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, Shown, as_json
+from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, Shown
 from meta_dx.records.schema import (
+    AuditRow,
     CaseRow,
     OpinionRow,
     ReadingRow,
@@ -130,13 +131,39 @@ class Cases:
 
         return self._trail.write(work)
 
+    def awaited(self, account: Account, study: str) -> str:
+        """Name what a reader is to say next about a case that they have opened: kind and version."""
+        with self._records.reading() as session:
+            case, row = case_rows.case(session, study), case_rows.reading(session, account, study)
+            return case_rows.awaited(session, account, case, row)
+
     def save_draft(self, account: Account, study: str, draft: dict[str, Any]) -> None:
-        """Keep what a reader has typed so far."""
+        """Keep what a reader has typed so far.
+
+        Parameters
+        ----------
+        account : Account
+            The reader.
+        study : str
+            Surrogate UID.
+        draft : dict
+            The fields; ``for`` says what they are to become, as :meth:`awaited` has named it.
+
+        Raises
+        ------
+        MetaDxError
+            ``not_opened``, or ``draft_outdated`` where something else is awaited by now: what was typed for a blind
+            read must not come up in a decision, nor what was typed for a decision in the change of it.
+        """
 
         def work(session: Session) -> None:
-            row = session.get(ReadingRow, (study, account.id))
-            if row is not None:
-                row.draft = draft
+            case, row = case_rows.case(session, study), case_rows.reading(session, account, study)
+            if draft.get("for") != case_rows.awaited(session, account, case, row):
+                raise MetaDxError(
+                    "draft_outdated",
+                    "Something else is asked about this case by now: this was not kept as a draft.",
+                )
+            row.draft = draft
 
         self._records.write(work)
 
@@ -181,7 +208,7 @@ class Cases:
         self._trail.write(work)
 
     def decide(self, account: Account, study: str, decision: Decision, shown: Shown | None) -> int:
-        """Keep a decision, or a new version of it.
+        """Keep a decision, or a new version of it where it says something else, or beside another answer.
 
         Returns
         -------
@@ -210,7 +237,11 @@ class Cases:
                     "Others have decided this case since you opened it: it needs no other decision, and yours was not "
                     "kept. Your blind opinion stands.",
                 )
-            row.stage, row.decided_at, row.draft = "decided", now(), None
+            last = case_rows.last_said(session, account, study, "decision")
+            if last is not None and case_rows.repeats(last, decision, shown):
+                row.draft = None
+                return last.version
+            row.stage, row.decided_at, row.draft = "decided", row.decided_at or now(), None
             said = self._said(session, account, study, "decision", decision, shown)
             session.flush()
             case_rows.settle(session, case, self._readers)
@@ -257,9 +288,13 @@ class Cases:
                 )
             if case.state != "disputed" and not before:
                 raise MetaDxError("not_disputed", "This case is not in dispute.")
-            case.state = "done"
-            row.stage, row.decided_at, row.draft = "decided", now(), None
             shown = case_rows.known_answer(session, row)
+            last = case_rows.last_said(session, account, study, "adjudication")
+            if case.state == "done" and last is not None and case_rows.repeats(last, decision, shown):
+                row.draft = None
+                return last.version
+            case.state = "done"
+            row.stage, row.decided_at, row.draft = "decided", row.decided_at or now(), None
             said = self._said(session, account, study, "adjudication", decision, shown)
             write(case_rows.line(account, "adjudicate", study, shown, {**said, "verdict": decision.verdict}))
             return int(said["version"])
@@ -365,9 +400,18 @@ class Cases:
         shown: Shown | None,
     ) -> dict[str, Any]:
         """Add what somebody says; return what its line in the trail tells of it, sealed but not quoted."""
-        version = case_rows.add(session, account, study, kind, content, shown)
-        seal = self._trail.seal([study, account.name, kind, version, as_json(content)])
-        return {"kind": kind, "version": version, "seal": seal}
+        row = case_rows.add(session, account, study, kind, content, shown)
+        seal = self._trail.seal(said_by(row, account.name))
+        return {"kind": kind, "version": row.version, "seal": seal}
+
+    def first_shown(self, study: str) -> str | None:
+        """Return when a reader was first shown an answer of the model about a case, None before that."""
+        row = AuditRow
+        seen = select(func.min(row.at)).where(
+            row.study == study, row.action == "reveal", row.bundle.is_not(None)
+        )
+        with self._records.reading() as session:
+            return session.scalar(seen)
 
     def stood(self, study: str) -> list[Opinion]:
         """Return the decisions after which a case was done, in order of time; while it is done, the last one stands."""

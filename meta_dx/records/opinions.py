@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "wrong_evidence": "The cases it rests on do not fit",
     "not_offered": "The disease is not among those offered",
     "image_quality": "Image quality",
-    "other": "Other (say which)",
+    "other": "Other reason",
 }
 _MOST_RANKED, _LONGEST_TEXT = 5, 4000
 
@@ -49,8 +49,15 @@ class Diagnosis:
     def __post_init__(self) -> None:
         if not self.code.strip() or len(self.code) > 64 or len(self.scheme) > 16 or len(self.meaning) > 200:
             raise MetaDxError(
-                "bad_opinion", "A diagnosis needs a code of at most 64 characters and a name of at most 200."
+                "bad_opinion",
+                "A diagnosis needs a code of at most 64 characters, of a coding scheme whose short name has at most 16 "
+                "(such as SCT, I10 or RADLEX), and a name of at most 200.",
             )
+
+    def same_as(self, other: Diagnosis) -> bool:
+        """Tell whether both name one disease: by code, in any letter case, and scheme, where both name one."""
+        schemes = {one.scheme.strip().casefold() for one in (self, other)} - {""}
+        return self.code.strip().casefold() == other.code.strip().casefold() and len(schemes) < 2
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,14 @@ class Decision:
 
     @property
     def outcome(self) -> str:
-        """What two decisions are compared by: the disease, or that there is none."""
+        """What a case came to: the code of a disease, or that there is none."""
         return self.diagnosis.code if self.diagnosis else self.verdict
+
+    def agrees_with(self, other: Decision) -> bool:
+        """Tell whether both decisions come to the same."""
+        if self.diagnosis is None or other.diagnosis is None:
+            return self.outcome == other.outcome
+        return self.diagnosis.same_as(other.diagnosis)
 
 
 @dataclass(frozen=True)

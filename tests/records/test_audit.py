@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.audit import AuditLine, AuditTrail
 from meta_dx.records.database import Records
+from meta_dx.records.schema import AuditRow
 
 
 @pytest.fixture
@@ -151,6 +154,32 @@ def test_the_key_lies_outside_the_database_and_belongs_to_its_owner(trail: Audit
     if database.exists():
         assert key.read_text().encode() not in Path(database).read_bytes()
         assert sqlite3.connect(database)
+
+
+def test_lines_that_are_written_while_the_trail_is_verified_are_no_fault(
+    trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = trail._read_anchors
+
+    def late(faults: list[str]) -> list[tuple[int, str]]:
+        trail.add(AuditLine("reader", "view_case", "before the anchors are read"))
+        found = read(faults)
+        trail.add(AuditLine("reader", "view_case", "after"))
+        return found
+
+    monkeypatch.setattr(trail, "_read_anchors", late)
+    reading = trail._records.reading
+
+    @contextmanager
+    def overtaken() -> Iterator[Session]:
+        with reading() as session:
+            session.scalar(select(func.count()).select_from(AuditRow))  # one state is read from here on
+            trail.add(AuditLine("reader", "view_case", "while the lines are read"))
+            yield session
+
+    monkeypatch.setattr(trail._records, "reading", overtaken)
+    verdict = trail.verify()
+    assert (verdict.faults, verdict.lines) == ((), 7)
 
 
 def test_lines_are_found_by_case_account_and_action_and_older_ones_by_the_last_one_seen(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
+from meta_dx.records import case_rows
 from meta_dx.records.accounts import Account, Accounts
-from meta_dx.records.audit import AuditTrail
+from meta_dx.records.audit import AuditLine, AuditTrail
 from meta_dx.records.cases import Cases, NewCase
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Shown
@@ -199,6 +201,44 @@ def test_an_opinion_that_is_changed_or_removed_in_the_database_is_found(desk: De
     assert any("was changed" in fault for fault in trail.verify().faults)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": None},
+        {"bundle": "another"},
+        {"support_version": 9},
+        {"created_at": "2020-01-01T00:00:00+00:00"},
+        {"version": 2},
+    ],
+)
+def test_lineage_and_time_of_an_opinion_are_sealed_too(desk: Desk, change: dict[str, Any]) -> None:
+    desk.read(desk.anna)
+    desk.decide(desk.anna, X)
+    assert desk.trail.verify().whole
+    with desk.records.transaction() as session:
+        session.execute(update(OpinionRow).where(OpinionRow.kind == "decision").values(**change))
+    assert not desk.trail.verify().whole
+
+
+def test_an_opinion_that_no_line_tells_of_is_found(desk: Desk) -> None:
+    desk.read(desk.anna)
+    desk.decide(desk.anna, X)
+    with desk.records.transaction() as session:
+        row = session.scalars(select(OpinionRow).where(OpinionRow.kind == "decision")).one()
+        said = {column.name: getattr(row, column.name) for column in OpinionRow.__table__.columns}
+        session.add(OpinionRow(**{**said, "id": None, "version": 2}))
+    (fault,) = desk.trail.verify().faults
+    assert fault == "No line tells of the decision opinion of anna about case 2.25.0, version 2."
+
+
+def test_opinions_from_before_they_were_sealed_are_as_many_as_their_lines(desk: Desk) -> None:
+    desk.trail.add(AuditLine("anna", "read_blind", "2.25.0"))
+    for number in (1, 2):
+        with desk.records.transaction() as session:
+            case_rows.add(session, desk.anna, "2.25.0", "blind", BLIND, None)
+        assert desk.trail.verify().whole == (number == 1)
+
+
 def test_a_reader_who_changes_their_mind_may_end_a_dispute(double: Desk) -> None:
     for who, diagnosis in ((double.anna, X), (double.bert, Y), (double.bert, X)):
         if double.cases.reading(who, "2.25.0") is None:
@@ -318,9 +358,10 @@ def test_a_case_that_is_there_is_not_added_again(desk: Desk) -> None:
 
 def test_a_draft_lasts_until_the_opinion_is_given(desk: Desk) -> None:
     desk.cases.open(desk.anna, "2.25.0")
-    desk.cases.save_draft(desk.anna, "2.25.0", {"text": "perhaps"})
+    draft = {"for": "blind 1", "text": "perhaps"}
+    desk.cases.save_draft(desk.anna, "2.25.0", draft)
     kept = desk.cases.open(desk.anna, "2.25.0")
-    assert kept.draft == {"text": "perhaps"}
+    assert kept.draft == draft
     desk.cases.read(desk.anna, "2.25.0", BLIND)
     gone = desk.cases.reading(desk.anna, "2.25.0")
     assert gone is not None

@@ -66,7 +66,7 @@ def test_a_change_touches_what_it_names_and_nothing_else(desk: Desk) -> None:
 
 def test_they_outlast_drafts_opinions_and_decisions(desk: Desk) -> None:
     desk.lengths.change(desk.anna, FIRST, {"a": line()})
-    desk.cases.save_draft(desk.anna, FIRST, {"text": "a shadow"})
+    desk.cases.save_draft(desk.anna, FIRST, {"for": "blind 1", "text": "a shadow"})
     desk.cases.read(desk.anna, FIRST, BlindOpinion((X,), 70))
     desk.cases.reveal(desk.anna, FIRST, None)
     desk.cases.decide(desk.anna, FIRST, Decision("own", X), None)
