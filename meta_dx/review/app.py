@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import HTTPException
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -50,6 +50,7 @@ _STATUS = {
     "not_disputed": 409,
     "queue_not_opened": 409,
     "not_opened": 409,
+    "draft_outdated": 409,
     "not_decided": 409,
     "decision_changed": 409,
     "being_stored": 409,
@@ -144,6 +145,13 @@ def _answer_faults(app: FastAPI) -> None:
     @app.exception_handler(MetaDxError)
     def _fault(request: Request, fault: MetaDxError) -> Response:
         return _told(request, _STATUS.get(fault.code, 400), str(fault))
+
+    @app.exception_handler(RequestValidationError)
+    def _values(request: Request, fault: RequestValidationError) -> Response:
+        fields = ", ".join(dict.fromkeys(str(one["loc"][-1]).replace("_", " ") for one in fault.errors()))
+        return _told(
+            request, 422, f"What was given cannot be used: {fields[:200]} is missing, too long or no number."
+        )
 
     @app.exception_handler(StarletteHTTPException)
     def _http(request: Request, fault: HTTPException) -> Response:

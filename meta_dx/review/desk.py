@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from meta_dx.cohort.catalog import Catalog
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.accounts import Account, Accounts
-from meta_dx.records.audit import AuditLine, AuditTrail, Write
+from meta_dx.records.audit import AuditLine, AuditTrail, AuditVerdict, Write
 from meta_dx.records.cases import Cases
 from meta_dx.records.database import Records
 from meta_dx.records.lengths import Lengths
@@ -27,6 +29,7 @@ from meta_dx.records.predictions import (
     run_answers,
     unseen_answers,
 )
+from meta_dx.records.schema import now
 from meta_dx.records.support import SupportSets
 from meta_dx.records.support_case import SupportCase
 from meta_dx.records.switch import ModelMode, model_mode, set_model_mode
@@ -45,6 +48,9 @@ _MOST_QUEUED = 500
 _WEIGHT, _QUARTER = 3, 4  # of a case among the most uncertain quarter, when cases are drawn to be read first
 _RECENT = 400  # newest cases that are looked at for drift
 _REFERENCE = ("pathology", "follow-up")  # grounds beside what readers say
+
+
+_QUICK_SECONDS = 0.25  # in which a trail may be checked with every look at it
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ class Desk:
         self.worklist = Worklist(self.records)
         self.lengths = Lengths(self.records)
         self.images = CaseImages(home, self.options.cache_mb << 20)
+        self._checked: tuple[AuditVerdict, str] | None = None
+        self._checking, self._quickly = threading.Lock(), True
 
     @property
     def mode(self) -> ModelMode:
@@ -122,6 +130,24 @@ class Desk:
             write(AuditLine(account.name, "switch_model", details={"mode": mode}))
 
         self.trail.write(work)
+
+    def verdict(self, *, again: bool = False) -> tuple[AuditVerdict, str]:
+        """Return whether the audit trail is whole, and when that was found out (ISO 8601, UTC).
+
+        Parameters
+        ----------
+        again : bool
+            Find it out now, however long that takes: of a long trail, seconds in which everybody waits longer for
+            their pages, so otherwise what this process has found out before stands.
+        """
+        asked_at = now()
+        with self._checking:
+            # Whoever has waited for somebody else's check takes what that found.
+            if self._checked is None or ((again or self._quickly) and self._checked[1] < asked_at):
+                began, begun_at = time.monotonic(), now()
+                self._checked = self.trail.verify(), begun_at
+                self._quickly = time.monotonic() - began < _QUICK_SECONDS
+            return self._checked
 
     def catch_up(self) -> None:
         """Have the cases answered that waited while the model was off, or that a dead process has left."""
@@ -270,7 +296,7 @@ class Desk:
         Raises
         ------
         MetaDxError
-            ``nothing_chosen``, ``not_reviewed``, or from :func:`~meta_dx.review.teaching.confirmed`.
+            ``nothing_chosen``, ``not_reviewed``, ``not_fit``, or from :func:`~meta_dx.review.teaching.confirmed`.
         """
         if not studies:
             raise MetaDxError("nothing_chosen", "Choose at least one case.")
@@ -279,8 +305,14 @@ class Desk:
             raise MetaDxError(
                 "not_reviewed", "Only cases that have been read and decided can become support."
             )
+        if any(done[study] == "bad_image" for study in studies):
+            raise MetaDxError(
+                "not_fit",
+                "A case whose images readers have called not fit for reading cannot become support.",
+            )
         cases = [
-            confirmed(study, disease, basis, self.cases.opinions(study)) for study in dict.fromkeys(studies)
+            confirmed(study, disease, basis, self.cases.opinions(study), self.cases.first_shown(study))
+            for study in dict.fromkeys(studies)
         ]
         return Lesson(disease, tuple(cases))
 

@@ -233,7 +233,7 @@ def _answers(answered: Sequence[AnsweredCase]) -> list[Comparison]:
     if min(len(set(patients_of(now))), len(set(patients_of(before)))) < FEWEST_TO_COMPARE:
         return []  # fewer would tell what the model says about single cases
     doubts = (
-        _doubt("Doubt from few or distant cases", now, before, "epistemic"),
+        _doubt("Doubt that more confirmed cases could settle", now, before, "epistemic"),
         _doubt("Doubt in the pictures", now, before, "aleatoric"),
     )
     tops = [one.top for one in now], [one.top for one in before]

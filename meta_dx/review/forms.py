@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from meta_dx.dicom.coding_schemes import one_line
+from meta_dx.dicom.coding_schemes import designator_of, one_line
 from meta_dx.errors import MetaDxError
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 
@@ -53,10 +53,16 @@ def diagnosis_of(
     words = typed.strip()
     if not one_line(words):  # nor would a report have a code
         return None
-    wanted = words.casefold()
-    for disease in known:
-        if wanted in (disease.code.casefold(), disease.meaning.casefold(), label(disease).casefold()):
-            return disease
+    disease = _offered(words, known)
+    if disease is not None:
+        if meaning.strip() and not _called(disease, scheme, meaning):
+            of = f" of the scheme {disease.scheme}" if disease.scheme else ""
+            raise MetaDxError(
+                "unknown_disease",
+                f"'{words[:80]}' is in the list already, as {label(disease)}{of}: leave scheme and name empty, or give "
+                "the new disease another code.",
+            )
+        return disease
     # Where a report takes it, a code means nothing without its scheme.
     if meaning.strip() and not scheme.strip():
         raise MetaDxError(
@@ -65,10 +71,24 @@ def diagnosis_of(
             "has a name that begins with 99.",
         )
     if meaning.strip():
-        return Diagnosis(words, scheme.strip(), meaning.strip())
+        return Diagnosis(words, designator_of(scheme), meaning.strip())
     raise MetaDxError(
         "unknown_disease", f"'{words[:80]}' is not among the diseases: choose one, or name a new one."
     )
+
+
+def _offered(typed: str, known: Sequence[Diagnosis]) -> Diagnosis | None:
+    """Return the disease of a list that somebody means."""
+    wanted = typed.strip().casefold()
+    names = ((one, (one.code, one.meaning, label(one))) for one in known)
+    return next((one for one, called in names if wanted in [name.casefold() for name in called]), None)
+
+
+def _called(disease: Diagnosis, scheme: str, meaning: str) -> bool:
+    """Tell whether a disease is called so already, and is of this scheme where one is given."""
+    if scheme.strip() and disease.scheme and designator_of(scheme) != designator_of(disease.scheme):
+        return False
+    return one_line(meaning).casefold() == one_line(disease.meaning).casefold()
 
 
 def label(disease: Diagnosis) -> str:
@@ -85,7 +105,10 @@ def blind_of(form: Mapping[str, str], known: Sequence[Diagnosis]) -> BlindOpinio
         ``unknown_disease``, ``bad_opinion`` or ``opinion_missing``.
     """
     new = form.get("new_scheme", ""), form.get("new_meaning", "")
-    ranked = [diagnosis_of(form.get(f"rank{n}", ""), known, *new) for n in range(1, RANKS + 1)]
+    ranks = [form.get(f"rank{n}", "") for n in range(1, RANKS + 1)]
+    # Scheme and name are about the one that is new; where none is, they contradict the list.
+    anew = [one for one in ranks if one_line(one) and _offered(one, known) is None]
+    ranked = [diagnosis_of(one, known, *(new if one in anew or not anew else ())) for one in ranks]
     chosen = tuple(disease for disease in ranked if disease is not None)
     if len([disease for disease in chosen if disease not in known]) > 1:
         raise MetaDxError(
@@ -182,6 +205,6 @@ def brought_back(draft: Mapping[str, str], mark: str, offered: Container[str]) -
 def _percent(typed: str, needed: bool) -> int:
     if not needed:
         return 0
-    if not typed.isdigit():
+    if not (typed.isascii() and typed.isdigit() and len(typed) <= 3):
         raise MetaDxError("bad_opinion", "Say how confident you are, from 0 to 100 percent.")
     return int(typed)

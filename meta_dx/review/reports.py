@@ -27,6 +27,7 @@ from meta_dx.dicom.structured_report import (
     structured_report,
 )
 from meta_dx.errors import MetaDxError
+from meta_dx.home import storage_faults, write_bytes
 from meta_dx.records.opinions import REASONS, BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import ranked, run_answer
 from meta_dx.records.vault import Vault
@@ -46,7 +47,7 @@ def report_of(
 
     The report of any decision that stood before may have been handed out as a file, so a file names them all as
     superseded. In an archive a report names those that are there (``named``); where that is not the same it is another
-    instance, for one UID has one content.
+    instance, for one UID has one content. What has been written once is kept (``private/reports``), to be given again.
 
     Parameters
     ----------
@@ -73,11 +74,18 @@ def report_of(
         ``not_decided``, or ``original_unknown`` when the vault does not know the study, its patient or an image.
     """
     settled = settled or settled_of(desk, study)
+    instance, before = _instance(desk, study, settled, named or {})
+    # One UID has one content, for good; a name that is mended, or a newer version of meta_dx, would write another.
+    kept = desk.home.private / "reports" / f"{instance}.dcm"
+    if kept.exists():
+        with storage_faults(kept):
+            return instance, kept.read_bytes()
     case = _reviewed(desk, study, settled)
     series = _uid(desk, f"{study}/series")
-    instance, before = _instance(desk, study, settled, named or {})
     identity = ReportIdentity(instance, series, len(settled), before)
-    return instance, structured_report(case, identity, meta_dx.__version__)
+    content = structured_report(case, identity, meta_dx.__version__)
+    write_bytes(kept, content)
+    return instance, content
 
 
 def diagnostic_report(desk: Desk, study: str) -> dict[str, Any]:
@@ -328,7 +336,10 @@ def _words(decision: ReportedDecision) -> str:
     reason = f" Reason: {decision.reason[1]}." if decision.reason else ""
     typed = printable(decision.remarks)
     remarks = f"\nRemarks: {typed}" if typed else ""
-    return f"{settled}{VERDICTS[decision.verdict][1]}.{reason} {RESEARCH}.{remarks}"
+    codes = [(one_line(one.meaning), one_line(one.code)) for one in decision.diagnoses]
+    names = " and ".join(f"{name} ({code})" if name else code for name, code in codes)
+    verdict = f"{VERDICTS[decision.verdict][1]}: {names}" if names else VERDICTS[decision.verdict][1]
+    return f"{settled}{verdict}.{reason} {RESEARCH}.{remarks}"
 
 
 def _reported(disease: Diagnosis, probability: float | None = None) -> ReportedDiagnosis:

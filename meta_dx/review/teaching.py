@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from meta_dx.errors import MetaDxError
-from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
+from meta_dx.records.opinions import BlindOpinion, Diagnosis, Opinion
 from meta_dx.records.support_case import SupportCase
 
 Basis = Literal["pathology", "follow-up", "adjudication", "blind read"]
@@ -115,7 +115,9 @@ class Teacher(Protocol):
         """Answer the open cases by the support set in force, unless that has been done, or the model is off."""
 
 
-def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opinion]) -> ConfirmedCase:
+def confirmed(
+    study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opinion], shown_at: str | None
+) -> ConfirmedCase:
     """Check the grounds on which a case is said to show a disease.
 
     Parameters
@@ -128,12 +130,14 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
         One of :data:`BASES`.
     opinions : sequence of Opinion
         Everything that was said about the case.
+    shown_at : str or None
+        When a reader was first shown an answer of the model about it; None where nobody was.
 
     Returns
     -------
     ConfirmedCase
-        Its basis says so where nobody had named the disease without the model: neither in a blind read, nor in an
-        adjudication by somebody who could not know its answer.
+        Its basis says so where nobody had named the disease without the model: neither in a blind read, nor in a
+        decision before anybody was shown an answer, nor in an adjudication by somebody who could not know it.
 
     Raises
     ------
@@ -142,15 +146,17 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
     """
     if basis not in BASES:
         raise MetaDxError("bad_basis", f"The grounds of a confirmed case are one of {', '.join(BASES)}.")
-    last = {(said.account, said.kind): said.content for said in opinions}
-    adjudicated = [
-        c.outcome for (_, kind), c in last.items() if kind == "adjudication" and isinstance(c, Decision)
-    ]
-    decided = [c.outcome for (_, kind), c in last.items() if kind == "decision" and isinstance(c, Decision)]
-    blind = [c.first for c in last.values() if isinstance(c, BlindOpinion)]
+
+    def named(*found: Opinion) -> bool:
+        return any(disease.same_as(one) for one in map(_first, found) if one is not None)
+
+    last = {(said.account, said.kind): said for said in opinions}.values()
+    adjudicated = [said for said in last if said.kind == "adjudication"]
+    decided = adjudicated or [said for said in last if said.kind == "decision"]
+    blind = [said for said in last if said.kind == "blind"]
     held = {
-        "adjudication": disease.code in adjudicated,
-        "blind read": disease.code in blind and disease.code in (adjudicated or decided),
+        "adjudication": named(*adjudicated),
+        "blind read": named(*blind) and named(*decided),
         "pathology": True,
         "follow-up": True,
     }
@@ -161,9 +167,17 @@ def confirmed(study: str, disease: Diagnosis, basis: str, opinions: Sequence[Opi
             "or have it adjudicated.",
         )
     unmoved = [
-        said.content.outcome
+        said
         for said in opinions
-        if said.kind == "adjudication" and said.run is None and isinstance(said.content, Decision)
+        if (said.kind == "adjudication" and said.run is None)
+        or (said.kind == "decision" and (shown_at is None or said.created_at < shown_at))
     ]
-    late = disease.code not in (*blind, *unmoved)
-    return ConfirmedCase(study, f"{basis} ({AFTER_REVEAL})" if late and blind else basis)
+    late = bool(blind) and not named(*blind, *unmoved)
+    return ConfirmedCase(study, f"{basis} ({AFTER_REVEAL})" if late else basis)
+
+
+def _first(said: Opinion) -> Diagnosis | None:
+    """Return the disease that an opinion holds for the one that it is."""
+    if isinstance(said.content, BlindOpinion):
+        return said.content.ranked[0] if said.content.ranked else None
+    return said.content.diagnosis

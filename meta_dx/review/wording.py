@@ -102,7 +102,7 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
 
     That a case lies far from every confirmed one is measured: hardly any of those lies as far from its own nearest.
     The rest is a rule of ours: two diseases whose probabilities lie within 0.15 are a doubt *between* them, one of 0.9
-    leaves little doubt; else the larger part of the entropy decides, the epistemic one (little to go by) or the
+    leaves little doubt; else the larger part of the entropy decides, the epistemic one (few confirmed cases) or the
     aleatoric one.
     """
     said = answer.answer
@@ -118,7 +118,7 @@ def doubt(answer: Answer, names: Mapping[str, str]) -> str:
     elif ordered[0][1] >= _SURE:
         rule = "Little doubt between the diseases that are offered."
     elif said.epistemic >= said.aleatoric:
-        rule = "Mostly from too few confirmed cases, or none that is near."
+        rule = "Mostly from too few confirmed cases."
     else:
         rule = "Spread over several diseases."
     return " ".join(part for part in (measured, rule) if part)

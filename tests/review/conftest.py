@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.diagnoses import import_diagnoses
 from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.database import URL_VARIABLE, Records
 from meta_dx.records.predictions import EvidenceCase, PredictedStudy, PredictionRun, save_prediction_run
@@ -163,7 +164,7 @@ class Browser:
 
     def __init__(self, desk: Desk, name: str, role: str) -> None:
         desk.accounts.add(name, role, password=PASSWORD, must_change=False)
-        self.name = name
+        self.name, self.desk = name, desk
         self.client = TestClient(
             application.create_app(desk, {"testserver"}),
             follow_redirects=False,
@@ -186,9 +187,19 @@ class Browser:
         found = re.search(r'name="answer" value="([^"]*)"', self.get(f"/cases/{study}").text)
         return found[1] if found else ""
 
+    def awaited(self, study: str) -> str:
+        """Return what the form of a case is for, without a look at its page."""
+        (account,) = (one for one in self.desk.accounts.all() if one.name == self.name)
+        try:
+            return self.desk.cases.awaited(account, study)
+        except MetaDxError:
+            return ""
+
     def post(self, path: str, **fields: str):  # type: ignore[no-untyped-def]
         if path.endswith(("/decide", "/adjudicate")):
             fields = {"answer": self.shown(path.split("/")[2]), **fields}
+        if path.endswith(("/draft", "/read", "/decide", "/adjudicate")):
+            fields = {"for": self.awaited(path.split("/")[2]), **fields}
         return self.client.post(path, data={"csrf": self.csrf, **fields})
 
     def cases(self, view: str = "unread") -> list[str]:

@@ -37,3 +37,30 @@ def test_older_lines_follow_page_by_page_under_the_same_filters(
     (newest,) = re.findall(r'href="([^"]+)">Newest<', page)
     assert seqs(person.get(html.unescape(newest)).text) == wanted[:3]
     assert "There are no such lines." in person.get("/audit?account=nobody").text
+
+
+def test_a_long_trail_is_checked_anew_only_when_somebody_asks(
+    desk: Desk, browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = browser("administrator")
+    verify, looked = desk.trail.verify, []
+    monkeypatch.setattr(desk.trail, "verify", lambda: looked.append(1) or verify())
+    for _ in range(2):
+        assert "Whole: " in person.get("/audit").text
+    assert len(looked) == 2, "a short one with every look"
+    monkeypatch.setattr("meta_dx.review.desk._QUICK_SECONDS", 0.0)
+    for _ in range(3):
+        assert "Checked at " in person.get("/audit").text
+    assert len(looked) == 3
+    person.get("/audit?check=true")
+    assert len(looked) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "action"), [("/lead", "view_lead"), ("/teach", "view_teach"), ("/audit", "view_audit")]
+)
+def test_pages_that_tell_of_many_cases_leave_a_line(
+    desk: Desk, browser: Callable[..., Browser], path: str, action: str
+) -> None:
+    browser("lead").get(path)
+    assert desk.trail.lines(account="lead")[0].action == action

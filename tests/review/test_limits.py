@@ -49,9 +49,9 @@ def test_no_page_takes_a_file(desk: Desk, opened: tuple[Browser, str]) -> None:
 def test_a_draft_keeps_the_fields_of_our_forms_only(desk: Desk, opened: tuple[Browser, str]) -> None:
     reader, study = opened
     assert reader.post(f"/cases/{study}/draft", text="kept", rank2="D1", other="not").status_code == 204
-    assert draft_of(desk, study) == {"text": "kept", "rank2": "D1"}
+    assert draft_of(desk, study) == {"for": "blind 1", "text": "kept", "rank2": "D1"}
     reader.post(f"/cases/{study}/read", text="wrong", other="not")
-    assert draft_of(desk, study) == {"text": "wrong"}
+    assert draft_of(desk, study) == {"for": "blind 1", "text": "wrong"}
 
 
 def in_pieces() -> Iterator[bytes]:

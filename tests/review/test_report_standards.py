@@ -320,6 +320,20 @@ def test_reports_carry_the_real_day_of_the_study_and_for_whom_readers_decide(
     assert [one["display"] for one in fhir["resultsInterpreter"]] == [reader.name]
 
 
+def test_one_uid_has_one_content_whatever_changes_afterwards(
+    desk: Desk, reader: Browser, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide(desk, reader, study, Decision("own", desk.diseases()[0]), beside=True)
+    written_before = report_of(desk, study)
+    desk.options = replace(desk.options, organisation="Another clinic")
+    monkeypatch.setattr("meta_dx.__version__", "9.9")
+    assert report_of(desk, study) == written_before
+    decide(desk, reader, study, Decision("own", desk.diseases()[1]), beside=True)
+    name, content = report_of(desk, study)
+    assert name != written_before[0]
+    assert b"Another clinic" in content
+
+
 def test_reports_of_a_study_without_a_day_have_none(
     desk: Desk, reader: Browser, study: str, tmp_path: Path
 ) -> None:

@@ -252,7 +252,7 @@ def test_the_report_names_every_reader_whose_decision_stands(
     told = [[e.value.meaning for e in group.get_qualitative_evaluations()] for group in (first, second)]
     assert told == [
         ["Own diagnosis of somebody who could know the model's answer", "Disease 1"],
-        ["Supplemented", "Disease 0", "Disease 1", "Other (say which)"],
+        ["Supplemented", "Disease 0", "Disease 1", "Other reason"],
     ]
     whose = [
         [str(item.PersonName) for item in group[0].ContentSequence if item.ValueType == "PNAME"]
@@ -264,7 +264,11 @@ def test_the_report_names_every_reader_whose_decision_stands(
     found = diagnostic_report(two, study)
     assert found["performer"] == found["resultsInterpreter"] == [{"display": "bert"}, {"display": "anna"}]
     assert [one["coding"][0]["code"] for one in found["conclusionCode"]] == ["D1", "D0"]
-    assert found["conclusion"].splitlines()[1].startswith("anna: Supplemented. Reason: Other")
+    assert (
+        found["conclusion"]
+        .splitlines()[1]
+        .startswith("anna: Supplemented: Disease 0 (D0) and Disease 1 (D1). Reason: Other reason.")
+    )
     # The model is off when she says so once more: what Bert has decided beside is in the report all the same.
     two.cases.decide(accounts["bert"], study, Decision("accept", d1), answer.shown)
     two.cases.decide(accounts["anna"], study, Decision("own", d1), None)
@@ -294,12 +298,12 @@ def test_a_supplement_states_the_disease_that_it_affirms_before_the_one_that_it_
     (tmp_path / "sr.dcm").write_bytes(report_of(desk, study)[1])
     group = srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()[0]
     said = [e.value.meaning for e in group.get_qualitative_evaluations()]
-    assert said == ["Supplemented", "Disease 0", "Disease 1", "Other (say which)"]
+    assert said == ["Supplemented", "Disease 0", "Disease 1", "Other reason"]
     assert [str(item.TextValue) for item in _texts(tmp_path / "sr.dcm", "121106")] == [REMARKS]
     assert complaints(tmp_path / "sr.dcm") in (None, [])
     found = diagnostic_report(desk, study)
     assert [one["coding"][0]["code"] for one in found["conclusionCode"]] == ["D0", "D1"]
-    start = "Supplemented. Reason: Other (say which). Research use only."
+    start = "Supplemented: Disease 0 (D0) and Disease 1 (D1). Reason: Other reason. Research use only."
     assert found["conclusion"] == f"{start}\nRemarks: {REMARKS}"
 
 

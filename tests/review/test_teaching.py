@@ -14,7 +14,7 @@ from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.support import SupportCase, SupportSets
 from meta_dx.review import rendering
 from meta_dx.review.desk import Desk
-from meta_dx.review.teaching import Change, Lesson, Preview, Suspect, confirmed
+from meta_dx.review.teaching import AFTER_REVEAL, Change, Lesson, Preview, Suspect, confirmed
 from meta_dx.review.wording import short
 from tests.review.conftest import Browser
 
@@ -55,42 +55,59 @@ def said(kind: str, content: BlindOpinion | Decision, who: str = "anna", version
     return Opinion("s", who, kind, version, content, None, None, None, "2026-01-01")  # type: ignore[arg-type]
 
 
+SHOWN_AT = "2025-12-31"  # before everything that is said below
 AGREES = [said("blind", BlindOpinion((X,), 80)), said("decision", Decision("accept", X))]
 PERSUADED = [said("blind", BlindOpinion((Y,), 80)), said("decision", Decision("accept", X))]
 
 
 def test_a_blind_read_that_agrees_is_evidence() -> None:
-    assert confirmed("s", X, "blind read", AGREES).basis == "blind read"
+    assert confirmed("s", X, "blind read", AGREES, SHOWN_AT).basis == "blind read"
 
 
 @pytest.mark.parametrize("opinions", [PERSUADED, [], [AGREES[0]], [AGREES[1]]])
 def test_a_reader_whom_the_model_has_persuaded_is_none(opinions: list[Opinion]) -> None:
     with pytest.raises(MetaDxError) as fault:
-        confirmed("s", X, "blind read", opinions)
+        confirmed("s", X, "blind read", opinions, SHOWN_AT)
     assert fault.value.code == "no_evidence"
 
 
+def test_a_decision_before_anybody_was_shown_an_answer_is_nobodys_but_the_readers_own() -> None:
+    own = [PERSUADED[0], said("decision", Decision("own", X))]
+    assert confirmed("s", X, "pathology", own, None).basis == "pathology", "as in shadow mode"
+    assert confirmed("s", X, "pathology", own, "2026-01-02").basis == "pathology", "shown to them later"
+    assert AFTER_REVEAL in confirmed("s", X, "pathology", own, SHOWN_AT).basis
+
+
+def test_one_code_of_two_schemes_is_two_diseases() -> None:
+    other = Diagnosis(X.code, "RADLEX", "Something else")
+    with pytest.raises(MetaDxError):
+        confirmed("s", other, "blind read", AGREES, SHOWN_AT)
+    assert (
+        confirmed("s", Diagnosis("d0", "", "As typed"), "blind read", AGREES, SHOWN_AT).basis == "blind read"
+    )
+
+
 def test_a_label_that_came_after_the_reveal_is_marked_also_with_pathology() -> None:
-    assert confirmed("s", X, "pathology", AGREES).basis == "pathology"
-    assert "after the model was shown" in confirmed("s", X, "pathology", PERSUADED).basis
+    assert confirmed("s", X, "pathology", AGREES, SHOWN_AT).basis == "pathology"
+    assert "after the model was shown" in confirmed("s", X, "pathology", PERSUADED, SHOWN_AT).basis
 
 
 def test_an_adjudication_is_evidence_for_what_it_said_only() -> None:
     settled = [*PERSUADED, said("adjudication", Decision("own", Y), "carl")]
-    assert confirmed("s", Y, "adjudication", settled).basis == "adjudication"
+    assert confirmed("s", Y, "adjudication", settled, SHOWN_AT).basis == "adjudication"
     with pytest.raises(MetaDxError):
-        confirmed("s", X, "adjudication", settled)
+        confirmed("s", X, "adjudication", settled, SHOWN_AT)
 
 
 def test_a_changed_decision_counts_as_it_is_now() -> None:
     changed = [*AGREES, said("decision", Decision("override", Y, "wrong_evidence"), version=2)]
     with pytest.raises(MetaDxError):
-        confirmed("s", X, "blind read", changed)
+        confirmed("s", X, "blind read", changed, SHOWN_AT)
 
 
 def test_grounds_that_are_none_are_refused() -> None:
     with pytest.raises(MetaDxError) as fault:
-        confirmed("s", X, "the model", AGREES)
+        confirmed("s", X, "the model", AGREES, SHOWN_AT)
     assert fault.value.code == "bad_basis"
 
 
@@ -227,6 +244,27 @@ def versions(desk: Desk) -> list[int]:
 def lessons(desk: Desk) -> list[int | None]:
     """Versions of the support set that the audit trail knows from lessons."""
     return [line.support_version for line in desk.trail.lines() if line.action == "teach"]
+
+
+def test_a_case_whose_images_are_not_fit_for_reading_becomes_no_support(
+    browser: Browsers, taught: FakeTeacher
+) -> None:
+    reader = browser()
+    study = reader.cases()[0]
+    reader.read(study)
+    reader.post(f"/cases/{study}/decide", verdict="bad_image", reason="image_quality")
+    answer = browser("lead").post("/teach", disease="D0", basis="pathology", study=study)
+    assert (answer.status_code, "not fit for reading" in answer.text) == (400, True)
+
+
+def test_a_lesson_says_what_readers_have_decided_otherwise_and_is_written_down(
+    desk: Desk, browser: Browsers, taught: FakeTeacher
+) -> None:
+    _, study = decided(browser)
+    page = browser("lead").post("/teach", disease="D1", basis="pathology", study=study).text
+    assert "decided as Disease 0" in page
+    line = desk.trail.lines(study)[0]
+    assert (line.action, line.account, line.details) == ("preview_lesson", "lead", {"code": "D1"})
 
 
 def test_a_new_disease_needs_a_name(browser: Browsers, taught: FakeTeacher) -> None:

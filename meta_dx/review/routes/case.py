@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import Account, SignIn
 from meta_dx.records.audit import AuditLine
+from meta_dx.records.case_rows import settles
 from meta_dx.records.opinions import REASONS, BlindOpinion, Decision, Diagnosis
 from meta_dx.records.predictions import ranked
 from meta_dx.records.schema import CaseRow, ReadingRow
@@ -31,7 +33,7 @@ Reader = Annotated[SignIn, Depends(having("read"))]
 _FIELDS = {
     *(f"rank{n}" for n in range(1, RANKS + 1)),
     *("cannot_tell", "confidence", "text"),
-    *("answer", "verdict", "diagnosis", "new_scheme", "new_meaning", "reason"),
+    *("for", "answer", "verdict", "diagnosis", "new_scheme", "new_meaning", "reason"),
 }
 _THUMBNAIL = 160
 _ANSWER_CHANGED = MetaDxError(
@@ -133,8 +135,7 @@ def read(request: Request, session: Reader, study: str, form: Typed) -> Response
         desk.cases.read(session.account, study, blind_of(form, desk.diseases()))
     except MetaDxError as fault:
         if fault.code in ("bad_opinion", "unknown_disease", "opinion_missing"):
-            desk.cases.save_draft(session.account, study, form)
-            return _show(request, session, study, message=str(fault), status=400)
+            return _refused(request, session, study, form, str(fault), 400)
         raise
     answer = desk.answer(study)
     desk.cases.reveal(session.account, study, answer.shown if answer else None)
@@ -174,14 +175,12 @@ def _decide(
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     answer = revealed(desk, session.account, case, reading)
     if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
-        desk.cases.save_draft(session.account, study, form)
         why = _IN_DISPUTE if settles(session.account, case, reading) else _ANSWER_CHANGED
-        return _show(request, session, study, message=str(why), status=409)
+        return _refused(request, session, study, form, str(why), 409)
     try:
         decision = decision_of(form, known, _top(answer, known))
     except MetaDxError as fault:
-        desk.cases.save_draft(session.account, study, form)
-        return _show(request, session, study, message=str(fault), status=400)
+        return _refused(request, session, study, form, str(fault), 400)
     if adjudicating:
         desk.cases.adjudicate(session.account, study, decision)
     else:
@@ -189,10 +188,13 @@ def _decide(
     return RedirectResponse(f"/cases/{study}", 303)
 
 
-def settles(account: Account, case: CaseRow, reading: ReadingRow | None) -> bool:
-    """Tell whether somebody may settle a case that is in dispute."""
-    decided = reading is not None and reading.stage == "decided"
-    return case.state == "disputed" and account.may("adjudicate") and not decided
+def _refused(
+    request: Request, session: SignIn, study: str, form: dict[str, str], message: str, status: int
+) -> HTMLResponse:
+    """Show a case again, with what was typed and why it was not kept."""
+    with suppress(MetaDxError):  # what something else is asked for by now is on this page only
+        desk_of(request).cases.save_draft(session.account, study, form)
+    return _show(request, session, study, message=message, status=status, form=form)
 
 
 def revealed(desk: Desk, account: Account, case: CaseRow, reading: ReadingRow | None) -> Answer | None:
@@ -260,7 +262,13 @@ def _top(answer: Answer | None, known: list[Diagnosis]) -> Diagnosis | None:
 
 
 def _show(
-    request: Request, session: SignIn, study: str, *, message: str = "", status: int = 200
+    request: Request,
+    session: SignIn,
+    study: str,
+    *,
+    message: str = "",
+    status: int = 200,
+    form: dict[str, str] | None = None,
 ) -> HTMLResponse:
     desk = desk_of(request)
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
@@ -273,7 +281,10 @@ def _show(
     stage = reading.stage
     top = _top(answer, known)
     offered = verdicts(label(top) if top else "")
-    draft, notice = brought_back(reading.draft or {}, _mark(answer), offered)
+    awaited = desk.cases.awaited(session.account, study)
+    kept = reading.draft or {}  # of a version before this, without a word of what it is for
+    typed_before = form or (kept if kept.get("for", awaited) == awaited else {})
+    draft, notice = brought_back(typed_before, _mark(answer), offered)
     disputed, name = settles(session.account, case, reading), session.account.name
     everybody = case.state == "done" and stage == "decided"
     opinions = desk.cases.opinions(study)
@@ -313,6 +324,7 @@ def _show(
         adjudicated=adjudicated,
         known=disputed and desk.cases.known_answer(session.account, study) is not None,
         draft=draft,
+        awaited=awaited,
         verdicts=offered,
         notice="" if disputed else notice,
         diseases=[label(disease) for disease in known],

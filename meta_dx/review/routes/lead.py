@@ -28,8 +28,9 @@ Lead = Annotated[SignIn, Depends(having("lead"))]
 
 @router.get("/lead")
 def lead(request: Request, session: Lead) -> HTMLResponse:
-    """Show the model's switch and how far the cases are."""
+    """Show the model's switch and how far the cases are; that it was seen is written down."""
     desk = desk_of(request)
+    desk.trail.add(AuditLine(session.account.name, "view_lead"))
     counts = desk.worklist.page(session.account, "unread", most=1).counts
     shown = desk.dashboard()
     names = named(desk.decided_diseases())
@@ -89,6 +90,7 @@ def decisions(request: Request, session: Lead) -> Response:
 def audit(
     request: Request,
     session: Annotated[SignIn, Depends(having("audit"))],
+    check: bool = False,
     study: Annotated[str, Query(max_length=64)] = "",
     account: Annotated[str, Query(max_length=64)] = "",
     action: Annotated[str, Query(max_length=64)] = "",
@@ -99,19 +101,22 @@ def audit(
     Particulars tell verdicts and diseases: whoever reads cases, too, sees those of cases that are done.
     """
     desk = desk_of(request)
+    verdict, checked_at = desk.verdict(again=check)
     done = desk.cases.done()
     case = study.replace(" ", "")  # as a page groups its digits
     lines = desk.trail.lines(case, LINES + 1, account=account, action=action, before=before)
     older = lines[LINES - 1].seq if len(lines) > LINES else None
     lines, (accounts, actions) = lines[:LINES], desk.trail.said()
     named = {line.study for line in lines if line.study is not None}
+    desk.trail.add(AuditLine(session.account.name, "view_audit"))
     return page(
         request,
         "audit",
         session,
         lines=lines,
         withheld=named - done if session.account.may("read") else set(),
-        verdict=desk.trail.verify(),
+        verdict=verdict,
+        checked_at=checked_at,
         asked={"study": study, "account": account, "action": action},
         accounts=accounts,
         actions=actions,

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from meta_dx.errors import MetaDxError
 from meta_dx.records.accounts import SignIn
+from meta_dx.records.audit import AuditLine, Write
 from meta_dx.records.support import SupportSets
 from meta_dx.review.desk import Desk
 from meta_dx.review.forms import diagnosis_of, label
@@ -25,7 +26,8 @@ _MOST = 200
 
 @router.get("/teach")
 def teach_page(request: Request, session: Teaching) -> HTMLResponse:
-    """List the cases that are done, to choose from."""
+    """List the cases that are done, to choose from; that they were seen is written down."""
+    desk_of(request).trail.add(AuditLine(session.account.name, "view_teach"))
     return _show(request, session)
 
 
@@ -68,12 +70,18 @@ def teach(
             message = "This is not what was shown: here is what it would change now."
         # Which answers would change tells what they are: not where they may not be shown.
         reviewed = sorted(desk.cases.decided()) if desk.mode == "on" else []
+        desk.trail.write(lambda _, write: _view(write, session.account.name, lesson))
         preview = desk.teacher.preview(lesson, reviewed)
     except MetaDxError as fault:
         return _show(request, session, chosen, typed, search, message=str(fault), status=400)
     status = 409 if message else 200
     shown = (lesson, preview, _mark(live, lesson))
     return _show(request, session, chosen, typed, search, preview=shown, message=message, status=status)
+
+
+def _view(write: Write, name: str, lesson: Lesson) -> None:
+    for case in lesson.cases:
+        write(AuditLine(name, "preview_lesson", case.study, details={"code": lesson.disease.code}))
 
 
 def _live(desk: Desk) -> int:
@@ -143,7 +151,7 @@ def _show(
         typed=typed or {"disease": "", "new_scheme": "", "new_meaning": "", "basis": ""},
         bases=BASES,
         diseases=[label(disease) for disease in diseases],
-        preview=None if preview is None else _told(*preview[:2], names),
+        preview=None if preview is None else _told(*preview[:2], names, desk.cases.decided()),
         mark="" if preview is None else preview[2],
         message=message,
         told=told,
@@ -154,7 +162,7 @@ def _holds(row: dict[str, Any], part: str) -> bool:
     return any(part in str(row[name]).lower() for name in ("number", "study", "outcome", "confirmed"))
 
 
-def _told(lesson: Lesson, preview: Preview, names: dict[str, str]) -> dict[str, Any]:
+def _told(lesson: Lesson, preview: Preview, names: dict[str, str], decided: dict[str, str]) -> dict[str, Any]:
     known = {**names, lesson.disease.code: lesson.disease.meaning or lesson.disease.code}
 
     def name(code: str) -> str:
@@ -162,7 +170,15 @@ def _told(lesson: Lesson, preview: Preview, names: dict[str, str]) -> dict[str, 
 
     return {
         "disease": label(lesson.disease),
-        "cases": [(short(case.study), case.basis) for case in lesson.cases],
+        "cases": [
+            (
+                short(case.study),
+                case.basis,
+                name(said).replace("_", " ") if said != lesson.disease.code else "",
+            )
+            for case in lesson.cases
+            for said in [decided[case.study]]
+        ],
         "before": preview.cases_before,
         "after": preview.cases_after,
         "used": preview.used,
