@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from meta_dx.evaluation.asking import Asked
 from meta_dx.metrics import calibration, classification
-from meta_dx.metrics.intervals import monte_carlo_half_width, two_level_bootstrap
+from meta_dx.metrics.intervals import effect_on_others, monte_carlo_half_width, two_level_bootstrap
 
 Floats = npt.NDArray[np.float64]
 #: Lower and upper end of a 95 % interval.
@@ -110,23 +110,14 @@ class Tally:
         """
         if not np.isfinite(values).all():  # an AUROC with queries of one disease only
             return (float("nan"), float("nan"))
-        carried = values + beside + self._effect_on_others(values)[self._disease]
+        effect = effect_on_others(self.by_cell(values), self._cell_episode, self._cell_disease)
+        carried = values + beside + effect[self._disease]
         found = two_level_bootstrap(
             carried, self._disease, self._patient, resamples=_RESAMPLES, seed=self.seed
         )
         # The bootstrap weighs diseases alike, the episodes weigh them by how often they were drawn.
         shift = self.mean(values) - found.estimate
         return (found.low + shift, found.high + shift)
-
-    def _effect_on_others(self, values: npt.NDArray[np.floating]) -> Floats:
-        """Mean change of the others' sum, per disease, in episodes that hold it; zero where all hold all."""
-        cell = self.by_cell(values)
-        held = np.bincount(self._cell_disease)
-        usual = np.bincount(self._cell_disease, cell) / held
-        beyond = cell - usual[self._cell_disease]
-        others = np.bincount(self._cell_episode, beyond)[self._cell_episode] - beyond
-        effect = np.bincount(self._cell_disease, others) / held
-        return np.asarray(effect - (effect * held).sum() / held.sum())
 
 
 def method_result(tally: Tally, probabilities: Floats) -> MethodResult:

@@ -110,6 +110,31 @@ def paired_difference(
     return two_level_bootstrap(a - b, disease, patient, resamples=resamples, level=level, seed=seed)
 
 
+def effect_on_others(
+    recall: Floats, episode: npt.NDArray[np.int64], disease: npt.NDArray[np.int64]
+) -> Floats:
+    """Return what each disease does to the other classes of its episodes; zero where all episodes hold all.
+
+    Parameters
+    ----------
+    recall : ndarray, shape (cells,)
+        Mean figure of each class of each episode.
+    episode, disease : ndarray of int64, shape (cells,)
+        Numbers from 0, without gaps.
+
+    Returns
+    -------
+    ndarray, shape (diseases,)
+        Mean change of the others' sum in the episodes that hold the disease.
+    """
+    held = np.bincount(disease)
+    usual = np.bincount(disease, recall) / held
+    beyond = recall - usual[disease]
+    others = np.bincount(episode, beyond)[episode] - beyond
+    effect = np.bincount(disease, others) / held
+    return np.asarray(effect - (effect * held).sum() / held.sum())
+
+
 def separation_interval(
     scores: npt.ArrayLike,
     high: npt.ArrayLike,

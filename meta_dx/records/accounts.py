@@ -300,7 +300,7 @@ class Accounts:
             )
         return self._open(row.id, "openid")
 
-    def session(self, token: str) -> SignIn | None:
+    def session(self, token: str, *, used: bool = True) -> SignIn | None:
         """Return the session of a token, or None when it has ended; being used keeps it open."""
         digest = _digest(token)
         with self._records.reading() as session:
@@ -311,11 +311,12 @@ class Accounts:
         moment = datetime.now(UTC)
         seen = datetime.fromisoformat(row.seen_at)
         if row.ends_at <= now() or moment - seen > IDLE:
-            self.sign_out(token)
+            if used:
+                self.sign_out(token)
             return None
-        if moment - seen > IDLE / 30:  # not a write for every picture of a case
+        if used and moment - seen > IDLE / 30:  # not a write for every picture of a case
             self._records.write(lambda session: _touch(session, digest))
-        left = min(IDLE, datetime.fromisoformat(row.ends_at) - moment)
+        left = min((moment if used else seen) + IDLE, datetime.fromisoformat(row.ends_at)) - moment
         return SignIn(_account(account), row.csrf, seconds_left=int(left.total_seconds()))
 
     def sign_out(self, token: str) -> None:

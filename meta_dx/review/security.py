@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Form, Header, HTTPException, Request, Response
 
-from meta_dx.records.accounts import IDLE, Right, SignIn
-from meta_dx.records.schema import AccountRow, SignInRow
+from meta_dx.records.accounts import Right, SignIn
 from meta_dx.review.desk import Desk
 
 COOKIE, FORM_COOKIE = "meta_dx_session", "meta_dx_form"
@@ -71,17 +68,10 @@ def seconds_left(request: Request) -> int:
     SignInNeededError
         There is none, or it has ended.
     """
-    digest = hashlib.sha256(request.cookies.get(COOKIE, "").encode()).hexdigest()
-    with desk_of(request).records.reading() as session:
-        row = session.get(SignInRow, digest)
-        account = None if row is None else session.get(AccountRow, row.account)
-    if row is None or account is None or not account.enabled:
+    found = desk_of(request).accounts.session(request.cookies.get(COOKIE, ""), used=False)
+    if found is None:
         raise SignInNeededError
-    end = min(datetime.fromisoformat(row.ends_at), datetime.fromisoformat(row.seen_at) + IDLE)
-    left = int((end - datetime.now(UTC)).total_seconds())
-    if left <= 0:
-        raise SignInNeededError
-    return left
+    return found.seconds_left
 
 
 def having(*rights: Right) -> Callable[[SignIn], SignIn]:

@@ -31,7 +31,7 @@ from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.stage import StageResult
 from meta_dx.training.start import embedded, encoder_of
 from meta_dx.training.task import SELECTION_VERSION, TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Learner, Recalls, ValidationEpisodes, paired_interval
+from meta_dx.training.validation import Hits, Learner, Recalls, ValidationEpisodes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,6 +134,7 @@ class _Candidate:
     base_mean: Tensor
     learners: dict[str, Learner]
     recalls: dict[str, Recalls]
+    hits: dict[str, Hits]
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -204,7 +205,7 @@ def select(
             _add_learner(task, stage, candidates, episodes, features)
         else:
             candidates.append(_candidate(task, stage, episodes, features))
-    chosen, head, note = _choice(candidates)
+    chosen, head, note = _choice(candidates, episodes)
     table = _table(candidates, alone, episodes, chosen, head)
     contained = {name: [task.learner.own(name), weights_hash(one)] for name, one in chosen.heads.items()}
     result = TrainingResult(
@@ -235,7 +236,8 @@ def _candidate(
     if "head" in stage.best:
         heads[PROTOTYPICAL].load_state_dict(stage.best["head"])
     recalls = {name: episodes.recalls(head, validation) for name, head in heads.items()}
-    return _Candidate(stage.name, encoder, base_mean, heads, recalls)
+    hits = {name: episodes.hits(head, validation) for name, head in heads.items()}
+    return _Candidate(stage.name, encoder, base_mean, heads, recalls, hits)
 
 
 def _add_learner(
@@ -253,6 +255,7 @@ def _add_learner(
     home.learners[stage.name] = learner.eval()
     _, validation = embedded(task, home.encoder, features)
     home.recalls[stage.name] = episodes.recalls(learner, validation)
+    home.hits[stage.name] = episodes.hits(learner, validation)
 
 
 def _network_recalls(task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes) -> Recalls:
@@ -262,7 +265,7 @@ def _network_recalls(task: TrainingTask, stage: StageResult, episodes: Validatio
     return image_recalls(learner.to(device).eval(), episodes, task, Pictures(task.images, device))
 
 
-def _choice(candidates: Sequence[_Candidate]) -> tuple[_Candidate, str, str]:
+def _choice(candidates: Sequence[_Candidate], episodes: ValidationEpisodes) -> tuple[_Candidate, str, str]:
     """Return encoder, serving head, and the sentence that says why.
 
     The best head that gives a plain answer, or the neural process where it is not worse by more than the
@@ -276,7 +279,7 @@ def _choice(candidates: Sequence[_Candidate]) -> tuple[_Candidate, str, str]:
     for candidate in candidates:
         if UNCERTAIN not in candidate.heads:
             continue
-        gap, low, high = paired_interval(candidate.recalls[UNCERTAIN], plain.recalls[head])
+        gap, low, high = episodes.difference(candidate.hits[UNCERTAIN], plain.hits[head])
         measured = f"{100 * gap:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
         against = f"against {best}: {measured}.{beside}"
         diseases = len({code for found in plain.recalls[head].values() for code in found if code})

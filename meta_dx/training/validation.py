@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from meta_dx.cohort.examples import Examples
@@ -16,7 +17,7 @@ from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, most_ways
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
-from meta_dx.metrics.intervals import monte_carlo_half_width
+from meta_dx.metrics.intervals import effect_on_others, monte_carlo_half_width, two_level_bootstrap
 from meta_dx.training.embedding import Vectors
 from meta_dx.training.options import TrainingOptions
 
@@ -32,6 +33,8 @@ Learner = Head | BodyLearner
 Floats = npt.NDArray[np.float64]
 #: Number of shots → disease → recall in each episode that held it; under "" each episode's mean.
 Recalls = Mapping[int, Mapping[str, Floats]]
+#: Number of shots → whether each query was answered rightly, in the order of the episodes' queries.
+Hits = Mapping[int, Floats]
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class ValidationEpisodes:
         seed: int,
         ancestors: Mapping[str, Collection[str]] | None = None,
     ) -> None:
+        self._examples = examples
         self.plans: dict[int, list[EpisodePlan]] = {}
         self.ways = common_ways(examples, options, ancestors)
         for wanted in options.validation_shots:
@@ -140,6 +144,37 @@ class ValidationEpisodes:
             shots: gathered(pair for answer in _answers(learner, plans, vectors) for pair in answer.recalls())
             for shots, plans in self.plans.items()
         }
+
+    def hits(self, learner: Learner, vectors: Vectors) -> Hits:
+        """Return whether each query is answered rightly; parameters are those of :meth:`recalls`."""
+        return {
+            shots: np.concatenate(
+                [hit for answer in _answers(learner, plans, vectors) for hit in answer.hits()]
+            )
+            for shots, plans in self.plans.items()
+        }
+
+    def difference(self, first: Hits, second: Hits) -> tuple[float, float, float]:
+        """Return by how much the first is more often right on the same queries, and the 95 % interval of that.
+
+        Averaged over the numbers of shots. Bootstrap over diseases, then patients, with what a disease does to the
+        others of its episodes, as in the evaluation (``docs/evaluation.md``).
+        """
+        parts: list[pd.DataFrame] = []
+        gaps = []
+        for shots, plans in self.plans.items():
+            asked = _queries(plans, self._examples)
+            asked["gap"] = first[shots] - second[shots]
+            cell = asked.groupby(["episode", "disease"])["gap"].mean().reset_index()
+            codes, which = np.unique(cell["disease"], return_inverse=True)
+            effect = effect_on_others(cell["gap"].to_numpy(), cell["episode"].to_numpy(), which)
+            asked["gap"] += asked["disease"].map(dict(zip(codes, effect, strict=True)))
+            gaps.append(cell.groupby("episode")["gap"].mean().mean())
+            parts.append(asked.groupby(["disease", "patient"])["gap"].mean().reset_index())
+        units = pd.concat(parts)
+        found = two_level_bootstrap(units["gap"], units["disease"], units["patient"])
+        gap = float(np.mean(gaps))
+        return gap, gap + found.low - found.estimate, gap + found.high - found.estimate
 
     def check(self, learner: Learner, vectors: Vectors) -> Checked:
         """Let a learner that says how sure it is answer every episode, and some of many more diseases.
@@ -212,24 +247,6 @@ def common_ways(
     return min(
         feasible(examples, options.validation_ways, shots, ancestors)[0] for shots in options.validation_shots
     )
-
-
-def paired_interval(first: Recalls, second: Recalls) -> tuple[float, float, float]:
-    """Return by how much the first is more often right on the same episodes, and the 95 % interval of that.
-
-    Bootstrap over diseases of each disease's mean difference, averaged over the numbers of shots.
-    """
-    codes = sorted({code for found in first.values() for code in found if code})
-    gaps = np.array(
-        [
-            np.mean([first[k][code].mean() - second[k][code].mean() for k in first if code in first[k]])
-            for code in codes
-        ]
-    )
-    rng = np.random.default_rng(0)
-    resampled = gaps[rng.integers(len(gaps), size=(_RESAMPLES, len(gaps)))].mean(1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(gaps.mean()), float(low), float(high)
 
 
 def feasible(
@@ -312,6 +329,12 @@ class _Answers:
         for plan, recalls in zip(self.plans, recall.double().numpy(), strict=True):
             yield plan, recalls[: len(plan.classes)]
 
+    def hits(self) -> Iterator[Floats]:
+        """Yield whether each query of an episode is answered rightly, in the order of the plan's queries."""
+        right = (self.probabilities.argmax(-1) == self.episode.query_y).double()
+        for hit, real in zip(right, self.episode.query_mask, strict=True):
+            yield hit[real].numpy()
+
     def log_losses(self) -> Floats:
         """Return -log p of the true class as a share of log N, mean over classes of each class's mean, (E,)."""
         p = self.probabilities.double().clamp_min(_LEAST_PROBABILITY)
@@ -332,6 +355,16 @@ class _Answers:
 
     def _asked(self) -> torch.Tensor:
         return self._hot().sum(1)  # (E, N)
+
+
+def _queries(plans: Sequence[EpisodePlan], examples: Examples) -> pd.DataFrame:
+    """Return ``episode``, ``disease`` and ``patient`` of every query, in the order of the plans."""
+    rows = np.concatenate([row for plan in plans for row in plan.query])
+    count = [sum(map(len, plan.query)) for plan in plans]
+    episode = np.repeat(np.arange(len(plans)), count)
+    return pd.DataFrame(
+        {"episode": episode, "disease": examples.code[rows], "patient": examples.patient[rows]}
+    )
 
 
 def _answers(

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.interval_coverage import cohort as simulated
 from meta_dx.cohort.examples import Examples
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.neural_process import NeuralProcess
 from meta_dx.learners.options import NeuralProcessOptions
 from meta_dx.learners.prototypical import Prototypical
 from meta_dx.training import validation
+from meta_dx.training.options import TrainingOptions
 from meta_dx.training.validation import Checked, ValidationEpisodes, feasible, validation_fits
 from tests.training.tiny import FAST, cohort
 
@@ -184,3 +186,33 @@ def test_perfect_embeddings_score_one() -> None:
     episodes = ValidationEpisodes(examples, FAST, 0)
     assert episodes.accuracy(Prototypical(4).eval(), vectors) == 1.0
     assert not torch.is_inference_mode_enabled()
+
+
+def test_the_difference_of_two_heads_is_held_about_as_often_as_its_interval_says() -> None:
+    random = np.random.default_rng(11)
+    options = TrainingOptions(validation_shots=(5,), validation_episodes=60)
+    weights = np.array([1.0, 1, 1, 1, 1, 0], dtype=np.float32)  # the second head does not see a feature
+
+    def compared(index: int, diseases: int) -> tuple[float, float, float]:
+        examples, vectors = simulated(random, diseases, 5)
+        episodes = ValidationEpisodes(examples, options, index)
+        head = Prototypical(6, learned_scale=False).eval()
+        seen = [(vectors * w).astype(np.float32) for w in (weights, np.ones(6))]
+        return episodes.difference(*(episodes.hits(head, x) for x in seen))
+
+    truth = np.mean([compared(index, 40)[0] for index in range(80)])
+    ends = [compared(index, 20)[1:] for index in range(60)]
+    assert sum(low <= truth <= high for low, high in ends) >= 52
+    assert sum(low > truth for low, _ in ends) <= 6
+
+
+def test_heads_that_answer_alike_differ_by_nothing() -> None:
+    _, examples = cohort(4, 7)
+    vectors = np.random.default_rng(0).normal(size=(len(examples), 3)).astype(np.float32)
+    episodes = ValidationEpisodes(examples, FAST, 0)
+    head = Prototypical(3).eval()
+    hits, scores = episodes.hits(head, vectors), episodes.scores(head, vectors)
+    assert episodes.difference(hits, hits) == (0.0, 0.0, 0.0)
+    never = {shots: np.zeros_like(hit) for shots, hit in hits.items()}
+    expected = np.mean([score.accuracy for score in scores])
+    assert episodes.difference(hits, never)[0] == pytest.approx(expected)
