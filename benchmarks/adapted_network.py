@@ -25,10 +25,10 @@ from meta_dx.steps.training import training_task
 from meta_dx.training.adapted import adapted_network, support_plan
 from meta_dx.training.body import NETWORK_LEARNERS, build_on_images, support_images
 from meta_dx.training.embedding import Pictures
+from meta_dx.training.feasibility import common_ways
 from meta_dx.training.stage import StageResult
 from meta_dx.training.task import TrainingTask
 from meta_dx.training.train import trained_learner
-from meta_dx.training.validation import common_ways
 
 Array = np.ndarray
 

@@ -58,13 +58,14 @@ from meta_dx.training.body import NETWORK_LEARNERS, build_on_images, study_answe
 from meta_dx.training.determinism import seeded  # noqa: E402
 from meta_dx.training.embedding import Pictures  # noqa: E402
 from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans  # noqa: E402
+from meta_dx.training.feasibility import common_ways  # noqa: E402
 from meta_dx.training.frozen import build_on_embeddings, train_on_embeddings  # noqa: E402
 from meta_dx.training.pretraining import pretrain  # noqa: E402
 from meta_dx.training.shards import Shard  # noqa: E402
 from meta_dx.training.stage import StageResult, run_stage  # noqa: E402
 from meta_dx.training.start import embedded, encoder_of  # noqa: E402
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed  # noqa: E402
-from meta_dx.training.validation import Checked, ValidationEpisodes, common_ways  # noqa: E402
+from meta_dx.training.validation import Checked, ValidationEpisodes  # noqa: E402
 
 #: Beside the weights of a learner: what it was trained from.
 ORIGIN = "origin.json"

@@ -41,7 +41,7 @@ from meta_dx.training.pretraining import pretrain
 from meta_dx.training.stage import StageResult
 from meta_dx.training.start import embedded, encoder_of, with_prior_head
 from meta_dx.training.task import TrainingTask, step_seed
-from meta_dx.training.validation import ValidationEpisodes, paired_interval
+from meta_dx.training.validation import ValidationEpisodes
 
 FORMS = {
     "attentive neural process": {},
@@ -88,14 +88,14 @@ def main() -> None:
     bench = opened(asked.cohort)
     plain_name = bench.task.learner.anp.prior_head
     plain = build_head(plain_name, bench.vectors.shape[1], base_mean=bench.base_mean).eval()
-    below = bench.episodes.recalls(plain, bench.vectors)
+    below = bench.episodes.hits(plain, bench.vectors)
     checked = bench.episodes.check(plain, bench.vectors)
     say(f"plain head, {plain_name}: {checked.accuracy:.1%}, log loss {checked.log_loss:.3f} of guessing")
     for form, changes in FORMS.items():
         with tempfile.TemporaryDirectory() as folder:
             head, stage = bench.trained(changes, asked.steps, Path(folder))
         found = bench.episodes.check(head, bench.vectors)
-        gap, low, high = paired_interval(bench.episodes.recalls(head, bench.vectors), below)
+        gap, low, high = bench.episodes.difference(bench.episodes.hits(head, bench.vectors), below)
         say(
             f"{form}: {found.accuracy:.1%} ({100 * gap:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}), "
             f"log loss {found.log_loss:.3f}, weights of step {stage.best_step}"

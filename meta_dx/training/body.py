@@ -31,11 +31,12 @@ from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures
 from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans, what_fits
+from meta_dx.training.feasibility import common_ways
 from meta_dx.training.optimizing import unclipped
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, Floats, Recalls, ValidationEpisodes, common_ways, gathered
+from meta_dx.training.validation import Checked, Floats, Recalls, ValidationEpisodes, gathered
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -21,10 +21,11 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import episode_sampler, episodic_stage, shard_plans, what_fits
+from meta_dx.training.feasibility import common_ways
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, ValidationEpisodes, common_ways
+from meta_dx.training.validation import Checked, ValidationEpisodes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

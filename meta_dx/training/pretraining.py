@@ -16,10 +16,11 @@ from meta_dx.training.augmentation import augment, mixed
 from meta_dx.training.determinism import seeded
 from meta_dx.training.drawing import Batches
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
+from meta_dx.training.feasibility import validation_fits
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
 from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, ValidationEpisodes, validation_fits
+from meta_dx.training.validation import Checked, ValidationEpisodes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,11 +14,11 @@ from meta_dx.cohort.examples import Examples
 from meta_dx.episodes.collate import collate
 from meta_dx.episodes.episode import Episode, Query
 from meta_dx.episodes.plan import EpisodePlan, EpisodeSampler, most_ways
-from meta_dx.errors import MetaDxError
 from meta_dx.learners.base import Head
 from meta_dx.learners.body import BodyLearner
 from meta_dx.metrics.intervals import effect_on_others, monte_carlo_half_width, two_level_bootstrap
 from meta_dx.training.embedding import Vectors
+from meta_dx.training.feasibility import common_ways, feasible
 from meta_dx.training.options import TrainingOptions
 
 _AT_ONCE = 100  # episodes in one batch
@@ -230,71 +230,6 @@ def _crowded(
         examples, (ways, most), shots, options.validation_queries, seed, ancestors=ancestors
     )
     return list(sampler.plans(min(_CROWDED, options.validation_episodes)))
-
-
-def common_ways(
-    examples: Examples, options: TrainingOptions, ancestors: Mapping[str, Collection[str]] | None = None
-) -> int:
-    """Return the ways of all validation episodes: what is wanted, or fewer where some shots permit no more.
-
-    One number for all shots, because some learners are built for one number of ways.
-
-    Raises
-    ------
-    MetaDxError
-        ``too_few_diseases``.
-    """
-    return min(
-        feasible(examples, options.validation_ways, shots, ancestors)[0] for shots in options.validation_shots
-    )
-
-
-def feasible(
-    examples: Examples, ways: int, shots: int, ancestors: Mapping[str, Collection[str]] | None = None
-) -> tuple[int, int]:
-    """Return the ways and shots nearest to what is wanted for which there are enough patients.
-
-    Shots are lowered until so many diseases have enough patients; where they are too few even for one shot, the ways
-    are lowered to their number, with as many shots as all of these have patients for.
-
-    Parameters
-    ----------
-    examples : Examples
-        Labelled studies.
-    ways, shots : int
-        What is wanted.
-    ancestors : mapping of str to collection of str, optional
-        Diseases above each code.
-
-    Returns
-    -------
-    ways, shots : int
-
-    Raises
-    ------
-    MetaDxError
-        ``too_few_diseases``.
-    """
-    possible = min(ways, most_ways(examples, 1, ancestors))
-    if possible >= 2:
-        return possible, next(k for k in range(shots, 0, -1) if most_ways(examples, k, ancestors) >= possible)
-    counts = examples.patients_per_disease()
-    listed = ", ".join(f"{code} ({patients})" for code, patients in sorted(counts.items())[:10]) or "none"
-    raise MetaDxError(
-        "too_few_diseases",
-        "Episodes need two diseases with at least 3 patients each, none an ancestor of the other; there are "
-        f"{len(counts)}: {listed}. "
-        "Add cases, or lower the thresholds of [split] so that more diseases come to this side.",
-    )
-
-
-def validation_fits(
-    examples: Examples, options: TrainingOptions, ancestors: Mapping[str, Collection[str]] | None = None
-) -> dict[str, object]:
-    """Return what patients permit in validation, for a stage's key; nothing where it is what is wanted."""
-    wanted = [(options.validation_ways, shots) for shots in options.validation_shots]
-    found = [feasible(examples, *size, ancestors) for size in wanted]
-    return {} if found == wanted else {"validation_fits": found}
 
 
 def gathered(answers: Iterable[tuple[EpisodePlan, Floats]]) -> Mapping[str, Floats]:

@@ -16,8 +16,9 @@ from meta_dx.learners.neural_process import NeuralProcess
 from meta_dx.learners.options import NeuralProcessOptions
 from meta_dx.learners.prototypical import Prototypical
 from meta_dx.training import validation
+from meta_dx.training.feasibility import feasible, validation_fits
 from meta_dx.training.options import TrainingOptions
-from meta_dx.training.validation import Checked, ValidationEpisodes, feasible, validation_fits
+from meta_dx.training.validation import Checked, ValidationEpisodes
 from tests.training.tiny import FAST, cohort
 
 
