@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from meta_dx.errors import MetaDxError
@@ -20,7 +20,6 @@ from meta_dx.records.audit import AuditLine, AuditTrail, Write, said_by
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import BlindOpinion, Decision, Kind, Opinion, Shown
 from meta_dx.records.schema import (
-    AuditRow,
     CaseRow,
     OpinionRow,
     ReadingRow,
@@ -363,23 +362,6 @@ class Cases:
         with self._records.reading() as session:
             return case_rows.waiting(session)
 
-    def arrivals(self) -> dict[str, str]:
-        """Return when every case was added, newest first."""
-        query = select(CaseRow.study, CaseRow.added_at).order_by(CaseRow.added_at.desc(), CaseRow.study)
-        with self._records.reading() as session:
-            return {study: moment for study, moment in session.execute(query)}
-
-    def patients(self) -> dict[str, str]:
-        """Return whose case each is, as a surrogate."""
-        with self._records.reading() as session:
-            return {study: who for study, who in session.execute(select(CaseRow.study, CaseRow.patient))}
-
-    def spans(self) -> list[tuple[str, str | None, str | None]]:
-        """Return when every reading was started, read blind and decided; None where it has not come so far."""
-        columns = ReadingRow.started_at, ReadingRow.read_at, ReadingRow.decided_at
-        with self._records.reading() as session:
-            return [(start, read, end) for start, read, end in session.execute(select(*columns))]
-
     def everything(self) -> list[Opinion]:
         """Return every opinion about every case, in order of time."""
         with self._records.reading() as session:
@@ -403,15 +385,6 @@ class Cases:
         row = case_rows.add(session, account, study, kind, content, shown)
         seal = self._trail.seal(said_by(row, account.name))
         return {"kind": kind, "version": row.version, "seal": seal}
-
-    def first_shown(self, study: str) -> str | None:
-        """Return when a reader was first shown an answer of the model about a case, None before that."""
-        row = AuditRow
-        seen = select(func.min(row.at)).where(
-            row.study == study, row.action == "reveal", row.bundle.is_not(None)
-        )
-        with self._records.reading() as session:
-            return session.scalar(seen)
 
     def stood(self, study: str) -> list[Opinion]:
         """Return the decisions after which a case was done, in order of time; while it is done, the last one stands."""

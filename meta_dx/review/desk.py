@@ -17,6 +17,7 @@ from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.accounts import Account, Accounts
 from meta_dx.records.audit import AuditLine, AuditTrail, AuditVerdict, Write
+from meta_dx.records.case_times import arrivals, first_shown, patients, spans
 from meta_dx.records.cases import Cases
 from meta_dx.records.database import Records
 from meta_dx.records.lengths import Lengths
@@ -208,27 +209,27 @@ class Desk:
         for case in current.cases if current else ():
             if (case.basis or "").startswith(_REFERENCE):
                 references[case.study] = case.code
-        return dashboard(self._read_cases(said), references, self.cases.spans())
+        return dashboard(self._read_cases(said), references, spans(self.records))
 
     def drift(self) -> Drift:
         """Return what has changed in what comes in, in what the model answers and in how readers agree with it.
 
         What the model answers counts only for cases that are done.
         """
-        arrived = self.cases.arrivals()
+        arrived = arrivals(self.records)
         asked = self.insight if self.mode != "off" else None
         inputs = asked.inputs(list(arrived)[:_RECENT]) if asked is not None else Inputs()
         # A lead reads too: no figure may tell what the model says about a case that somebody has yet to read blind.
         done = self.cases.done()
         answers = [one for run in latest_predictions(self.records) for one in run.studies]
-        patients = self.cases.patients()
+        whose = patients(self.records)
         answered = [
             AnsweredCase(
                 week_of(arrived[one.study]),
                 ranked(one.probabilities)[0][0],
                 one.epistemic,
                 one.aleatoric,
-                patients[one.study],
+                whose[one.study],
             )
             for one in answers
             if one.study in arrived and one.study in done
@@ -237,7 +238,7 @@ class Desk:
 
     def _read_cases(self, said: Sequence[Opinion]) -> list[ReadCase]:
         answers = run_answers(self.records, {one.run for one in said if one.run is not None})
-        done, told = self.cases.done(), read_cases(said, answers, self.cases.patients())
+        done, told = self.cases.done(), read_cases(said, answers, patients(self.records))
         read = [case if case.study in done else replace(case, answer={}, beside={}) for case in told]
         unseen = {case.study for case in read if not case.answer and case.study in done}
         return with_unseen(read, unseen_answers(self.records, unseen)) if unseen else read
@@ -311,7 +312,7 @@ class Desk:
                 "A case whose images readers have called not fit for reading cannot become support.",
             )
         cases = [
-            confirmed(study, disease, basis, self.cases.opinions(study), self.cases.first_shown(study))
+            confirmed(study, disease, basis, self.cases.opinions(study), first_shown(self.records, study))
             for study in dict.fromkeys(studies)
         ]
         return Lesson(disease, tuple(cases))

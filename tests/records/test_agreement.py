@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
+from meta_dx.records.case_times import spans
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import Decision, Diagnosis, Shown
 from meta_dx.records.schema import ReadingRow
@@ -69,7 +70,7 @@ def test_the_time_of_a_reading_ends_with_the_first_decision(desk: Desk) -> None:
     with desk.records.transaction() as session:
         session.execute(update(ReadingRow).values(decided_at="2026-01-01T00:00:00+00:00"))
     desk.decide(desk.anna, Y)
-    assert [end for _, _, end in desk.cases.spans()] == ["2026-01-01T00:00:00+00:00"]
+    assert [end for _, _, end in spans(desk.records)] == ["2026-01-01T00:00:00+00:00"]
 
 
 def test_a_draft_is_kept_for_what_is_awaited_only(double: Desk) -> None:
