@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -289,7 +290,11 @@ def test_an_instance_whose_file_the_archive_has_lost_is_a_code_and_the_other_stu
 
 
 def test_storescu_sends_to_the_listener_and_the_source_is_taken_in(home, source, tmp_path) -> None:
-    if shutil.which("storescu") is None:
+    # pynetdicom installs a program of the same name beside Python.
+    beside = str(Path(sys.executable).parent)
+    path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if one != beside)
+    storescu = shutil.which("storescu", path=path)
+    if storescu is None:
         pytest.skip("storescu is not installed (Debian: dcmtk)")
     sent = small_archive(source)
     (tmp_path / "c.toml").write_text('[cohort]\nname = "c"\nsources = ["received:"]\n')
@@ -302,7 +307,7 @@ def test_storescu_sends_to_the_listener_and_the_source_is_taken_in(home, source,
         assert run.stdout is not None and b"listens" in run.stdout.readline()
         for title, fine in (("STRANGER", False), ("SENDER", True)):
             command = [
-                "storescu",
+                storescu,
                 "-aet",
                 title,
                 "-aec",
