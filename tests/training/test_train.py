@@ -21,7 +21,7 @@ from meta_dx.training.episodic import meta_train
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult, load_result, select
 from meta_dx.training.stage import CHECKPOINT
-from meta_dx.training.task import TrainingTask, step_seed
+from meta_dx.training.task import LEAST_BF16_SIDE, TrainingTask, step_seed
 from meta_dx.training.train import train
 from meta_dx.training.validation import Checked, ValidationEpisodes
 from tests.training.tiny import cohort, tiny_task
@@ -240,6 +240,11 @@ def test_volumes_train_as_pictures_do(tmp_path: Path) -> None:
 
 
 def test_bf16_trains_on_a_cpu(tmp_path: Path) -> None:
-    result = pretrain(tiny_task(tmp_path, precision="bf16"))
+    task = tiny_task(tmp_path, precision="bf16")
+    with pytest.raises(MetaDxError, match="at least 32 pixels a side, not 16"):
+        pretrain(task)
+    larger = task.images.repeat(LEAST_BF16_SIDE // task.images.shape[2], 2).repeat(2, 3)
+    result = pretrain(replace(task, images=larger))
     assert result.best_accuracy > 0.4
+    assert result.skipped == 0
     assert all(value.isfinite().all() for value in final_weights(tmp_path, "pretrain").values())
