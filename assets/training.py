@@ -10,7 +10,7 @@ from meta_dx.training.task import SELECTION_VERSION, TRAINING_VERSION
 
 _CODE_VERSION = str(TRAINING_VERSION)
 #: Learners that the same input gives other weights than when ``TRAINING_VERSION`` was raised last, and how often so.
-_LATER = {"anp": 1, "proto_maml": 1}
+_LATER = {"anp": 2, "proto_maml": 2} | dict.fromkeys(("maml", "anil", "reptile", "fine_tuning"), 1)
 _CHOICE_VERSION = f"{TRAINING_VERSION}.{SELECTION_VERSION}"
 
 
