@@ -88,7 +88,8 @@ def test_a_learner_whose_training_changed_is_out_of_date_and_the_others_are_not(
 ) -> None:
     graph = definitions.resolve_asset_graph()
     version = {
-        name: graph.get(dg.AssetKey(f"{name}_learner")).code_version for name in ("anp", "maml", "mann", "leo")
+        name: graph.get(dg.AssetKey(f"{name}_learner")).code_version
+        for name in ("anp", "maml", "mann", "leo")
     }
     assert version["mann"] == version["leo"] not in (version["anp"], version["maml"])
 
