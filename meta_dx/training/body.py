@@ -7,7 +7,7 @@ for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from meta_dx.training.optimizing import unclipped
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import StageResult, finished, run_stage
 from meta_dx.training.task import TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Checked, Floats, Recalls, ValidationEpisodes, gathered
+from meta_dx.training.validation import Checked, Floats, Hits, ValidationEpisodes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -143,13 +143,13 @@ class _Tasks:
 
     def validate(self) -> Checked:
         """Return the learner's accuracy on the first validation episodes."""
-        found = image_recalls(self._learner.eval(), self._validation, self._task, self._pictures)
-        return Checked(float(np.mean([score.accuracy for score in self._validation.scored(found)])))
+        found = image_hits(self._learner.eval(), self._validation, self._task, self._pictures)
+        return Checked(self._validation.accuracy_of(found))
 
 
-def image_recalls(
+def image_hits(
     learner: BodyLearner, episodes: ValidationEpisodes, task: TrainingTask, pictures: Pictures
-) -> Recalls:
+) -> Hits:
     """Let a learner answer the first ``body_validation_episodes`` of each number of shots.
 
     Parameters
@@ -165,21 +165,19 @@ def image_recalls(
 
     Returns
     -------
-    Recalls
+    Hits
     """
     most = task.options.body_validation_episodes
     return {
-        shots: gathered(_answered(learner, plans[:most], task.validation, pictures, task.seed))
+        shots: np.concatenate(
+            [
+                (found.argmax(1) == n).astype(np.float64)
+                for plan in plans[:most]
+                for n, found in enumerate(study_answers(learner, plan, task.validation, pictures, task.seed))
+            ]
+        )
         for shots, plans in episodes.plans.items()
     }
-
-
-def _answered(
-    learner: BodyLearner, plans: Sequence[EpisodePlan], examples: Examples, pictures: Pictures, seed: int
-) -> Iterator[tuple[EpisodePlan, Floats]]:
-    for plan in plans:
-        answers = study_answers(learner, plan, examples, pictures, seed)
-        yield plan, np.array([float((found.argmax(1) == n).mean()) for n, found in enumerate(answers)])
 
 
 def study_answers(

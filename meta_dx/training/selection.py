@@ -21,7 +21,7 @@ from meta_dx.home import fingerprint_of, write_bytes, write_json
 from meta_dx.learners.base import Head
 from meta_dx.learners.registry import BASELINES, build_head, head_from_payload, head_payload
 from meta_dx.progress import Progress, silent
-from meta_dx.training.body import build_on_images, image_recalls
+from meta_dx.training.body import build_on_images, image_hits
 from meta_dx.training.comparison import plot_comparison, ranked
 from meta_dx.training.curves import Curve, plot_curves
 from meta_dx.training.embedding import Pictures
@@ -31,7 +31,7 @@ from meta_dx.training.options import FROZEN_LEARNERS
 from meta_dx.training.stage import StageResult
 from meta_dx.training.start import embedded, encoder_of
 from meta_dx.training.task import SELECTION_VERSION, TrainingTask, open_fabric, step_seed
-from meta_dx.training.validation import Hits, Learner, Recalls, ValidationEpisodes
+from meta_dx.training.validation import Hits, Learner, ValidationEpisodes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,17 +133,13 @@ class _Candidate:
     encoder: Encoder
     base_mean: Tensor
     learners: dict[str, Learner]
-    recalls: dict[str, Recalls]
     hits: dict[str, Hits]
+    means: dict[str, float]  # accuracy over the numbers of shots
 
     @property
     def heads(self) -> dict[str, Head]:
         """Return what can live in a bundle: any number of diseases, and a small state."""
         return {name: head for name, head in self.learners.items() if _serves(head)}
-
-    def mean(self, learner: str) -> float:
-        """Mean accuracy over the numbers of shots."""
-        return float(np.mean([found[""].mean() for found in self.recalls[learner].values()]))
 
 
 def _serves(learner: Learner) -> TypeGuard[Head]:
@@ -196,11 +192,11 @@ def select(
     seed = step_seed(task.seed, SELECTED, 0)
     episodes = ValidationEpisodes(task.validation, task.options, seed, task.ancestors)
     candidates: list[_Candidate] = []
-    alone: dict[str, Recalls] = {}
+    alone: dict[str, Hits] = {}
     for done, stage in enumerate(stages):
         progress(done, len(stages), f"comparing learners on {stage.name}")
         if "learner" in stage.best:
-            alone[stage.name] = _network_recalls(task, stage, episodes)
+            alone[stage.name] = _network_hits(task, stage, episodes)
         elif stage.name in FROZEN_LEARNERS:
             _add_learner(task, stage, candidates, episodes, features)
         else:
@@ -235,9 +231,9 @@ def _candidate(
     }
     if "head" in stage.best:
         heads[PROTOTYPICAL].load_state_dict(stage.best["head"])
-    recalls = {name: episodes.recalls(head, validation) for name, head in heads.items()}
     hits = {name: episodes.hits(head, validation) for name, head in heads.items()}
-    return _Candidate(stage.name, encoder, base_mean, heads, recalls, hits)
+    means = {name: episodes.accuracy_of(found) for name, found in hits.items()}
+    return _Candidate(stage.name, encoder, base_mean, heads, hits, means)
 
 
 def _add_learner(
@@ -254,15 +250,15 @@ def _add_learner(
     learner.load_state_dict(stage.best["head"])
     home.learners[stage.name] = learner.eval()
     _, validation = embedded(task, home.encoder, features)
-    home.recalls[stage.name] = episodes.recalls(learner, validation)
-    home.hits[stage.name] = episodes.hits(learner, validation)
+    home.hits[stage.name] = found = episodes.hits(learner, validation)
+    home.means[stage.name] = episodes.accuracy_of(found)
 
 
-def _network_recalls(task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes) -> Recalls:
+def _network_hits(task: TrainingTask, stage: StageResult, episodes: ValidationEpisodes) -> Hits:
     device = open_fabric(task).device
     learner = build_on_images(stage.name, task)
     learner.load_state_dict(stage.best["learner"])
-    return image_recalls(learner.to(device).eval(), episodes, task, Pictures(task.images, device))
+    return image_hits(learner.to(device).eval(), episodes, task, Pictures(task.images, device))
 
 
 def _choice(candidates: Sequence[_Candidate], episodes: ValidationEpisodes) -> tuple[_Candidate, str, str]:
@@ -272,9 +268,9 @@ def _choice(candidates: Sequence[_Candidate], episodes: ValidationEpisodes) -> t
     margin: it also says how sure it is, and why.
     """
     pairs = [(c, name) for c in candidates for name in c.heads if name != UNCERTAIN]
-    plain, head = max(pairs, key=lambda pair: pair[0].mean(pair[1]))  # the first of several that are level
-    best = f"{head} on the {plain.stage} checkpoint ({plain.mean(head):.1%} on the validation diseases)"
-    others = [_best_of(c, plain.mean(head)) for c in candidates if c is not plain]
+    plain, head = max(pairs, key=lambda pair: pair[0].means[pair[1]])  # the first of several that are level
+    best = f"{head} on the {plain.stage} checkpoint ({plain.means[head]:.1%} on the validation diseases)"
+    others = [_best_of(c, plain.means[head]) for c in candidates if c is not plain]
     beside = f" Best of the others: {'; '.join(others)}." if others else ""
     for candidate in candidates:
         if UNCERTAIN not in candidate.heads:
@@ -282,7 +278,7 @@ def _choice(candidates: Sequence[_Candidate], episodes: ValidationEpisodes) -> t
         gap, low, high = episodes.difference(candidate.hits[UNCERTAIN], plain.hits[head])
         measured = f"{100 * gap:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
         against = f"against {best}: {measured}.{beside}"
-        diseases = len({code for found in plain.recalls[head].values() for code in found if code})
+        diseases = episodes.diseases
         if not candidate.heads[UNCERTAIN].noise_size:
             return plain, head, f"{best} serves; {UNCERTAIN} without its latent says no more.{beside}"
         if diseases < FEWEST_DISEASES:
@@ -295,34 +291,34 @@ def _choice(candidates: Sequence[_Candidate], episodes: ValidationEpisodes) -> t
 
 
 def _best_of(candidate: _Candidate, best: float) -> str:
-    name = max((n for n in candidate.heads if n != UNCERTAIN), key=candidate.mean)
-    lead = 100 * (best - candidate.mean(name))
+    name = max((n for n in candidate.heads if n != UNCERTAIN), key=candidate.means.__getitem__)
+    lead = 100 * (best - candidate.means[name])
     return (
-        f"the {candidate.stage} checkpoint with {name}, {candidate.mean(name):.1%}, {lead:.1f} points lower"
+        f"the {candidate.stage} checkpoint with {name}, {candidate.means[name]:.1%}, {lead:.1f} points lower"
     )
 
 
 def _table(
     candidates: Sequence[_Candidate],
-    alone: Mapping[str, Recalls],
+    alone: Mapping[str, Hits],
     episodes: ValidationEpisodes,
     chosen: _Candidate,
     head: str,
 ) -> list[dict[str, Any]]:
     """Return a row for each encoder, learner and number of shots; learners that adapt a network come last."""
-    answers = [(c, c.stage, name, c.recalls[name]) for c in candidates for name in c.learners]
-    answers += [(None, name, name, recalls) for name, recalls in alone.items()]  # type: ignore[misc] # no encoder
+    answers = [(c, c.stage, name, c.hits[name]) for c in candidates for name in c.learners]
+    answers += [(None, name, name, hits) for name, hits in alone.items()]  # type: ignore[misc] # no encoder
     return [
         {
             "checkpoint": stage,
             "head": name,
             **{key: None if np.isnan(value) else round(value, 4) for key, value in asdict(score).items()},
-            "mean": round(float(np.mean([found[""].mean() for found in recalls.values()])), 4),
+            "mean": round(episodes.accuracy_of(hits), 4),
             "serves": candidate is not None and name in candidate.heads,
             "chosen": candidate is chosen and name == head,
         }
-        for candidate, stage, name, recalls in answers
-        for score in episodes.scored(recalls)
+        for candidate, stage, name, hits in answers
+        for score in episodes.scored(hits)
     ]
 
 

@@ -23,7 +23,6 @@ from meta_dx.training.options import TrainingOptions
 
 _AT_ONCE = 100  # episodes in one batch
 _CROWDED = 20  # episodes of many ways, for each number of shots
-_RESAMPLES = 1000
 _SAMPLES = 16  # of the noise of a learner that has some
 _SCALES = tuple(2 ** (k / 4) for k in range(-12, 33))  # of logits: 1/8 … 256
 _CELLS = 500_000  # M x E x Q x N at once, of which a learner with noise holds some hundred bytes each
@@ -31,9 +30,8 @@ _LEAST_PROBABILITY = 1e-9  # a class that does not take part has none
 
 Learner = Head | BodyLearner
 Floats = npt.NDArray[np.float64]
-#: Number of shots → disease → recall in each episode that held it; under "" each episode's mean.
-Recalls = Mapping[int, Mapping[str, Floats]]
-#: Number of shots → whether each query was answered rightly, in the order of the episodes' queries.
+#: Number of shots → whether each query was answered rightly, in the order of the episodes' queries; of a learner that
+#: answered the first episodes only, those of their queries.
 Hits = Mapping[int, Floats]
 
 
@@ -48,7 +46,7 @@ class Score:
     accuracy : float
         Mean over episodes of the mean class recall.
     low, high : float
-        95 % interval by bootstrap over diseases.
+        95 % interval by bootstrap over diseases, then patients.
     mc95 : float
         Half width of the 95 % interval that the drawing of episodes alone leaves; NaN for a single episode.
     """
@@ -122,12 +120,18 @@ class ValidationEpisodes:
                 examples, ways, shots, options.validation_queries, seed, ancestors=ancestors
             )
             self.plans[shots] = list(sampler.plans(options.validation_episodes))
+        self._asked = {shots: _queries(plans, examples) for shots, plans in self.plans.items()}
         self._crowded = [
             _crowded(examples, (self.ways, shots), options, seed, ancestors) for shots in self.plans
         ]
 
-    def recalls(self, learner: Learner, vectors: Vectors) -> Recalls:
-        """Let a learner answer every episode from embeddings.
+    @property
+    def diseases(self) -> int:
+        """How many diseases are asked about."""
+        return len({code for asked in self._asked.values() for code in asked["disease"]})
+
+    def hits(self, learner: Learner, vectors: Vectors) -> Hits:
+        """Let a learner answer every episode from embeddings, and return which queries it answers rightly.
 
         Parameters
         ----------
@@ -138,21 +142,9 @@ class ValidationEpisodes:
 
         Returns
         -------
-        Recalls
+        Hits
         """
-        return {
-            shots: gathered(pair for answer in _answers(learner, plans, vectors) for pair in answer.recalls())
-            for shots, plans in self.plans.items()
-        }
-
-    def hits(self, learner: Learner, vectors: Vectors) -> Hits:
-        """Return whether each query is answered rightly; parameters are those of :meth:`recalls`."""
-        return {
-            shots: np.concatenate(
-                [hit for answer in _answers(learner, plans, vectors) for hit in answer.hits()]
-            )
-            for shots, plans in self.plans.items()
-        }
+        return {shots: _together(_answers(learner, plans, vectors)) for shots, plans in self.plans.items()}
 
     def difference(self, first: Hits, second: Hits) -> tuple[float, float, float]:
         """Return by how much the first is more often right on the same queries, and the 95 % interval of that.
@@ -160,21 +152,10 @@ class ValidationEpisodes:
         Averaged over the numbers of shots. Bootstrap over diseases, then patients, with what a disease does to the
         others of its episodes, as in the evaluation (``docs/evaluation.md``).
         """
-        parts: list[pd.DataFrame] = []
-        gaps = []
-        for shots, plans in self.plans.items():
-            asked = _queries(plans, self._examples)
-            asked["gap"] = first[shots] - second[shots]
-            cell = asked.groupby(["episode", "disease"])["gap"].mean().reset_index()
-            codes, which = np.unique(cell["disease"], return_inverse=True)
-            effect = effect_on_others(cell["gap"].to_numpy(), cell["episode"].to_numpy(), which)
-            asked["gap"] += asked["disease"].map(dict(zip(codes, effect, strict=True)))
-            gaps.append(cell.groupby("episode")["gap"].mean().mean())
-            parts.append(asked.groupby(["disease", "patient"])["gap"].mean().reset_index())
-        units = pd.concat(parts)
-        found = two_level_bootstrap(units["gap"], units["disease"], units["patient"])
-        gap = float(np.mean(gaps))
-        return gap, gap + found.low - found.estimate, gap + found.high - found.estimate
+        asked = [self._valued(shots, first[shots] - second[shots]) for shots in self.plans]
+        gap = float(np.mean([_each(one).mean() for one in asked]))
+        low, high = _interval(asked)
+        return gap, gap + low, gap + high
 
     def check(self, learner: Learner, vectors: Vectors) -> Checked:
         """Let a learner that says how sure it is answer every episode, and some of many more diseases.
@@ -183,13 +164,12 @@ class ValidationEpisodes:
         among many, which the accuracy of few shows least.
         """
         few = {shots: list(_answers(learner, plans, vectors)) for shots, plans in self.plans.items()}
-        recalls = {
-            shots: gathered(pair for a in answers for pair in a.recalls()) for shots, answers in few.items()
-        }
+        hits = {shots: _together(answers) for shots, answers in few.items()}
         losses = [[a.log_losses() for a in answers] for answers in few.values()]
         losses += [[a.log_losses() for a in _answers(learner, plans, vectors, 1)] for plans in self._crowded]
-        accuracy = np.mean([score.accuracy for score in self.scored(recalls)])
-        return Checked(float(accuracy), float(np.mean([np.concatenate(each).mean() for each in losses])))
+        return Checked(
+            self.accuracy_of(hits), float(np.mean([np.concatenate(each).mean() for each in losses]))
+        )
 
     def best_scale(self, learner: Learner, vectors: Vectors) -> float:
         """Return the factor on a learner's logits that gives the lowest log loss among few and among many."""
@@ -205,15 +185,38 @@ class ValidationEpisodes:
 
     def scores(self, learner: Learner, vectors: Vectors) -> list[Score]:
         """Return the scores of a learner that answers from embeddings, one for each number of shots."""
-        return self.scored(self.recalls(learner, vectors))
+        return self.scored(self.hits(learner, vectors))
 
-    def scored(self, recalls: Recalls) -> list[Score]:
-        """Return the scores of recalls, one for each number of shots."""
-        return [_score(shots, self.plans[shots], found) for shots, found in recalls.items()]
+    def scored(self, hits: Hits) -> list[Score]:
+        """Return the scores of answers, one for each number of shots."""
+        return [self._score(shots, self._valued(shots, found)) for shots, found in hits.items()]
 
     def accuracy(self, learner: Learner, vectors: Vectors) -> float:
         """Return the mean accuracy over the numbers of shots: what candidates are chosen by."""
-        return float(np.mean([score.accuracy for score in self.scores(learner, vectors)]))
+        return self.accuracy_of(self.hits(learner, vectors))
+
+    def accuracy_of(self, hits: Hits) -> float:
+        """Return the mean accuracy of answers over the numbers of shots."""
+        return float(np.mean([_each(self._valued(shots, found)).mean() for shots, found in hits.items()]))
+
+    def _valued(self, shots: int, values: Floats) -> pd.DataFrame:
+        """Return the queries that were answered, each with its value."""
+        return self._asked[shots].head(len(values)).assign(value=values)
+
+    def _score(self, shots: int, asked: pd.DataFrame) -> Score:
+        each = _each(asked)
+        accuracy = float(each.mean())
+        low, high = _interval([asked])
+        return Score(
+            shots=shots,
+            ways=max(len(plan.classes) for plan in self.plans[shots][: len(each)]),
+            episodes=len(each),
+            diseases=asked["disease"].nunique(),
+            accuracy=accuracy,
+            low=accuracy + low,
+            high=accuracy + high,
+            mc95=monte_carlo_half_width(each),
+        )
 
 
 def _crowded(
@@ -232,22 +235,6 @@ def _crowded(
     return list(sampler.plans(min(_CROWDED, options.validation_episodes)))
 
 
-def gathered(answers: Iterable[tuple[EpisodePlan, Floats]]) -> Mapping[str, Floats]:
-    """Return each disease's recalls over its episodes, and under "" each episode's mean.
-
-    Parameters
-    ----------
-    answers : iterable of (EpisodePlan, ndarray of float64, shape (N,))
-        The recall of each class of each episode.
-    """
-    by_disease: dict[str, list[float]] = {}
-    for plan, recalls in answers:
-        by_disease.setdefault("", []).append(float(np.mean(recalls)))
-        for code, recall in zip(plan.classes, recalls, strict=True):
-            by_disease.setdefault(code, []).append(float(recall))
-    return {code: np.array(values) for code, values in by_disease.items()}
-
-
 @dataclass(frozen=True)
 class _Answers:
     """Probabilities (E, Q, N) of some episodes."""
@@ -255,14 +242,6 @@ class _Answers:
     plans: list[EpisodePlan]
     episode: Episode
     probabilities: torch.Tensor
-
-    def recalls(self) -> Iterator[tuple[EpisodePlan, Floats]]:
-        """Yield the recall of each class of each episode."""
-        episode = self.episode
-        right = (self.probabilities.argmax(-1) == episode.query_y) & episode.query_mask  # (E, Q)
-        recall = (self._hot() * right.unsqueeze(-1)).sum(1) / self._asked()  # (E, N)
-        for plan, recalls in zip(self.plans, recall.double().numpy(), strict=True):
-            yield plan, recalls[: len(plan.classes)]
 
     def hits(self) -> Iterator[Floats]:
         """Yield whether each query of an episode is answered rightly, in the order of the plan's queries."""
@@ -335,19 +314,32 @@ def _noise(head: Learner, episode: Episode) -> torch.Tensor | None:
     return head.draw_noise(episode, _SAMPLES, torch.Generator().manual_seed(0))
 
 
-def _score(shots: int, plans: list[EpisodePlan], recalls: Mapping[str, Floats]) -> Score:
-    each = recalls[""]
-    means = np.array([values.mean() for code, values in sorted(recalls.items()) if code])
-    rng = np.random.default_rng(0)
-    resampled = means[rng.integers(len(means), size=(_RESAMPLES, len(means)))].mean(1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Score(
-        shots=shots,
-        ways=max(len(plan.classes) for plan in plans[: len(each)]),
-        episodes=len(each),
-        diseases=len(means),
-        accuracy=float(each.mean()),
-        low=float(low),
-        high=float(high),
-        mc95=monte_carlo_half_width(each),
-    )
+def _together(answers: Iterable[_Answers]) -> Floats:
+    return np.concatenate([hit for answer in answers for hit in answer.hits()])
+
+
+def _cells(asked: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean value of each disease in each episode."""
+    return asked.groupby(["episode", "disease"])["value"].mean().reset_index()
+
+
+def _each(asked: pd.DataFrame) -> Floats:
+    """Return the mean over the diseases of each episode, shape (E,)."""
+    return np.asarray(_cells(asked).groupby("episode")["value"].mean())
+
+
+def _interval(asked: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Return how far the ends of the 95 % interval of a mean over some numbers of shots lie from it.
+
+    Bootstrap over diseases, then patients, with what a disease does to the others of its episodes.
+    """
+    parts = []
+    for one in asked:
+        cells = _cells(one)
+        codes, which = np.unique(cells["disease"], return_inverse=True)
+        effect = effect_on_others(cells["value"].to_numpy(), cells["episode"].to_numpy(), which)
+        carried = one["value"] + one["disease"].map(dict(zip(codes, effect, strict=True)))
+        parts.append(carried.groupby([one["disease"], one["patient"]]).mean().rename("value").reset_index())
+    units = pd.concat(parts)
+    found = two_level_bootstrap(units["value"], units["disease"], units["patient"])
+    return found.low - found.estimate, found.high - found.estimate

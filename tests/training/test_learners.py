@@ -185,11 +185,6 @@ def test_training_gives_up_shots_before_diseases_and_tells_which_option_is_too_h
         episode_sampler(task, 7, 20)
 
 
-def recalls_of(values: list[float]) -> dict[int, dict[str, np.ndarray]]:
-    found = {f"D{n}": np.array([value]) for n, value in enumerate(values)}
-    return {1: {"": np.array(values), **found}}
-
-
 @pytest.mark.parametrize(
     ("anp", "latent", "serves", "says"),
     [
@@ -210,12 +205,13 @@ def test_who_serves_and_what_is_said_of_it(anp: list[float], latent: int, serves
     plain = SimpleNamespace(
         stage="prototypical",
         heads={"logistic": None, "anp": head},
-        recalls={"logistic": recalls_of([0.5] * len(anp)), "anp": recalls_of(anp)},
         hits={"logistic": 0.5, "anp": float(np.mean(anp))},
-        mean=lambda name: {"logistic": 0.5, "anp": float(np.mean(anp))}[name],
+        means={"logistic": 0.5, "anp": float(np.mean(anp))},
     )
-    other = SimpleNamespace(stage="pretrain", heads={"logistic": None}, mean=lambda _: 0.3)
-    episodes = SimpleNamespace(difference=lambda a, b: (a - b, a - b - 0.005, a - b + 0.005))
+    other = SimpleNamespace(stage="pretrain", heads={"logistic": None}, means={"logistic": 0.3})
+    episodes = SimpleNamespace(
+        difference=lambda a, b: (a - b, a - b - 0.005, a - b + 0.005), diseases=len(anp)
+    )
     chosen, name, note = selection._choice([other, plain], episodes)  # type: ignore[list-item,arg-type] # stand-ins
     assert (chosen.stage, name) == ("prototypical", serves)
     assert re.search(says, note), note
