@@ -17,7 +17,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from meta_dx.dicom.coding_schemes import SCHEME, designator_of, one_line, printable
+from meta_dx.records.coding_schemes import SCHEME, designator_of, one_line, printable
 
 VERDICTS = {
     "accept": ("accepted", "Accepted"),

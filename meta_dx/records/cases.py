@@ -238,7 +238,10 @@ class Cases:
                 )
             last = case_rows.last_said(session, account, study, "decision")
             if last is not None and case_rows.repeats(last, decision, shown):
-                row.draft = None
+                row.draft, state = None, case.state
+                case_rows.settle(session, case, self._readers)
+                if case.state != state:  # how many decide about a case has been changed
+                    write(case_rows.line(account, "settle", study, shown, {"state": case.state}))
                 return last.version
             row.stage, row.decided_at, row.draft = "decided", row.decided_at or now(), None
             said = self._said(session, account, study, "decision", decision, shown)

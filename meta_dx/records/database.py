@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -52,13 +53,15 @@ class Records:
         Where the tables lie.
     where : str
         How messages name the database (never with a password).
+    writer : sqlalchemy.Engine, optional
+        Connects those that write, so that they wait for each other without the connections of those that read.
     """
 
-    def __init__(self, engine: Engine, where: str) -> None:
+    def __init__(self, engine: Engine, where: str, writer: Engine | None = None) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
         # SQLite reads one consistent state anyway; PostgreSQL has to be asked for it.
         self._reader = engine if self._sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
-        self._writer = engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._writer = (writer or engine).execution_options(begin="BEGIN IMMEDIATE")
         self.where = where
 
     @classmethod
@@ -83,7 +86,7 @@ class Records:
             ``records_of_another_cohort``, or a storage fault.
         """
         address = _address(home, url or os.environ.get(URL_VARIABLE) or None)
-        records = cls(_engine(address), _shown(address))
+        records = cls(_engine(address), _shown(address), _writing_engine(address))
         records._bring_to_head()
         records._claim(home.cohort)
         return records
@@ -120,6 +123,7 @@ class Records:
     def close(self) -> None:
         """Give pooled connections back."""
         self._reader.dispose()
+        self._writer.dispose()
 
     def _bring_to_head(self) -> None:
         with self._faults():
@@ -151,6 +155,8 @@ class Records:
     def _faults(self) -> Iterator[None]:
         try:
             yield
+        except PoolTimeoutError as fault:
+            raise _postgresql_fault("55P03", self.where) from fault
         except DBAPIError as fault:
             error = storage_error(fault.orig, self.where) or _postgresql_error(fault.orig, self.where)
             if error is None and isinstance(fault, OperationalError) and not self._sqlite:
@@ -193,11 +199,18 @@ def _address(home: Home, url: str | None) -> URL:
     return address
 
 
-def _engine(address: URL) -> Engine:
+def _writing_engine(address: URL) -> Engine | None:
+    """Return an engine with one connection, for a database in which one writes at a time; None for SQLite."""
+    if address.get_backend_name() == "sqlite":
+        return None
+    return _engine(address, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS)
+
+
+def _engine(address: URL, **more: Any) -> Engine:
     sqlite = address.get_backend_name() == "sqlite"
     file = Path(str(address.database))
     # SQLite opens in a millisecond: no pool, so no connection is ever carried through a fork.
-    options: dict[str, Any] = {"poolclass": NullPool} if sqlite else {"pool_pre_ping": True}
+    options: dict[str, Any] = {"poolclass": NullPool} if sqlite else {"pool_pre_ping": True, **more}
     if sqlite and is_read_only(file):
         options["creator"] = lambda: connect_for_reading(file)
     try:
@@ -223,8 +236,13 @@ def _lock(connection: Connection) -> None:
 
 
 def _postgresql_error(fault: BaseException | None, where: str) -> MetaDxError | None:
-    known = _POSTGRESQL_FAULTS.get(getattr(fault, "sqlstate", None) or "")
-    return None if known is None else MetaDxError(known[0], f"Cannot use {where}: {known[1]}.")
+    state = getattr(fault, "sqlstate", None)
+    return _postgresql_fault(state, where) if state in _POSTGRESQL_FAULTS else None
+
+
+def _postgresql_fault(state: str, where: str) -> MetaDxError:
+    code, words = _POSTGRESQL_FAULTS[state]
+    return MetaDxError(code, f"Cannot use {where}: {words}.")
 
 
 def _begin(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from meta_dx.errors import MetaDxError
+from meta_dx.records.coding_schemes import designator_of
 
 Kind = Literal["blind", "decision", "adjudication"]
 Verdict = Literal["accept", "override", "supplemented", "own", "cannot_tell", "bad_image"]
@@ -56,7 +57,8 @@ class Diagnosis:
 
     def same_as(self, other: Diagnosis) -> bool:
         """Tell whether both name one disease: by code, in any letter case, and scheme, where both name one."""
-        schemes = {one.scheme.strip().casefold() for one in (self, other)} - {""}
+        # However each of them was spelt: lists come from tables, and what is typed is kept as the standard calls it.
+        schemes = {designator_of(one.scheme).casefold() for one in (self, other) if one.scheme.strip()}
         return self.code.strip().casefold() == other.code.strip().casefold() and len(schemes) < 2
 
 

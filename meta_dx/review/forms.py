@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from meta_dx.dicom.coding_schemes import designator_of, one_line
 from meta_dx.errors import MetaDxError
+from meta_dx.records.coding_schemes import designator_of, one_line
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 
 RANKS = 3

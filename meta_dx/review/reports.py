@@ -13,7 +13,6 @@ from typing import Any
 
 import meta_dx
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.dicom.coding_schemes import one_line, printable, uri_of
 from meta_dx.dicom.identity import Surrogates
 from meta_dx.dicom.structured_report import (
     RESEARCH,
@@ -28,6 +27,7 @@ from meta_dx.dicom.structured_report import (
 )
 from meta_dx.errors import MetaDxError
 from meta_dx.home import storage_faults, write_bytes
+from meta_dx.records.coding_schemes import one_line, printable, uri_of
 from meta_dx.records.opinions import REASONS, BlindOpinion, Decision, Diagnosis, Opinion
 from meta_dx.records.predictions import ranked, run_answer
 from meta_dx.records.vault import Vault

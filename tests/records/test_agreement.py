@@ -10,6 +10,7 @@ from sqlalchemy import update
 from meta_dx.errors import MetaDxError
 from meta_dx.home import Home
 from meta_dx.records.case_times import spans
+from meta_dx.records.cases import Cases
 from meta_dx.records.database import Records
 from meta_dx.records.opinions import Decision, Diagnosis, Shown
 from meta_dx.records.schema import ReadingRow
@@ -35,6 +36,7 @@ def double(home: Home, records: Records) -> Desk:
         (replace(X, code="x", meaning="spelt otherwise"), "done"),
         (replace(X, scheme=""), "done"),
         (replace(X, scheme="sct"), "done"),
+        (replace(X, scheme="SNOMED CT"), "done"),
         (Y, "disputed"),
     ],
 )
@@ -62,6 +64,17 @@ def test_saying_the_same_again_is_no_new_version(double: Desk) -> None:
     assert settled == [1, 1, 2]
     lines = [line.action for line in double.trail.lines(CASE)]
     assert (lines.count("decide"), lines.count("adjudicate")) == (5, 2)
+
+
+def test_saying_the_same_again_settles_a_case_of_which_fewer_have_to_decide_by_now(double: Desk) -> None:
+    double.read(double.anna)
+    double.decide(double.anna, X)
+    assert double.cases.get(CASE).state == "open"
+    one = Cases(double.records, double.trail, readers=1)
+    assert one.decide(double.anna, CASE, Decision("accept", X), SHOWN) == 1
+    assert double.cases.get(CASE).state == "done"
+    assert double.trail.lines(CASE)[0].action == "settle"
+    assert double.trail.verify().whole
 
 
 def test_the_time_of_a_reading_ends_with_the_first_decision(desk: Desk) -> None:

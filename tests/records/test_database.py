@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
@@ -257,10 +259,35 @@ def test_a_writer_begins_when_the_one_before_it_has_ended_and_sees_what_that_one
 def test_a_transaction_that_is_never_ended_is_one_clear_sentence(records: Records, monkeypatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
-    with records.transaction(), pytest.raises(MetaDxError, match="another process keeps it locked") as fault:
-        record_opening(records, **OPENING)
+    address = make_url(records._reader.url)
+    another = Records(database._engine(address), "there", database._writing_engine(address))
+    for writer in (records, another) if OTHER_DATABASE is None else (another,):
+        with (
+            records.transaction(),
+            pytest.raises(MetaDxError, match="another process keeps it locked") as fault,
+        ):
+            record_opening(writer, **OPENING)
+        assert fault.value.code == "database_busy"
+    with another.transaction(), pytest.raises(MetaDxError, match="another process keeps it locked") as fault:
+        record_opening(another, **OPENING)
     assert fault.value.code == "database_busy"
     assert record_opening(records, **OPENING) == 1
+
+
+def test_readers_go_on_while_many_wait_to_write(records: Records) -> None:
+    writers = [threading.Thread(target=record_opening, args=(records,), kwargs=OPENING) for _ in range(20)]
+    with records.transaction() as session:
+        session.add(OpeningRow(**_opening_row()))
+        session.flush()
+        for writer in writers:
+            writer.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert count_openings(records) == 0
+        assert time.monotonic() - began < 5
+    for writer in writers:
+        writer.join(60)
+    assert count_openings(records) == 2
 
 
 def test_what_does_not_fit_is_an_error_and_leaves_nothing(records: Records) -> None:

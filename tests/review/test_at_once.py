@@ -52,11 +52,14 @@ def test_two_readers_who_decide_at_once_are_both_heard(
     assert desk.trail.verify().whole
 
 
-def test_a_double_click_makes_two_versions_and_loses_none(desk: Desk, browser: Browsers) -> None:
+def test_a_double_click_makes_one_version_and_what_differs_is_all_kept(desk: Desk, browser: Browsers) -> None:
     person = browser()
     study = person.cases()[0]
     person.read(study)
     assert at_once(*[deciding(person, study, verdict="accept")] * 4) == [303] * 4
+    assert [one.version for one in desk.cases.opinions(study) if one.kind == "decision"] == [1]
+    others = [deciding(person, study, verdict="accept", text=f"remark {n}") for n in range(3)]
+    assert at_once(*others) == [303] * 3
     versions = [one.version for one in desk.cases.opinions(study) if one.kind == "decision"]
     assert sorted(versions) == [1, 2, 3, 4]
     lines = [line for line in desk.trail.lines(study) if line.action == "decide"]

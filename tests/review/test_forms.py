@@ -21,8 +21,9 @@ def test_a_new_disease_needs_the_scheme_of_its_code(scheme: str) -> None:
 
 @pytest.mark.parametrize("typed", ["d0", "Disease 0", "disease 0 (D0)"])
 def test_a_known_disease_keeps_what_the_table_says_of_its_scheme(typed: str) -> None:
-    assert diagnosis_of(typed, KNOWN, "", "another name") == KNOWN[0]
-    assert diagnosis_of("D1", KNOWN, "I10", "another name") == KNOWN[1]
+    assert diagnosis_of(typed, KNOWN, "I10", "") == KNOWN[0]
+    with pytest.raises(MetaDxError, match="in the list already"):
+        diagnosis_of(typed, KNOWN, "", "another name")
 
 
 def test_what_is_neither_known_nor_named_is_refused() -> None:

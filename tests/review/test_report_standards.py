@@ -18,7 +18,7 @@ from highdicom.sr import srread
 from pydicom import Dataset, dcmread
 
 from meta_dx.cohort.catalog import Catalog
-from meta_dx.dicom.coding_schemes import designator_of, uri_of
+from meta_dx.records.coding_schemes import designator_of, uri_of
 from meta_dx.records.opinions import BlindOpinion, Decision, Diagnosis
 from meta_dx.records.predictions import PredictedStudy, PredictionRun, save_prediction_run
 from meta_dx.records.vault import Vault

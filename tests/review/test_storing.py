@@ -252,7 +252,11 @@ def test_a_corrected_decision_is_a_new_report_that_supersedes_the_one_before(
     click(lead, decided)
     old = settled_of(desk, decided)[-1].key
     anna = Browser.__new__(Browser)
-    anna.name, anna.client = "anna", lead.client.__class__(lead.client.app, follow_redirects=False)  # type: ignore[attr-defined]
+    anna.desk, anna.name, anna.client = (
+        desk,
+        "anna",
+        lead.client.__class__(lead.client.app, follow_redirects=False),
+    )  # type: ignore[attr-defined]
     anna.client.headers["accept"] = "text/html"
     anna.sign_in()
     anna.get(f"/cases/{decided}")

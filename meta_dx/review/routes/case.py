@@ -22,7 +22,7 @@ from meta_dx.records.schema import CaseRow, ReadingRow
 from meta_dx.review.desk import Answer, Desk
 from meta_dx.review.forms import RANKS, blind_of, brought_back, decision_of, label, verdicts
 from meta_dx.review.rendering import page
-from meta_dx.review.reports import diagnostic_report, report_of
+from meta_dx.review.reports import diagnostic_report, report_of, settled_of
 from meta_dx.review.security import desk_of, from_our_pages, having
 from meta_dx.review.storing import report_state
 from meta_dx.review.wording import bars, case_words, doubt, evidence, named
@@ -131,6 +131,11 @@ def draft(request: Request, session: Reader, study: str, form: Typed) -> Respons
 def read(request: Request, session: Reader, study: str, form: Typed) -> Response:
     """Keep the blind opinion and show what the model says."""
     desk = desk_of(request)
+    reading = desk.cases.reading(session.account, study)
+    if (
+        reading is not None and reading.stage != "started"
+    ):  # before anything that was typed comes up in a decision
+        raise MetaDxError("already_read", "Your blind opinion of this case stands already.")
     try:
         desk.cases.read(session.account, study, blind_of(form, desk.diseases()))
     except MetaDxError as fault:
@@ -175,8 +180,11 @@ def _decide(
     case, reading = desk.cases.get(study), desk.cases.reading(session.account, study)
     answer = revealed(desk, session.account, case, reading)
     if reading is not None and reading.stage != "started" and form.get("answer", "") != _mark(answer):
-        why = _IN_DISPUTE if settles(session.account, case, reading) else _ANSWER_CHANGED
-        return _refused(request, session, study, form, str(why), 409)
+        if not settles(session.account, case, reading):
+            return _refused(request, session, study, form, str(_ANSWER_CHANGED), 409)
+        # What was typed for the decision may be what they say in settling the dispute.
+        carried = {**form, "for": desk.cases.awaited(session.account, study)}
+        return _refused(request, session, study, carried, str(_IN_DISPUTE), 409)
     try:
         decision = decision_of(form, known, _top(answer, known))
     except MetaDxError as fault:
@@ -223,7 +231,7 @@ def _require_opened(desk: Desk, session: SignIn, study: str) -> None:
 
 
 def _export_line(desk: Desk, account: Account, study: str, kind: str) -> AuditLine:
-    last = desk.cases.stood(study)[-1]  # a report is made of the decision that stands
+    last = settled_of(desk, study)[-1]  # a report is made of the decision that stands
     return AuditLine(account.name, "export_report", study, last.bundle, last.support_version, {"kind": kind})
 
 
@@ -282,9 +290,9 @@ def _show(
     top = _top(answer, known)
     offered = verdicts(label(top) if top else "")
     awaited = desk.cases.awaited(session.account, study)
-    kept = reading.draft or {}  # of a version before this, without a word of what it is for
-    typed_before = form or (kept if kept.get("for", awaited) == awaited else {})
-    draft, notice = brought_back(typed_before, _mark(answer), offered)
+    before = form or reading.draft or {}  # a draft of a version before this says not what it is for
+    before = before if before.get("for", awaited) == awaited else {}
+    draft, notice = brought_back(before, _mark(answer), offered)
     disputed, name = settles(session.account, case, reading), session.account.name
     everybody = case.state == "done" and stage == "decided"
     opinions = desk.cases.opinions(study)
