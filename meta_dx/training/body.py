@@ -241,4 +241,4 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     transductive = getattr(own, "batch_norm", "") == "batch" or getattr(own, "transductive", False)
     # Weights of transductive learners that were chosen from answers in parts are trained anew.
     together = {"queries_answered": "together"} if transductive else {}
-    return {**task.deciding(names), **what_fits(task), **together}
+    return {**task.deciding(names), **what_fits(task, name), **together}

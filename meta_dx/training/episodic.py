@@ -22,10 +22,10 @@ from meta_dx.progress import Progress, silent
 from meta_dx.training.augmentation import augment
 from meta_dx.training.determinism import seeded
 from meta_dx.training.embedding import Pictures, embed_studies, memory_format
-from meta_dx.training.feasibility import feasible, validation_fits
+from meta_dx.training.feasibility import common_ways, feasible, formerly_feasible, validation_fits
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
-from meta_dx.training.task import TrainingTask, open_fabric, step_seed
+from meta_dx.training.task import TrainingTask, open_fabric, require_right_gradients, step_seed
 from meta_dx.training.validation import Checked, ValidationEpisodes
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _HEAD_RATE = 10.0  # times the encoder's: a head has few weights of its own and starts untrained
 PROTOTYPICAL = "prototypical"
+#: Learners that are built for one number of diseases, that of the validation episodes.
+FIXED_WAYS = ("maml", "anil", "reptile", "mann", "meta_lstm")
 #: ``validate_every`` counts epochs of pre-training; of episodes it counts so many steps.
 STEPS_PER_VALIDATION_UNIT = 10
 
@@ -59,7 +61,7 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     Raises
     ------
     MetaDxError
-        ``no_cuda`` or ``too_few_diseases``.
+        ``no_cuda``, ``too_few_diseases``, or ``bad_value`` for bf16 on a CPU with images that are too small.
     """
     options, name = task.options, PROTOTYPICAL
     folder = task.folder / name
@@ -67,6 +69,7 @@ def meta_train(task: TrainingTask, start: StageResult, progress: Progress = sile
     if (done := finished(folder, key, task.may_train)) is not None:
         return done
     fabric = open_fabric(task)
+    require_right_gradients(task, fabric)
     encoder = build_encoder(replace(task.backbone, weights=""), task.channels, task.spatial_dims)
     encoder.load_state_dict(start.best["encoder"])
     with seeded(step_seed(task.seed, f"{name} head", 0)):
@@ -134,8 +137,8 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
         ``too_few_diseases``.
     """
     options = task.options
-    fewest, most = (ways, ways) if ways else options.ways
-    wanted = max(1, rows // 2) if rows else options.shots[1]
+    fewest = ways or options.ways[0]
+    most, wanted = _wanted(task, ways, rows)
     possible, shots = feasible(task.common, most, wanted, task.ancestors)
     named = "[learner.reptile] train_shots" if rows else "[training] shots"
     if ways and possible < ways:
@@ -157,13 +160,19 @@ def episode_sampler(task: TrainingTask, ways: int | None = None, rows: int | Non
     )
 
 
-def what_fits(task: TrainingTask) -> dict[str, object]:
-    """Return what patients permit in training and validation, for a stage's key; nothing where it is what is wanted."""
-    options, rows = task.options, task.learner.reptile.train_shots
-    most = max(options.ways[1], options.validation_ways), max(options.shots[1], rows // 2)
-    found = feasible(task.common, *most, task.ancestors)
-    training = {} if found == most else {"training_fits": found}
-    return {**training, **validation_fits(task.validation, options, task.ancestors)}
+def what_fits(task: TrainingTask, name: str) -> dict[str, object]:
+    """Return the ways and shots of a learner's episodes, for its key; nothing where they are what they always were."""
+    fixed = common_ways(task.validation, task.options, task.ancestors) if name in FIXED_WAYS else None
+    wanted = _wanted(task, fixed, task.learner.reptile.train_shots if name == "reptile" else None)
+    found = feasible(task.common, *wanted, task.ancestors)
+    same = found == formerly_feasible(task.common, *wanted, task.ancestors)
+    training = {} if same else {"training_fits": found}
+    return {**training, **validation_fits(task.validation, task.options, task.ancestors)}
+
+
+def _wanted(task: TrainingTask, ways: int | None, rows: int | None) -> tuple[int, int]:
+    """Return the most ways and shots that training episodes are to have; parameters as of ``episode_sampler``."""
+    return ways or task.options.ways[1], max(1, rows // 2) if rows else task.options.shots[1]
 
 
 def shard_plans(sampler: EpisodeSampler, per_step: int, shard: Shard) -> list[EpisodePlan]:
@@ -216,4 +225,4 @@ def _deciding(task: TrainingTask) -> dict[str, object]:
         " queries episode_learning_rate validate_every patience validation_ways validation_shots"
         " validation_queries validation_episodes"
     )
-    return {**task.deciding(names), **what_fits(task)}
+    return {**task.deciding(names), **what_fits(task, PROTOTYPICAL)}

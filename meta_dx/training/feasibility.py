@@ -66,10 +66,24 @@ def feasible(
     )
 
 
+def formerly_feasible(
+    examples: Examples, ways: int, shots: int, ancestors: Mapping[str, Collection[str]] | None = None
+) -> tuple[int, int]:
+    """Return the ways and shots that :func:`feasible` once gave, when diseases were given up before shots.
+
+    Only the keys of stages ask: those for which it is the same are not trained anew. There must be two diseases for
+    one shot.
+    """
+    most = next(k for k in range(shots, 0, -1) if most_ways(examples, k, ancestors) >= 2)
+    return min(ways, most_ways(examples, most, ancestors)), most
+
+
 def validation_fits(
     examples: Examples, options: TrainingOptions, ancestors: Mapping[str, Collection[str]] | None = None
 ) -> dict[str, object]:
-    """Return what patients permit in validation, for a stage's key; nothing where it is what is wanted."""
-    wanted = [(options.validation_ways, shots) for shots in options.validation_shots]
-    found = [feasible(examples, *size, ancestors) for size in wanted]
-    return {} if found == wanted else {"validation_fits": found}
+    """Return the ways and shots of validation, for a stage's key; nothing where they are what they always were."""
+    wanted = options.validation_shots
+    found = [feasible(examples, options.validation_ways, shots, ancestors) for shots in wanted]
+    former = [formerly_feasible(examples, options.validation_ways, shots, ancestors) for shots in wanted]
+    fewest = min(ways for ways, _ in former)  # one number for all shots, as in common_ways
+    return {} if found == [(fewest, shots) for _, shots in former] else {"validation_fits": found}

@@ -145,4 +145,4 @@ def _deciding(task: TrainingTask, name: str) -> dict[str, object]:
     if _own_rate(task, name) is None:
         names += " head_learning_rate"
     kept_by = {"kept_by": "log loss among few and many"} if name == "anp" else {}
-    return {**task.deciding(names), **what_fits(task), **kept_by}
+    return {**task.deciding(names), **what_fits(task, name), **kept_by}

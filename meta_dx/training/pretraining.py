@@ -19,7 +19,7 @@ from meta_dx.training.embedding import Pictures, embed_studies, memory_format
 from meta_dx.training.feasibility import validation_fits
 from meta_dx.training.shards import Shard
 from meta_dx.training.stage import Stage, StageResult, finished, run_stage
-from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, step_seed
+from meta_dx.training.task import PRETRAIN, TrainingTask, open_fabric, require_right_gradients, step_seed
 from meta_dx.training.validation import Checked, ValidationEpisodes
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def pretrain(task: TrainingTask, progress: Progress = silent) -> StageResult:
     Raises
     ------
     MetaDxError
-        ``no_cuda``, ``too_few_diseases``, and what loading the user's own weights may raise.
+        ``no_cuda``, ``too_few_diseases``, ``bad_value`` for bf16 on a CPU with images that are too small, and what
+        loading the user's own weights may raise.
     """
     folder = task.folder / PRETRAIN
     key = task.key(stage=PRETRAIN, options=_deciding(task))
@@ -55,6 +56,7 @@ def pretrain(task: TrainingTask, progress: Progress = silent) -> StageResult:
         return done
     options = task.options
     fabric = open_fabric(task)
+    require_right_gradients(task, fabric)
     with seeded(step_seed(task.seed, "initial weights", 0)):
         encoder = build_encoder(task.backbone, task.channels, task.spatial_dims)
         classifier = nn.Linear(encoder.embedding_size, len(task.common.diseases))

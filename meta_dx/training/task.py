@@ -27,7 +27,7 @@ SELECTION_VERSION = 6
 PRETRAIN = "pretrain"
 _SAMPLED_IMAGES = 256
 
-#: Side of the smallest images that may be trained on in bf16 on a CPU, other than by conv4.
+#: Longest side of the smallest images that may be trained on in bf16 on a CPU, other than by conv4.
 LEAST_BF16_SIDE = 32
 
 
@@ -122,7 +122,7 @@ def open_fabric(task: TrainingTask) -> Fabric:
     ------
     MetaDxError
         ``no_cuda`` when a GPU is asked for and there is none, ``too_few_gpus`` when there are fewer than
-        processes, ``bad_value`` for bf16 on a CPU with images that are too small.
+        processes.
     """
     import logging
 
@@ -152,8 +152,6 @@ def open_fabric(task: TrainingTask) -> Fabric:
     bf16 = task.options.precision == "bf16" or (
         task.options.precision == "auto" and use_gpu and torch.cuda.is_bf16_supported()
     )
-    if bf16 and not use_gpu:
-        _refuse_vanishing(task)
     return Fabric(
         accelerator="cuda" if use_gpu else "cpu",
         devices=[number] if use_gpu else 1,
@@ -161,16 +159,25 @@ def open_fabric(task: TrainingTask) -> Fabric:
     )
 
 
-def _refuse_vanishing(task: TrainingTask) -> None:
+def require_right_gradients(task: TrainingTask, fabric: Fabric) -> None:
+    """Refuse to train an encoder in arithmetic in which torch gets its gradients wrong.
+
+    Raises
+    ------
+    MetaDxError
+        ``bad_value`` for bf16 on a CPU with images that are too small.
+    """
+    if fabric.device.type != "cpu" or task.options.precision != "bf16":
+        return
     # Of a convolution with stride 2 whose input is a single pixel, oneDNN 3.x computes the gradient of the weights in
     # bf16 from memory that nothing has written to (torch 2.13, CPU).
-    side = min(task.images.shape[2:])
+    side = max(task.images.shape[2:])  # a single pixel has shrunk along every side
     if task.backbone.name != "conv4" and side < LEAST_BF16_SIDE:
         raise MetaDxError(
             "bad_value",
-            f"[training] precision = 'bf16' on a CPU needs images of at least {LEAST_BF16_SIDE} pixels a side, not "
-            f"{side}: a smaller one shrinks to a single pixel within '{task.backbone.name}', and torch gets the "
-            "gradients of such layers wrong. Set precision to '32', or [images] size higher.",
+            f"[training] precision = 'bf16' on a CPU needs images of at least {LEAST_BF16_SIDE} pixels along "
+            f"their longest side, not {side}: a smaller one shrinks to a single pixel within '{task.backbone.name}', "
+            "and torch gets the gradients of such layers wrong. Set precision to '32', or [images] size higher.",
         )
 
 

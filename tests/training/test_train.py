@@ -16,13 +16,14 @@ from meta_dx.backbones.encoder import weights_hash
 from meta_dx.errors import MetaDxError
 from meta_dx.learners.options import LearnerOptions, PrototypicalOptions
 from meta_dx.training import stage as stages
+from meta_dx.training import task as tasks
 from meta_dx.training.embedding import embed_studies
 from meta_dx.training.episodic import meta_train
 from meta_dx.training.pretraining import pretrain
 from meta_dx.training.selection import TrainingResult, load_result, select
 from meta_dx.training.stage import CHECKPOINT
 from meta_dx.training.task import LEAST_BF16_SIDE, TrainingTask, step_seed
-from meta_dx.training.train import train
+from meta_dx.training.train import train, trained_learner
 from meta_dx.training.validation import Checked, ValidationEpisodes
 from tests.training.tiny import cohort, tiny_task
 
@@ -241,10 +242,41 @@ def test_volumes_train_as_pictures_do(tmp_path: Path) -> None:
 
 def test_bf16_trains_on_a_cpu(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, precision="bf16")
-    with pytest.raises(MetaDxError, match="at least 32 pixels a side, not 16"):
+    with pytest.raises(MetaDxError, match="at least 32 pixels along their longest side, not 16"):
         pretrain(task)
     larger = task.images.repeat(LEAST_BF16_SIDE // task.images.shape[2], 2).repeat(2, 3)
     result = pretrain(replace(task, images=larger))
     assert result.best_accuracy > 0.4
     assert result.skipped == 0
     assert all(value.isfinite().all() for value in final_weights(tmp_path, "pretrain").values())
+
+
+def test_shallow_volumes_train_in_bf16_on_a_cpu(tmp_path: Path) -> None:
+    task = tiny_task(tmp_path, precision="bf16", pretrain_epochs=1)
+    volumes = task.images.repeat(2, 2).repeat(2, 3)[:, :, None].repeat(4, 2)  # (n, 1, 4, 32, 32)
+    result = pretrain(replace(task, images=volumes))
+    assert result.steps > 0
+    assert result.skipped == 0
+
+
+def test_bf16_is_refused_where_an_encoder_is_to_be_trained_and_not_where_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(tmp_path, precision="bf16", pretrain_epochs=1, episodes=2, head_steps=2)
+    images = task.images.repeat(2, 2).repeat(2, 3)
+    task = replace(task, images=images, learner=LearnerOptions(name="mann"))
+    done = train(task)
+    monkeypatch.setattr(tasks, "LEAST_BF16_SIDE", 64)
+    (tmp_path / "selected" / "training.json").unlink()
+    assert train(task).version == done.version  # chosen anew, from embeddings
+    assert trained_learner(task, "mann").steps == 2
+    shutil.rmtree(tmp_path / "mann")
+    assert train(task).version == done.version  # 32 bit on what the encoder left, whatever precision says
+    with pytest.raises(MetaDxError, match="at least 64 pixels along their longest side, not 32"):
+        meta_train(replace(task, options=replace(task.options, episodes=3)), pretrain(task))
+    shutil.rmtree(tmp_path / "pretrain")
+    with pytest.raises(MetaDxError, match="at least 64 pixels along their longest side, not 32"):
+        pretrain(task)
+    with pytest.raises(MetaDxError) as told:
+        pretrain(replace(task, may_train=False))
+    assert told.value.code == "not_trained"

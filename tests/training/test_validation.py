@@ -16,7 +16,7 @@ from meta_dx.learners.neural_process import NeuralProcess
 from meta_dx.learners.options import NeuralProcessOptions
 from meta_dx.learners.prototypical import Prototypical
 from meta_dx.training import validation
-from meta_dx.training.feasibility import feasible, validation_fits
+from meta_dx.training.feasibility import feasible
 from meta_dx.training.options import TrainingOptions
 from meta_dx.training.validation import Checked, ValidationEpisodes
 from tests.training.tiny import FAST, cohort
@@ -52,14 +52,6 @@ def test_shots_are_given_up_before_diseases() -> None:
     plans = ValidationEpisodes(examples, replace(FAST, validation_ways=5, validation_shots=(1, 5)), 0).plans
     assert list(plans) == [1, 4]
     assert len({code for plan in plans[4] for code in plan.classes}) > 5
-
-
-def test_what_patients_do_not_permit_is_part_of_a_stages_key_and_nothing_else() -> None:
-    _, examples = cohort(4, 6)
-    assert validation_fits(examples, FAST) == {}
-    assert validation_fits(examples, replace(FAST, validation_shots=(1, 6))) == {
-        "validation_fits": [(3, 1), (3, 4)]
-    }
 
 
 def test_too_few_patients_are_refused_with_their_numbers() -> None:
