@@ -320,7 +320,7 @@ def _ingest(
         if ledger.mixed.patients:
             ledger.keep()  # so that the vault knows which file an instance came from
             back = ledger.take_back()
-            again = [*ledger.waiting, *files.taken_as(back)]
+            again = _each_once([*ledger.waiting, *files.taken_as(back)])
             for name in back.values():
                 objects.remove(name)
             again.sort(key=reading_order)
@@ -331,6 +331,11 @@ def _ingest(
         vault.forget_files(files.gone)
         ledger.keep()
     write_batch(home, batch.id, ledger.instances, ledger.rejections, ledger.counts())
+
+
+def _each_once(files: Iterable[FoundFile]) -> list[FoundFile]:
+    """Drop doubles: of a file that waits, the vault may know from a killed run that it was accepted."""
+    return list({file.name: file for file in files}.values())
 
 
 def _read(

@@ -138,3 +138,31 @@ def test_a_killed_ingest_ends_with_the_same_batch(home, source, monkeypatch):
     assert ingest_folder(home, source).accepted == 3
     assert patients(home) == {patient(home, "HOSP")}
     assert dcmread(source / "0.dcm").get("IssuerOfPatientID") is None  # the source is only read
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_what_a_killed_ingest_took_and_what_has_come_since_are_counted_once(
+    home, source, monkeypatch, archived
+):
+    from meta_dx.cohort import ingest
+
+    def place(name, issuer, instance):
+        path = plant(
+            source.parent / "out" if archived else source, name, issuer, instance=instance, series="R"
+        )
+        if archived:
+            source.mkdir(exist_ok=True)
+            with zipfile.ZipFile(source / f"{name}.zip", "w") as archive:
+                archive.write(path, name)
+
+    place("2.dcm", "HOSP", "X")
+    place("9.dcm", "HOSP", "Y")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ingest, "write_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        ingest_folder(home, source)
+    place("1.dcm", "", "X")
+    summary = ingest_folder(home, source)
+    assert (summary.found, summary.accepted, summary.duplicates) == (3, 2, 1)
+    counts = Catalog(home).summary(Catalog(home).batches()[-1])
+    assert (counts["found"], counts["accepted"], counts["duplicates"]) == (3, 2, 1)
+    assert patients(home) == {patient(home, "HOSP")}
