@@ -47,7 +47,7 @@ class DeidentifiedFolder:
     found : int
         Files that were found.
     written : int
-        New files in the result.
+        New files in the result, and those that were written anew.
     unchanged : int
         Files that an earlier run had written.
     duplicates : int
@@ -108,7 +108,8 @@ def deidentify_folder(
     -------
     DeidentifiedFolder
         The same call again writes nothing new; one that was killed goes on. A file that is there with other
-        content is not touched: ``conflicting_instance``.
+        content is not touched: ``conflicting_instance``; unless it is what this file became before ``held`` knew
+        the issuer of the patient's number, then it is written anew.
 
     Raises
     ------
@@ -153,6 +154,7 @@ class _Result:
         self._identities: dict[str, dict[str, str]] = {}
         self._mixed = MixedStudies()
         self._waiting: list[tuple[FoundFile, str]] = []
+        self._outdated: dict[str, str] = {}
         self._last_reading = False
 
     def enter(self, file: FoundFile, result: AcceptedInstance | Refusal) -> None:
@@ -164,11 +166,12 @@ class _Result:
         held = self._patient(row["study"])
         if not self._last_reading and held is not None and self._mixed.joins(row["study"], held, named):
             if not self._may_rename(row, held):
+                self._note_outdated(file, row, held)
                 self._waiting.append((file, row["study"]))
                 return
             self._rename(row["study"], named)
             held = named
-        refusal = self._objection(row, held)
+        refusal = self._objection(file, row, held)
         if refusal is None:
             self._patients.setdefault(row["study"], named)
             self._write(file, result)
@@ -181,7 +184,11 @@ class _Result:
         """Return the files that wait, and as which patients they are to be read; from then on none waits."""
         self._last_reading = True
         studies = {study: self._patient(study) for _, study in self._waiting}
-        files = sorted((file for file, _ in self._waiting), key=reading_order)
+        # A copy that may be replaced is replaced first: others of its instance are held against the new one.
+        files = sorted(
+            (file for file, _ in self._waiting),
+            key=lambda file: (file.name not in self._outdated, reading_order(file)),
+        )
         return files, {study: patient for study, patient in studies.items() if patient is not None}
 
     def _patient(self, study: str) -> NamedPatient | None:
@@ -191,15 +198,33 @@ class _Result:
         belongs = self._studies.get(row["series"], row["study"]) == row["study"]
         return held.without_issuer and row["study"] not in self._held and belongs
 
+    def _note_outdated(self, file: FoundFile, row: dict[str, Any], held: NamedPatient) -> None:
+        """Note a copy that this very file became before the home knew the issuer: it may be replaced."""
+        path = self._out / f"{row['instance']}.dcm"
+        learnt = row["study"] in self._held and not held.without_issuer
+        if (
+            learnt
+            and row["instance"] not in self._digests
+            and path.exists()
+            and _digest(path) == row["object"]
+        ):
+            self._outdated[file.name] = row["object"]
+
     def _named(self, result: AcceptedInstance) -> NamedPatient:
         patient = result.row["patient"]
         number = result.identities.get("patient", {}).get(patient, "")
         return NamedPatient(patient, self._surrogates.patient(number))
 
-    def _objection(self, row: dict[str, Any], held: NamedPatient | None) -> RejectionCode | None:
+    def _objection(
+        self, file: FoundFile, row: dict[str, Any], held: NamedPatient | None
+    ) -> RejectionCode | None:
         """Return why a file cannot stand beside those that were written; as at ingest."""
         name, digest, path = row["instance"], row["object"], self._out / f"{row['instance']}.dcm"
-        if self._digests.get(name, digest) != digest or (path.exists() and _digest(path) != digest):
+        standing = _digest(path) if path.exists() else digest
+        if self._digests.get(name, digest) != digest or standing not in (
+            digest,
+            self._outdated.get(file.name),
+        ):
             return RejectionCode.CONFLICTING_INSTANCE
         if held is not None and held.surrogate != row["patient"]:
             return RejectionCode.STUDY_OF_TWO_PATIENTS
@@ -221,7 +246,7 @@ class _Result:
         row, path = result.row, self._out / f"{result.row['instance']}.dcm"
         if row["instance"] in self._digests:
             outcome = "duplicates"
-        elif path.exists():
+        elif path.exists() and (file.name not in self._outdated or _digest(path) == row["object"]):
             outcome = "unchanged"
         else:
             write_bytes(path, result.object)

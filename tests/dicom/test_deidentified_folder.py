@@ -12,6 +12,7 @@ from pydicom import dcmread
 from meta_dx.cli.app import run as meta_dx
 from meta_dx.cohort.catalog import Catalog
 from meta_dx.cohort.ingest import ingest_folder
+from meta_dx.cohort.seen import patients_of_studies
 from meta_dx.dicom import deidentified_folder
 from meta_dx.dicom.deidentified_folder import REPORT
 from meta_dx.dicom.identity import Surrogates
@@ -265,3 +266,50 @@ def test_with_a_home_a_study_has_the_patient_of_its_catalog(tmp_path, capsys):
     assert meta_dx(["deidentify", str(source), str(out), "--home", str(home.root), "--workers", "1"]) == 0
     assert {patient for patient, _ in patients(out)} == set(Catalog(home).instances()["patient"])
     assert len(list(out.glob("*.dcm"))) == 2
+
+
+def test_what_was_written_before_the_home_knew_the_issuer_is_written_anew(tmp_path):
+    source, other, out = tmp_path / "in", tmp_path / "other", tmp_path / "out"
+    home = Home.open(tmp_path / "home")
+    vault = Vault.open(home)
+
+    def run():
+        held = patients_of_studies(Catalog(home), vault)
+        return counts(deidentify_folder(source, out, vault.key, OPTIONS, held=held))
+
+    for name in ("1.dcm", "2.dcm", "3.dcm"):
+        plant(source, name, "")
+    assert run() == (3, 3, 0, 0, 0, {})
+    plant(other, "9.dcm", "HOSP")
+    ingest_folder(home, other)
+    plant(source, "0.dcm", "HOSP", instance="1.dcm", series="series of 1.dcm")  # 1.dcm, with the issuer
+    foreign = out / f"{Surrogates(vault.key).uid(dcmread(source / '3.dcm').SOPInstanceUID)}.dcm"
+    own = foreign.read_bytes()
+    foreign.write_bytes(b"another")
+    assert run() == (4, 2, 0, 1, 0, {"conflicting_instance": 1})
+    assert foreign.read_bytes() == b"another"
+    foreign.write_bytes(own)  # as if a run had been killed between the second file and the third
+    assert run() == (4, 1, 2, 1, 0, {})
+    assert {patient for patient, _ in patients(out)} == set(Catalog(home).instances()["patient"])
+    assert len(patients(out)) == 1
+    before = {path: path.read_bytes() for path in out.glob("*.dcm")}
+    assert run() == (4, 0, 3, 1, 0, {})
+    assert {path: path.read_bytes() for path in out.glob("*.dcm")} == before
+
+
+def test_a_copy_of_another_content_is_not_replaced_when_the_home_knows_the_issuer(tmp_path):
+    source, other, out = tmp_path / "in", tmp_path / "other", tmp_path / "out"
+    home = Home.open(tmp_path / "home")
+    vault = Vault.open(home)
+    plant(source, "1.dcm", "", instance="I", series="R", pixels=picture(1))
+    deidentify_folder(source, out, vault.key, OPTIONS)
+    before = everything(out)
+    plant(other, "9.dcm", "HOSP")
+    ingest_folder(home, other)
+    plant(source, "1.dcm", "", instance="I", series="R", pixels=picture(2))
+    held = patients_of_studies(Catalog(home), vault)
+    made = deidentify_folder(source, out, vault.key, OPTIONS, held=held)
+    assert (made.written, made.refused) == (0, {"conflicting_instance": 1})
+    assert {p: c for p, c in everything(out).items() if p.name != REPORT} == {
+        p: c for p, c in before.items() if p.name != REPORT
+    }
