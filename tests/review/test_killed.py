@@ -81,9 +81,10 @@ def test_a_decision_is_fully_there_or_not_at_all_whenever_the_server_dies(desk: 
     server.get(f"/cases/{study}")
     assert server.post(f"/cases/{study}/read", csrf=csrf, rank1="D0", confidence="5") == 303
     mark, took = server.shown(study), []
-    for _ in range(5):
+    for number in range(5):
         begun = time.perf_counter()
-        assert server.post(f"/cases/{study}/decide", csrf=csrf, answer=mark, verdict="accept") == 303
+        decision = {"verdict": "accept", "text": f"before {number}"}
+        assert server.post(f"/cases/{study}/decide", csrf=csrf, answer=mark, **decision) == 303
         took.append(time.perf_counter() - begun)
     latest, versions, rng = 1.2 * sorted(took)[2], 5, random.Random(0)
     unanswered: list[bool] = []

@@ -290,10 +290,9 @@ def test_an_instance_whose_file_the_archive_has_lost_is_a_code_and_the_other_stu
 
 
 def test_storescu_sends_to_the_listener_and_the_source_is_taken_in(home, source, tmp_path) -> None:
-    # pynetdicom installs a program of the same name beside Python.
-    beside = str(Path(sys.executable).parent)
-    path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if one != beside)
-    storescu = shutil.which("storescu", path=path)
+    # pynetdicom installs a program of the same name beside Python; dcmtk's is known by its dump.
+    folders = [one for one in os.environ["PATH"].split(os.pathsep) if shutil.which("dcmdump", path=one)]
+    storescu = shutil.which("storescu", path=os.pathsep.join(folders))
     if storescu is None:
         pytest.skip("storescu is not installed (Debian: dcmtk)")
     sent = small_archive(source)
