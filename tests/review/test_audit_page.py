@@ -37,6 +37,8 @@ def test_older_lines_follow_page_by_page_under_the_same_filters(
     (newest,) = re.findall(r'href="([^"]+)">Newest<', page)
     assert seqs(person.get(html.unescape(newest)).text) == wanted[:3]
     assert "There are no such lines." in person.get("/audit?account=nobody").text
+    assert person.get(f"/audit?before={(1 << 31) - 1}").status_code == 200
+    assert person.get(f"/audit?before={1 << 31}").status_code == 422, "more than PostgreSQL's column holds"
 
 
 def test_a_long_trail_is_checked_anew_only_when_somebody_asks(

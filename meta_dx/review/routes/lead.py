@@ -94,7 +94,7 @@ def audit(
     study: Annotated[str, Query(max_length=64)] = "",
     account: Annotated[str, Query(max_length=64)] = "",
     action: Annotated[str, Query(max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=1, le=1 << 62)] = None,
+    before: Annotated[int | None, Query(ge=1, le=(1 << 31) - 1)] = None,
 ) -> HTMLResponse:
     """Show the newest lines of the audit trail, and whether it is whole.
 
